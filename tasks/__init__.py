@@ -1,0 +1,1 @@
+"""The stages of a retrain: one folder a stage, `task.py` for Prefect and Prefect-free logic beside it."""

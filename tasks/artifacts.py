@@ -1,0 +1,129 @@
+"""The values that travel between stages: small, frozen, and references only (never arrays, tables or models).
+
+Each `…_path` is relative to the workspace, with `/` between its parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tasks.config import Config
+from tasks.workspace import Workspace
+
+SPLITS = ("train", "validation", "test")
+Verdict = Literal["promoted", "refused", "unchanged", "invalid-data"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One retrain: what every stage is given first.
+
+    `run_id` sorts by time: `20261121T093000-clothing-1a2b3c`. `source` is what the user gave.
+    """
+
+    run_id: str
+    name: str
+    source: str
+    workspace: Workspace
+    config: Config
+    started_at: str  # ISO 8601, UTC
+
+    def path(self, file: str) -> str:
+        """The path of a file in the run's folder, relative to the workspace."""
+        return f"runs/{self.run_id}/{file}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueRef:
+    """What ingest found: a Parquet table of usable labelled images, no split made yet.
+
+    Columns of the table: see `tasks.ingest.catalogue.SCHEMA`.
+    """
+
+    table_path: str
+    images: int
+    quarantined: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotRef:
+    """A data set as it was at one moment: `snapshots/<id>.parquet`, sorted, whose id is its content's digest.
+
+    `new` counts the images that no earlier snapshot of this model name held.
+    """
+
+    id: str
+    table_path: str
+    labels: tuple[str, ...]  # in index order
+    images: int
+    new: int
+    quarantined: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkRef:
+    """A frozen trunk: everything below the freeze boundary, as an ONNX graph.
+
+    The graph takes `pixels` float32 [N, 3, S, S], already normalised, and answers `features` float32 [N, D] (pooled)
+    or [N, H, W, C] (at a lower boundary).
+    """
+
+    recipe: str
+    onnx_path: str
+    backbone: str
+    boundary: str
+    image_size_px: int
+    feature_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesRef:
+    """The stored activations of one snapshot under one recipe; rows are keyed by (image sha256, view)."""
+
+    recipe: str
+    store_path: str
+    views: int  # augmented views of each training image, beside view 0, the image as it is
+    embedded: int  # images that had no row before this run
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadRef:
+    """A trained head: `head.keras` and `history.json` in the run's folder."""
+
+    keras_path: str
+    history_path: str
+    digest: str  # SHA-256 over the head's weights, in layer order
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRef:
+    """One exported model.onnx, a candidate or a published one."""
+
+    onnx_path: str
+    sha256: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateResult:
+    """One gate: what it asked, what it found. `passed` is None where the gate does not apply to this run."""
+
+    name: str
+    passed: bool | None
+    value: float | str | None
+    threshold: float | str | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateDecision:
+    """What the gates say of a candidate, and why. Always written, promoted or refused."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+    gates: tuple[GateResult, ...]
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    champion_version: int | None = None

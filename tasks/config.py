@@ -1,0 +1,221 @@
+"""The configuration: one schema behind the TOML file, the environment, the flags and the form in Prefect's UI.
+
+Layers, later ones winning: the defaults below, a TOML file, `HEADSTART_…` variables (`__` between a section and its
+key: `HEADSTART_FINETUNE__LEARNING_RATE=0.01`), then `--set section.key=value` and the other flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.errors import ConfigError
+
+ENV_PREFIX = "HEADSTART_"
+# Variables that are flags of the command line, not keys of the schema.
+ENV_FLAGS = {"HEADSTART_WORKSPACE", "HEADSTART_CONFIG"}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Backbone(Section):
+    """The pre-trained network and where it is cut."""
+
+    name: str = "mobilenet_v2"
+    """Architecture: a name that `headstart retrain --help` lists, such as `mobilenet_v2` or `embedded`."""
+    weights: str = "imagenet"
+    """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), or the path of a weights file."""
+    boundary: str = "avg_pool"
+    """Freeze boundary: the layer whose output is cached; layers above it are trained. `avg_pool`: classifier only."""
+    image_size_px: int = Field(0, ge=0, le=1024)
+    """Side of the square that images are resized to, in pixels; 0 takes the backbone's own."""
+
+
+class Ingest(Section):
+    """What is accepted as an image."""
+
+    max_pixels: int = Field(100_000_000, gt=0)
+    """Images of more pixels than this are quarantined undecoded: a bound against decompression bombs."""
+    max_bytes: int = Field(64 * 1024 * 1024, gt=0)
+    """Files larger than this are quarantined unread, in bytes."""
+
+
+class Validate(Section):
+    """The Great Expectations suite and its quarantine budget."""
+
+    suite: str = "images"
+    """A suite in `expectations/`, or the path of a suite's JSON file."""
+    min_images_per_class: int = Field(5, ge=3)
+    """A class with fewer images is left out, by name, until it has grown."""
+    max_quarantined_share: float = Field(0.2, ge=0, le=1)
+    """Share of all files that may be quarantined before the run stops with exit status 4."""
+
+
+class Split(Section):
+    """Shares of the splits that the source does not give."""
+
+    validation_share: float = Field(0.15, gt=0, lt=0.5)
+    """Share of each class held out for early stopping and calibration."""
+    test_share: float = Field(0.15, gt=0, lt=0.5)
+    """Share of each class held out for the gates; never used for a choice."""
+
+
+class Augment(Section):
+    """Views of the training images beside the image as it is."""
+
+    policy: str = "flip"
+    """`flip`, `mild`, `strong`, or the path of an albumentations pipeline saved as JSON."""
+    views: int = Field(1, ge=0, le=16)
+    """Augmented views of each training image."""
+
+
+class Extract(Section):
+    """The pass through the frozen trunk."""
+
+    batch_size: int = Field(4, ge=1, le=256)
+    """Images a session of ONNX Runtime takes at once."""
+    workers: int = Field(0, ge=0, le=256)
+    """Threads that decode, augment and infer; 0 takes one for each core."""
+    shard_images: int = Field(1024, ge=1)
+    """Images in one shard: one Prefect task and one part of the store, retried by itself."""
+
+
+class Finetune(Section):
+    """The head."""
+
+    learning_rate: float = Field(0.003, gt=0, le=1)
+    """Peak learning rate of AdamW, after warm-up; it decays to zero by a cosine."""
+    epochs: int = Field(40, ge=1, le=1000)
+    """Upper bound of epochs; early stopping ends sooner."""
+    warmup_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises linearly."""
+    patience: int = Field(8, ge=1)
+    """Epochs without a better validation loss before training stops."""
+    batch_size: int = Field(64, ge=1)
+    """Rows in a step."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Share of features dropped in training."""
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Probability mass taken from the true class and spread over all."""
+    weight_decay: float = Field(0.02, ge=0)
+    """Decoupled weight decay of AdamW."""
+    class_weights: Literal["balanced", "sqrt", "none"] = "sqrt"
+    """Weight of a class in the loss: by inverse frequency, its square root, or equal."""
+    seed: int = Field(17, ge=0)
+    """Seeds initialisation, order and dropout."""
+
+
+class Evaluate(Section):
+    """The gates."""
+
+    gates: str = "gates"
+    """A gates file in `expectations/`, or the path of a TOML file."""
+
+
+class Config(Section):
+    """Everything that shapes a retrain, beside its source, its name and its workspace."""
+
+    backbone: Backbone = Backbone()
+    ingest: Ingest = Ingest()
+    validation: Validate = Field(default=Validate(), alias="validate")
+    split: Split = Split()
+    augment: Augment = Augment()
+    extract: Extract = Extract()
+    finetune: Finetune = Finetune()
+    evaluate: Evaluate = Evaluate()
+
+    def digest(self) -> str:
+        """SHA-256 of what can change a result: all but how the work is spread over cores."""
+        shaping = self.model_dump(by_alias=True, exclude={"extract": {"workers", "shard_images", "batch_size"}})
+        return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def load_config(
+    file: Path | None = None, *, environ: Mapping[str, str] | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """The configuration from all its layers.
+
+    Args:
+        file: a TOML file, or None.
+        environ: the environment; only `HEADSTART_…` is read.
+        overrides: `section.key=value` strings; a value is read as TOML and, where it is none, as a plain string.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key (naming the nearest known one) or a value out of range.
+    """
+    tree: dict[str, Any] = _read_toml(file) if file else {}
+    for variable, value in sorted((environ or {}).items()):
+        if variable.startswith(ENV_PREFIX) and variable not in ENV_FLAGS:
+            _place(tree, variable.removeprefix(ENV_PREFIX).lower().split("__"), value)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes key=value, such as finetune.learning_rate=0.01; found {override!r}")
+        _place(tree, key.strip().split("."), value.strip())
+    return parse_config(tree)
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
+    """The configuration from nested mappings. Raises ConfigError."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as exc:
+        raise ConfigError("\n".join(_describe(error) for error in exc.errors())) from None
+
+
+def known_keys() -> list[str]:
+    """Every key, as `section.key`, in the schema's order."""
+    return [
+        f"{section.alias or name}.{key}"
+        for name, section in Config.model_fields.items()
+        for key in section.annotation.model_fields  # type: ignore[union-attr]
+    ]
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ConfigError(f"can't read the configuration {file}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{file} is not valid TOML: {exc}") from exc
+
+
+def _place(tree: dict[str, Any], path: list[str], value: str) -> None:
+    for part in path[:-1]:
+        branch = tree.setdefault(part, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(_unknown(".".join(path)))
+        tree = branch
+    tree[path[-1]] = _toml_value(value)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _describe(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return _unknown(key)
+    return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}; found {error['input']!r}"
+
+
+def _unknown(key: str) -> str:
+    known = known_keys()
+    candidates = known + [name.rsplit(".", 1)[-1] for name in known] + list({k.split(".")[0] for k in known})
+    near = difflib.get_close_matches(key, candidates, n=1, cutoff=0)
+    full = next((name for name in known if near and (name == near[0] or name.endswith(f".{near[0]}"))), near[0])
+    return f"unknown key {key!r}; the nearest known one is {full!r} (`headstart config` lists all)"

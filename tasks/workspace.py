@@ -1,0 +1,164 @@
+"""The workspace: one fsspec URL under which everything that headstart keeps lies.
+
+    snapshots/<id>.parquet   snapshots/assignments/<name>.parquet
+    features/<recipe>/<digest>.parquet   inspections/<digest>.parquet   trunks/<recipe>.onnx
+    images/<first two>/<sha256>   (encoded images of sources that have no files of their own)
+    quarantine/<name>.jsonl
+    runs/<run_id>/{summary.json, decision.json, report.html, model_card.md, candidate/…}
+    models/<name>/config.pbtxt   models/<name>/<version>/{model.onnx, manifest.json}
+
+`models/` and `snapshots/` are the truth; the rest can be deleted and is rebuilt. Every write is whole or not at
+all: on a local disk the bytes go to a file aside, are synced, and are renamed into place; an object store's single
+PUT is atomic by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from tasks.errors import ConfigError, WorkspaceError
+
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def check_name(name: str) -> str:
+    """Returns a model's `name`, or raises ConfigError: names become folders, artefact keys and limits' names."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise ConfigError(
+            f"a model's name can't be {name!r}: use 1 to 63 lower-case letters, digits, '-' and '_', beginning with "
+            "a letter or a digit, such as 'clothing'"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Reads and writes under one URL. Paths are relative, with `/` between their parts.
+
+    It is a small frozen value, so it travels between tasks and processes.
+    """
+
+    url: str
+
+    @cached_property
+    def _fs_root(self) -> tuple[Any, str]:
+        try:
+            fs, root = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as exc:
+            raise WorkspaceError(f"the workspace {self.url!r} can't be opened: {exc}") from exc
+        return fs, root.rstrip("/")
+
+    @property
+    def fs(self) -> Any:
+        return self._fs_root[0]
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
+
+    def path(self, relative: str) -> str:
+        """The full path in `fs`. Raises WorkspaceError for a path that leads out of the workspace."""
+        parts = relative.split("/")
+        if relative.startswith("/") or ".." in parts:
+            raise WorkspaceError(f"{relative!r} leads out of the workspace {self.url}")
+        return f"{self._fs_root[1]}/{relative}" if relative else self._fs_root[1]
+
+    def display(self, relative: str) -> str:
+        """What to show a person, and to open: a local path, or the URL."""
+        return self.path(relative) if self.is_local else self.fs.unstrip_protocol(self.path(relative))
+
+    def check_writable(self) -> None:
+        """Raises WorkspaceError where nothing can be written, before a run spends time on it."""
+        probe = f".probe-{uuid.uuid4().hex}"
+        self.write_bytes(probe, b"")
+        self.fs.rm_file(self.path(probe))
+
+    def exists(self, relative: str) -> bool:
+        return self.fs.exists(self.path(relative))
+
+    def read_bytes(self, relative: str) -> bytes:
+        try:
+            return self.fs.cat_file(self.path(relative))
+        except FileNotFoundError as exc:
+            raise WorkspaceError(f"{relative} is not in the workspace {self.url}") from exc
+
+    def read_json(self, relative: str) -> Any:
+        return json.loads(self.read_bytes(relative))
+
+    def write_json(self, relative: str, value: Any) -> None:
+        self.write_bytes(relative, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def write_bytes(self, relative: str, content: bytes) -> None:
+        """Writes a whole file, atomically: a reader sees the old content or the new, never a part."""
+        target = self.path(relative)
+        try:
+            if self.is_local:
+                _replace_file(Path(target), content)
+            else:
+                self.fs.pipe_file(target, content)
+        except OSError as exc:
+            raise WorkspaceError(
+                f"can't write {target}: {exc.strerror or exc}; give a folder that can be written with --workspace"
+            ) from exc
+
+    def names(self, relative: str) -> list[str]:
+        """The sorted names directly under a folder; none where the folder is absent."""
+        folder = self.path(relative)
+        self.fs.invalidate_cache(folder)
+        try:
+            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.fs.ls(folder, detail=False))
+        except FileNotFoundError:
+            return []
+
+    def remove(self, relative: str) -> None:
+        """Removes a file or a whole folder; nothing happens where it is absent."""
+        if self.exists(relative):
+            self.fs.rm(self.path(relative), recursive=True)
+
+    def local_file(self, relative: str) -> str:
+        """A path on this machine with the content: the file itself, or a cached download of it."""
+        if self.is_local:
+            return self.path(relative)
+        cache = Path(tempfile.gettempdir()) / f"headstart-{os.getuid()}" / "cache"
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        info = self.fs.info(self.path(relative))
+        stamp = re.sub(r"\W", "", str(info.get("ETag") or info.get("LastModified") or info.get("size")))
+        target = cache / f"{stamp}-{relative.replace('/', '-')}"
+        if not target.exists():
+            _replace_file(target, self.read_bytes(relative))
+        return str(target)
+
+
+def _replace_file(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(target)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
