@@ -81,8 +81,6 @@ class Augment(Section):
 class Extract(Section):
     """The pass through the frozen trunk."""
 
-    batch_size: int = Field(4, ge=1, le=256)
-    """Images a session of ONNX Runtime takes at once."""
     workers: int = Field(0, ge=0, le=256)
     """Threads that decode, augment and infer; 0 takes one for each core."""
     shard_images: int = Field(1024, ge=1)
@@ -92,21 +90,23 @@ class Extract(Section):
 class Finetune(Section):
     """The head."""
 
-    learning_rate: float = Field(0.003, gt=0, le=1)
+    learning_rate: float = Field(0.001, gt=0, le=1)
     """Peak learning rate of AdamW, after warm-up; it decays to zero by a cosine."""
-    epochs: int = Field(40, ge=1, le=1000)
+    epochs: int = Field(15, ge=1, le=1000)
     """Upper bound of epochs; early stopping ends sooner."""
     warmup_share: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly."""
-    patience: int = Field(8, ge=1)
+    patience: int = Field(5, ge=1)
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(64, ge=1)
     """Rows in a step."""
-    dropout: float = Field(0.3, ge=0, lt=1)
+    hidden_units: int = Field(512, ge=0, le=8192)
+    """Width of the head's hidden layer; 0 leaves a linear classifier."""
+    dropout: float = Field(0.5, ge=0, lt=1)
     """Share of features dropped in training."""
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(0.2, ge=0, lt=1)
     """Probability mass taken from the true class and spread over all."""
-    weight_decay: float = Field(0.02, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
     """Decoupled weight decay of AdamW."""
     class_weights: Literal["balanced", "sqrt", "none"] = "sqrt"
     """Weight of a class in the loss: by inverse frequency, its square root, or equal."""
@@ -135,7 +135,7 @@ class Config(Section):
 
     def digest(self) -> str:
         """SHA-256 of what can change a result: all but how the work is spread over cores."""
-        shaping = self.model_dump(by_alias=True, exclude={"extract": {"workers", "shard_images", "batch_size"}})
+        shaping = self.model_dump(by_alias=True, exclude={"extract": {"workers", "shard_images"}})
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
