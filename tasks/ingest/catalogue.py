@@ -24,7 +24,7 @@ from tasks.artifacts import CatalogueRef, Run
 from tasks.errors import SourceError
 from tasks.ingest import inspection
 from tasks.ingest.inspection import Inspection, inspection_store
-from tasks.ingest.quarantine import quarantine
+from tasks.ingest.quarantine import LeftOut, name_rows, quarantine
 from tasks.ingest.sources import Entry, Listing, list_source
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,6 @@ SCHEMA = pa.schema(
     ]
 )
 FACTS = [name for name in inspection.SCHEMA.names if name not in ("sha256", "inspector")]
-
 # Where the source gives copies of one image different splits: an image that may be in the test set must be.
 SPLIT_PRIORITY = {"test": 0, "validation": 1, "train": 2}
 
@@ -86,7 +85,7 @@ def build_catalogue(run: Run, progress: Progress | None = None) -> CatalogueRef:
     known = _known_inspections(run)
     reads = list(_read_all(run, listing.entries, known, progress))
     table, left_out = _assemble(run, reads, known)
-    left_out += [(item.path, None, item.label, item.reason) for item in listing.rejected]
+    left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]
     quarantined = quarantine(run, left_out)
     path = run.path("catalogue.parquet")
     run.workspace.write_bytes(path, parquet_bytes(table))
@@ -113,9 +112,7 @@ def _known_inspections(run: Run) -> pd.DataFrame:
     return stored.set_index("sha256")[FACTS]
 
 
-def _read_all(
-    run: Run, entries: Sequence[Entry], known: pd.DataFrame, progress: Progress | None
-) -> Iterator[_Read]:
+def _read_all(run: Run, entries: Sequence[Entry], known: pd.DataFrame, progress: Progress | None) -> Iterator[_Read]:
     """Reads each entry, on threads (the decoder, the hash and the disk all release Python's lock)."""
     seen = set(known.index)
     remote = any("://" in entry.uri for entry in entries[:1])
@@ -162,43 +159,43 @@ def _inspection_table(fresh: dict[str, Inspection]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=inspection.SCHEMA)
 
 
-def _assemble(
-    run: Run, reads: Sequence[_Read], known: pd.DataFrame
-) -> tuple[pd.DataFrame, list[tuple[str, str | None, str | None, str]]]:
-    """The catalogue of what was read, and (path, sha256, label, reason) of all that is left out of it."""
-    left_out = [(read.entry.path, read.sha256, read.entry.label, read.fault) for read in reads if read.fault]
+def _assemble(run: Run, reads: Sequence[_Read], known: pd.DataFrame) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """The catalogue of what was read, and all that is left out of it."""
+    left_out = [LeftOut(read.entry.path, read.sha256, read.entry.label, read.fault) for read in reads if read.fault]
     sound = [read for read in reads if not read.fault]
-    fresh = _inspection_table({read.sha256: read.inspection for read in sound if read.sha256 and read.inspection})
-    facts = pd.concat([known, fresh.to_pandas().set_index("sha256")[FACTS]])
-    table = pd.DataFrame(
-        {
-            "sha256": [read.sha256 for read in sound],
-            "label": [read.entry.label for read in sound],
-            "split": [read.entry.split for read in sound],
-            "path": [read.entry.path for read in sound],
-            "uri": [read.entry.uri for read in sound],
-            "size_bytes": [read.size_bytes for read in sound],
-        },
-        dtype=object,
-    )
-    table = table.join(facts[~facts.index.duplicated()], on="sha256")
-    bombs = table["width_px"] * table["height_px"] > run.config.ingest.max_pixels  # known from under another bound
+    table = _join_facts(sound, known)
+    bombs = table["width_px"] * table["height_px"] > run.config.ingest.max_pixels  # inspected under another bound
     reason = f"it has more pixels than the {run.config.ingest.max_pixels} allowed by ingest.max_pixels"
-    left_out += [(row.path, row.sha256, row.label, reason) for row in table[bombs].itertuples()]
+    left_out += name_rows(table[bombs], reason)
     table = table[~bombs]
     conflicts = table.groupby("sha256")["label"].transform("nunique") > 1
-    left_out += _conflict_reasons(table[conflicts])
-    return _merge_copies(table[~conflicts]), left_out
+    return _merge_copies(table[~conflicts]), left_out + _conflicts(table[conflicts])
 
 
-def _conflict_reasons(table: pd.DataFrame) -> list[tuple[str, str | None, str | None, str]]:
-    """A picture under two labels: nobody can tell which is right, so every copy is left out, each naming the other."""
+def _join_facts(sound: Sequence[_Read], known: pd.DataFrame) -> pd.DataFrame:
+    """A row for each sound file, with the facts of its content."""
+    fresh = _inspection_table({read.sha256: read.inspection for read in sound if read.sha256 and read.inspection})
+    facts = pd.concat([known, fresh.to_pandas().set_index("sha256")[FACTS]])
+    columns = {
+        "sha256": [read.sha256 for read in sound],
+        "label": [read.entry.label for read in sound],
+        "split": [read.entry.split for read in sound],
+        "path": [read.entry.path for read in sound],
+        "uri": [read.entry.uri for read in sound],
+        "size_bytes": [read.size_bytes for read in sound],
+    }
+    return pd.DataFrame(columns, dtype=object).join(facts[~facts.index.duplicated()], on="sha256")
+
+
+def _conflicts(table: pd.DataFrame) -> list[LeftOut]:
+    """A picture under two labels: nobody can tell which is right, so each copy is left out, naming the others."""
     found = []
-    for sha256, copies in table.groupby("sha256"):
-        for row in copies.itertuples():
-            others = copies[copies["label"] != row.label].drop_duplicates("label")
-            named = ", ".join(f"{other.label!r} ({other.path})" for other in others.itertuples())
-            found.append((row.path, str(sha256), row.label, f"the same picture also has the label {named}"))
+    for _, copies in table.groupby("sha256"):
+        rows = name_rows(copies, "")
+        for row in rows:
+            others = {other.label: other.path for other in rows if other.label != row.label}
+            named = ", ".join(f"{label!r} ({path})" for label, path in others.items())
+            found.append(row._replace(reason=f"the same picture also has the label {named}"))
     return found
 
 

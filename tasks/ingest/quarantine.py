@@ -10,14 +10,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import pandas as pd
 
 from tasks.artifacts import Run
 from tasks.workspace import Workspace
 
 
+class LeftOut(NamedTuple):
+    """A file that can't be used. `sha256` is None where it was not read."""
+
+    path: str
+    sha256: str | None
+    label: str | None
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineEntry:
-    """One file and one reason. `sha256` is None for a file that was not read."""
+    """One file and one reason, with the run that met it first."""
 
     path: str
     sha256: str | None
@@ -29,6 +41,12 @@ class QuarantineEntry:
     @property
     def key(self) -> tuple[str, str | None, str]:
         return self.path, self.sha256, self.reason
+
+
+def name_rows(table: pd.DataFrame, reason: str) -> list[LeftOut]:
+    """The rows of a catalogue, all left out for one reason."""
+    rows = zip(table["path"], table["sha256"], table["label"], strict=True)
+    return [LeftOut(path, sha256, label, reason) for path, sha256, label in rows]
 
 
 def register_path(name: str) -> str:
@@ -43,17 +61,9 @@ def read_entries(workspace: Workspace, path: str) -> list[QuarantineEntry]:
     return [QuarantineEntry(**json.loads(line)) for line in lines]
 
 
-def quarantine(run: Run, found: Iterable[tuple[str, str | None, str | None, str]]) -> int:
-    """Adds files to the quarantine; returns how many files this run has quarantined so far.
-
-    Args:
-        run: whose quarantine, and the entries' run and date.
-        found: (path, sha256, label, reason) of each file.
-    """
-    entries = [
-        QuarantineEntry(path=path, sha256=sha256, label=label, reason=reason, run_id=run.run_id, date=run.started_at)
-        for path, sha256, label, reason in found
-    ]
+def quarantine(run: Run, found: Iterable[LeftOut]) -> int:
+    """Adds files to the quarantine of the run's model; returns how many files this run has quarantined so far."""
+    entries = [QuarantineEntry(**item._asdict(), run_id=run.run_id, date=run.started_at) for item in found]
     for path in (register_path(run.name), run.path("quarantine.jsonl")):
         _merge(run.workspace, path, entries)
     return len({(entry.path, entry.label) for entry in run_quarantine(run)})
