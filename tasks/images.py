@@ -20,7 +20,8 @@ from tasks.errors import DecodeError, SourceChangedError, SourceError
 Image.MAX_IMAGE_PIXELS = None
 
 # Formats that are opened at all: each is a plain raster format whose decoder is part of Pillow.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF")
+# (MPO, the pictures of some phones and 3-D cameras, is opened as JPEG.)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 DEFAULT_MAX_PIXELS = 100_000_000
 
 
