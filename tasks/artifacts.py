@@ -38,7 +38,7 @@ class Run:
 class CatalogueRef:
     """What ingest found: a Parquet table of usable labelled images, no split made yet.
 
-    Columns of the table: see `tasks.ingest.catalogue.SCHEMA`.
+    Columns of the table: see `tasks.tables.CATALOGUE`.
     """
 
     table_path: str

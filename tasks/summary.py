@@ -55,7 +55,7 @@ def fingerprint(run: Run, catalogue: CatalogueRef) -> str:
     Two runs with one fingerprint would do the same work to the same end.
     """
     table = read_table(run.workspace, catalogue.table_path, ["sha256", "label", "split"])
-    rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
+    rows = table.where(table.notna(), None).itertuples(index=False, name=None)
     digest = hashlib.sha256(json.dumps([run.config.digest(), gates_digest(run.config.evaluate.gates)]).encode())
     for row in sorted(rows, key=str):
         digest.update(json.dumps(row).encode())

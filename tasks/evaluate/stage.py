@@ -23,6 +23,16 @@ from tasks.repository import champion, read_model
 from tasks.tables import read_table, write_table
 
 
+PREDICTIONS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("sha256", "path", "uri", "label", "split", "predicted")),
+        ("probability", pa.float32()),  # of the predicted class
+        ("probabilities", pa.list_(pa.float32())),  # in the order of the snapshot's labels
+        ("champion_predicted", pa.string()),  # null where there is none
+    ]
+)
+
+
 def evaluate(
     run: Run,
     snapshot: SnapshotRef,
@@ -77,7 +87,7 @@ def evaluate(
 
 
 def _held_out(run: Run, snapshot: SnapshotRef) -> pd.DataFrame:
-    rows = read_table(run.workspace, snapshot.table_path, ["sha256", "path", "uri", "label", "split"]).to_pandas()
+    rows = read_table(run.workspace, snapshot.table_path, ["sha256", "path", "uri", "label", "split"])
     return rows[rows["split"] != "train"].reset_index(drop=True)
 
 
@@ -134,16 +144,16 @@ def _write_predictions(
     probabilities: np.ndarray,
     champion_labels: list[str] | None,
 ) -> None:
-    table = pa.Table.from_pandas(rows, preserve_index=False)
-    names = np.array(labels, object)
     said = pd.Series([None] * len(rows), dtype=object)
     if champion_labels is not None:
         said[rows["split"] == "test"] = champion_labels
-    table = table.append_column("predicted", pa.array(names[probabilities.argmax(axis=1)], pa.string()))
-    table = table.append_column("probability", pa.array(probabilities.max(axis=1), pa.float32()))
-    table = table.append_column("probabilities", pa.array(list(probabilities), pa.list_(pa.float32())))
-    table = table.append_column("champion_predicted", pa.array(said.tolist(), pa.string()))
-    write_table(run.workspace, run.path("predictions.parquet"), table)
+    table = rows.assign(
+        predicted=np.array(labels, object)[probabilities.argmax(axis=1)],
+        probability=probabilities.max(axis=1),
+        probabilities=list(probabilities),
+        champion_predicted=said,
+    )
+    write_table(run.workspace, run.path("predictions.parquet"), table, PREDICTIONS)
 
 
 def _write_decision(

@@ -19,7 +19,7 @@ def missing_tasks(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, policy: Poli
     table = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
     known = feature_store(run.workspace, trunk.recipe).keys()
     tasks = []
-    for sha256, uri, split in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+    for sha256, uri, split in table.itertuples(index=False, name=None):
         wanted = range(policy.views + 1) if split == "train" else range(1)
         views = tuple(view for view in wanted if (sha256, view) not in known)
         if views:

@@ -21,7 +21,7 @@ class Split:
 
 def load_split(run: Run, snapshot: SnapshotRef, features: FeaturesRef, split: str) -> Split:
     """One split; for `train`, each image once for each of its views, view by view."""
-    table = read_table(run.workspace, snapshot.table_path, ["sha256", "label", "split"]).to_pandas()
+    table = read_table(run.workspace, snapshot.table_path, ["sha256", "label", "split"])
     rows = table[table["split"] == split]
     index = {label: i for i, label in enumerate(snapshot.labels)}
     targets = rows["label"].map(index).to_numpy(np.int64)

@@ -7,7 +7,6 @@ quarantined by name.
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,40 +16,20 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tasks import images
 from tasks.artifacts import CatalogueRef, Run
 from tasks.errors import SourceError
 from tasks.ingest import inspection
 from tasks.ingest.inspection import Inspection, inspection_store
-from tasks.ingest.quarantine import LeftOut, name_rows, quarantine
 from tasks.ingest.sources import Entry, Listing, list_source
+from tasks.quarantine import LeftOut, name_rows, quarantine
+from tasks.tables import CATALOGUE, write_table
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
-# One row for each distinct image, sorted by (sha256, label, path).
-SCHEMA = pa.schema(
-    [
-        ("sha256", pa.string()),  # hex, of the encoded bytes
-        ("label", pa.string()),
-        ("split", pa.string()),  # as the source gives it; null where it gives none
-        ("path", pa.string()),  # of the first of its copies, as the user knows it
-        ("uri", pa.string()),  # what `tasks.images.read_bytes` reads
-        ("copies", pa.int32()),  # files with these very bytes
-        ("size_bytes", pa.int64()),
-        ("width_px", pa.int32()),
-        ("height_px", pa.int32()),
-        ("format", pa.string()),
-        ("mode", pa.string()),
-        ("brightness", pa.float32()),
-        ("contrast", pa.float32()),
-        ("sharpness", pa.float32()),
-        ("phash", pa.uint64()),
-    ]
-)
 FACTS = [name for name in inspection.SCHEMA.names if name not in ("sha256", "inspector")]
 # Where the source gives copies of one image different splits: an image that may be in the test set must be.
 SPLIT_PRIORITY = {"test": 0, "validation": 1, "train": 2}
@@ -88,20 +67,9 @@ def build_catalogue(run: Run, progress: Progress | None = None) -> CatalogueRef:
     left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]
     quarantined = quarantine(run, left_out)
     path = run.path("catalogue.parquet")
-    run.workspace.write_bytes(path, parquet_bytes(table))
+    write_table(run.workspace, path, table)
     _log_summary(listing, table, quarantined)
     return CatalogueRef(table_path=path, images=len(table), quarantined=quarantined, source=run.source)
-
-
-def read_catalogue(run: Run, path: str) -> pd.DataFrame:
-    """A catalogue or snapshot table as a frame, numbered from 0."""
-    return pq.read_table(pa.BufferReader(run.workspace.read_bytes(path))).to_pandas()
-
-
-def parquet_bytes(table: pd.DataFrame, schema: pa.Schema = SCHEMA) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False), buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _known_inspections(run: Run) -> pd.DataFrame:
@@ -210,7 +178,7 @@ def _merge_copies(table: pd.DataFrame) -> pd.DataFrame:
         )
     best = copies["priority"].transform("min").map({place: name for name, place in SPLIT_PRIORITY.items()})
     merged = table.assign(copies=copies["path"].transform("size"), split=best.astype(object))
-    return merged.drop_duplicates("sha256")[SCHEMA.names].reset_index(drop=True)
+    return merged.drop_duplicates("sha256")[CATALOGUE.names].reset_index(drop=True)
 
 
 def _log_summary(listing: Listing, table: pd.DataFrame, quarantined: int) -> None:

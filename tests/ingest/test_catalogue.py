@@ -4,8 +4,9 @@ import shutil
 import pytest
 
 from tasks.ingest import inspection
-from tasks.ingest.catalogue import build_catalogue, read_catalogue
-from tasks.ingest.quarantine import read_entries, register_path, run_quarantine
+from tasks.ingest.catalogue import build_catalogue
+from tasks.quarantine import read_entries, register_path, run_quarantine
+from tasks.tables import read_table
 from tests import photos
 from tests.photos import class_folders, encoded, photo, save
 from tests.runs import make_run
@@ -13,7 +14,7 @@ from tests.runs import make_run
 
 def catalogue(run):
     ref = build_catalogue(run)
-    return ref, read_catalogue(run, ref.table_path)
+    return ref, read_table(run.workspace, ref.table_path)
 
 
 def test_each_image_is_known_by_its_content(tmp_path):
