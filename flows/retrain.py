@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
+from tasks.ingest.task import ingest_images
+from tasks.split.task import split_images
+from tasks.validate.task import validate_images
 
 from tasks.augment.task import choose_policy
 from tasks.config import Config
@@ -13,13 +16,10 @@ from tasks.evaluate.task import evaluate_candidate
 from tasks.export.task import export_candidate
 from tasks.extract.task import extract_features
 from tasks.finetune.task import finetune_head
-from tasks.ingest.task import ingest_images
 from tasks.publish.task import publish_model
 from tasks.report.task import write_run_report
 from tasks.runs import new_run, one_at_a_time
-from tasks.split.task import split_images
 from tasks.summary import Stopwatch, fingerprint, invalid_data, settled, summarise
-from tasks.validate.task import validate_images
 
 
 @flow(name="retrain", flow_run_name="{name}", validate_parameters=True)

@@ -1,5 +1,7 @@
 """Feature rows in the workspace: one Parquet store for each recipe, keyed by (image sha256, view)."""
 
+# pyarrow.compute makes its functions at import, where no type checker sees them.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -37,7 +39,9 @@ def append_rows(
     store.append(pa.table([pa.array(sha256s, pa.string()), pa.array(views, pa.int16()), column], schema=store.schema))
 
 
-def load_features(workspace: Workspace, recipe: str, sha256s: Sequence[str], view: int, dtype: type = np.float16) -> np.ndarray:
+def load_features(
+    workspace: Workspace, recipe: str, sha256s: Sequence[str], view: int, dtype: type = np.float16
+) -> np.ndarray:
     """The rows of some images under one view, in the order of `sha256s`: [N, D] of `dtype`.
 
     Raises:

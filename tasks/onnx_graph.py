@@ -67,7 +67,7 @@ def classification(labels: Sequence[str], temperature: float) -> onnx.ModelProto
     ]
     constants = [
         numpy_helper.from_array(np.array(temperature, np.float32), "temperature"),
-        helper.make_tensor("labels", TensorProto.STRING, [len(labels)], [label.encode() for label in labels]),
+        numpy_helper.from_array(np.array(labels, object), "labels"),
     ]
     graph = helper.make_graph(
         nodes,

@@ -45,9 +45,7 @@ def predict_images(classifier: Classifier, images: Sequence[Path]) -> list[dict[
         except (DecodeError, SourceError) as exc:
             raise UsageError(f"{path}: {exc}") from exc
         best = int(probabilities.argmax())
-        rows.append(
-            {"image": str(path), "label": classifier.labels[best], "probability": float(probabilities[best])}
-        )
+        rows.append({"image": str(path), "label": classifier.labels[best], "probability": float(probabilities[best])})
     return rows
 
 

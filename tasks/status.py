@@ -27,7 +27,9 @@ def model_status(workspace: Workspace, name: str) -> dict[str, Any]:
         "name": name,
         "champion": _version(workspace, published[-1]) if published else None,
         "versions": [_version(workspace, manifest) for manifest in reversed(published)],
-        "last_decision": {key: runs[0].get(key) for key in ("run_id", "verdict", "reasons", "report")} if runs else None,
+        "last_decision": {key: runs[0].get(key) for key in ("run_id", "verdict", "reasons", "report")}
+        if runs
+        else None,
         "runs": [{key: run.get(key) for key in ("run_id", "verdict", "snapshot", "images")} for run in runs],
     }
 

@@ -1,4 +1,4 @@
-"""A run's summary: the object that `retrain --json` prints, kept as `summary.json`; and what tells that nothing is new."""
+"""A run's summary: the object that `retrain --json` prints, kept as `summary.json`; what tells that nothing is new."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ def load_policy(name: str, views: int) -> Policy:
     path = Path(name) if name.endswith(".json") else POLICIES_FOLDER / f"{name}.json"
     known = sorted(file.stem for file in POLICIES_FOLDER.glob("*.json"))
     if not path.is_file():
-        raise ConfigError(f"augment.policy: there is no {name!r}; use one of {', '.join(known)}, or a .json file's path")
+        raise ConfigError(
+            f"augment.policy: there is no {name!r}; use one of {', '.join(known)}, or a .json file's path"
+        )
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as exc:
@@ -95,7 +97,7 @@ def _build(tree: dict[str, Any]) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an unknown argument only warns; it must not pass
             return albumentations.from_dict(tree)
-    except Exception as exc:  # noqa: BLE001 - whatever a pipeline's constructor raises is the policy's fault
+    except Exception as exc:
         raise ConfigError(f"augment.policy: albumentations can't build the pipeline: {exc}") from exc
 
 

@@ -34,7 +34,7 @@ class Normalisation:
     reverse_channels: bool = False
 
 
-TO_PLUS_MINUS_ONE = Normalisation(scale=(1 / 127.5,) * 3, bias=(-1.0,) * 3)
+TO_PLUS_MINUS_ONE = Normalisation(scale=(1 / 127.5, 1 / 127.5, 1 / 127.5), bias=(-1.0, -1.0, -1.0))
 # The mean of ImageNet in BGR order, as Caffe's networks were trained.
 MINUS_CAFFE_MEAN = Normalisation(bias=(-103.939, -116.779, -123.68), reverse_channels=True)
 AS_IT_IS = Normalisation()  # the network rescales by itself
@@ -187,7 +187,7 @@ def build_network(backbone: Backbone, weights: Path | None, image_size_px: int) 
     if weights is not None:
         try:
             network.load_weights(weights)
-        except Exception as exc:  # noqa: BLE001 - h5py and Keras raise a dozen kinds for a file that does not fit
+        except Exception as exc:
             raise WeightsError(
                 f"the weights in {weights} don't fit {backbone.name} without its top: {str(exc).splitlines()[0]}"
             ) from exc

@@ -52,7 +52,12 @@ def trunk_of(run: Run, policy: Policy) -> TrunkRef:
 
 
 def build_trunk(trunk: TrunkRef) -> keras.Model:
-    """The same trunk in Keras: pixels float32 [N, S, S, 3], normalised, to features. Raises ConfigError, WeightsError."""
+    """The same trunk in Keras: pixels float32 [N, S, S, 3], normalised, to features.
+
+    Raises:
+        ConfigError: the backbone has no such boundary.
+        WeightsError: the weights don't fit.
+    """
     import keras
 
     backbone: Backbone = get_backbone(trunk.backbone)
@@ -68,5 +73,7 @@ def _layer(network: keras.Model, name: str):
     names = [layer.name for layer in network.layers]
     if name not in names:
         shown = ", ".join(part for part in names if part.endswith(("_add", "_out", "_pool", "_concat"))) or names[-1]
-        raise ConfigError(f"backbone.boundary: {network.name} has no layer {name!r}; use {POOLED}, or one such as {shown}")
+        raise ConfigError(
+            f"backbone.boundary: {network.name} has no layer {name!r}; use {POOLED}, or one such as {shown}"
+        )
     return network.get_layer(name)

@@ -127,9 +127,7 @@ def _over_majority(gates: Gates, found: Findings) -> GateResult:
         return _missing("better than guessing", least)
     low, _ = wilson_interval(round(found.metrics["accuracy"] * n), n)
     share = majority_share(found.targets)
-    reason = (
-        f"accuracy is at least {low:.3f} (95 % interval), always naming the largest class would score {share:.3f}"
-    )
+    reason = f"accuracy is at least {low:.3f} (95 % interval), always naming the largest class would score {share:.3f}"
     return GateResult(
         name="better than guessing", passed=low - share > least, value=low - share, threshold=least, reason=reason
     )
@@ -204,5 +202,3 @@ def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
 
 def _missing(name: str, threshold: float, why: str = "it was not measured") -> GateResult:
     return GateResult(name=name, passed=False, value=None, threshold=threshold, reason=f"no evidence: {why}")
-
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from tasks.onnx_graph import preprocessing
 from tasks.onnx_session import open_session
 
 BATCH = 32
+SILENT: Any = 0  # Keras takes 0, its stubs say str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +63,15 @@ def _keras_features(trunk: TrunkRef, images: Sequence[tuple[str, str]], max_pixe
     session = open_session(graph.SerializeToString())
     for start in range(0, len(images), BATCH):
         decoded = (decode(read_checked(uri, sha256), max_pixels) for sha256, uri in images[start : start + BATCH])
-        planes = np.concatenate([session.run(["pixels"], {"image": pixels[None]})[0] for pixels in decoded])
-        features = np.asarray(forward(tf.constant(planes.transpose(0, 2, 3, 1))))
+        planes = np.concatenate([np.asarray(session.run(["pixels"], {"image": pixels[None]})[0]) for pixels in decoded])
+        features = forward(tf.constant(planes.transpose(0, 2, 3, 1))).numpy()  # type: ignore[union-attr]
         yield features.reshape(len(features), -1)
 
 
 def _keras_logits(run: Run, head: HeadRef, features: np.ndarray) -> np.ndarray:
     model = load_head(run.workspace, head.keras_path)
     shaped = features.reshape(-1, *model.inputs[0].shape[1:])
-    return np.asarray(model.predict(shaped, batch_size=256, verbose=0))
+    return np.asarray(model.predict(shaped, batch_size=256, verbose=SILENT))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -22,7 +22,6 @@ from tasks.images import read_checked
 from tasks.repository import champion, read_model
 from tasks.tables import read_table, write_table
 
-
 PREDICTIONS = pa.schema(
     [
         *((name, pa.string()) for name in ("sha256", "path", "uri", "label", "split", "predicted")),
@@ -65,9 +64,7 @@ def evaluate(
         targets=targets[test],
         metrics=metrics["test"],
         per_class=per_class,
-        parity=measure_parity(
-            run, trunk, head, images["sha256"].tolist(), images["uri"].tolist(), probabilities[test]
-        )
+        parity=measure_parity(run, trunk, head, images["sha256"].tolist(), images["uri"].tolist(), probabilities[test])
         if len(images)
         else None,
         champion_version=version,

@@ -21,7 +21,9 @@ def export_model(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef
     Raises:
         ExportError: the parts don't fit, or the checker refuses the whole.
     """
-    layers = to_onnx(load_head(run.workspace, head.keras_path), input_name="features", output_name="logits", channels_first=False)
+    layers = to_onnx(
+        load_head(run.workspace, head.keras_path), input_name="features", output_name="logits", channels_first=False
+    )
     body = onnx.load_model_from_string(run.workspace.read_bytes(trunk.onnx_path))
     model = chain(body, layers, classification(snapshot.labels, head.temperature))
     del model.metadata_props[:]

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from tasks.finetune.data import Split
 
 if TYPE_CHECKING:
     import keras
+
+
+SILENT: Any = 0  # Keras takes 0, its stubs say str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +51,10 @@ def train_head(
     keras.utils.set_random_seed(config.seed)
     model = build_head(train.features, classes, config)
     steps = math.ceil(len(train.targets) / config.batch_size) * config.epochs
+    rate: Any = schedule(config, steps)  # the stubs know of floats only
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
     model.compile(
-        optimizer=keras.optimizers.AdamW(schedule(config, steps), weight_decay=config.weight_decay),
+        optimizer=optimizer,
         loss=smoothed_cross_entropy(classes, config.label_smoothing),
         weighted_metrics=["accuracy"],
     )
@@ -63,12 +68,12 @@ def train_head(
         epochs=config.epochs,
         batch_size=config.batch_size,
         callbacks=[stopping, _recorder(on_epoch)],
-        verbose=0,  # type: ignore[arg-type] - the stubs say str, the code takes 0
+        verbose=SILENT,
     )
     history = [
         {key: float(values[epoch]) for key, values in fitted.history.items()} for epoch in range(len(fitted.epoch))
     ]
-    logits = model.predict(validation.features, batch_size=1024, verbose=0)  # type: ignore[arg-type]
+    logits = model.predict(validation.features, batch_size=1024, verbose=SILENT)
     return TrainedHead(
         model=model,
         history=history,
@@ -94,7 +99,7 @@ def build_head(features: np.ndarray, classes: int, config: Finetune) -> keras.Mo
     # One scale for all: a scale for each feature would blow up those that are nearly constant.
     variance = np.full(rooted.shape[1], rooted.var(axis=0).mean() + 1e-12)
     inputs = keras.Input(rows.shape[1:], name="features")
-    values = keras.ops.sign(inputs) * keras.ops.sqrt(keras.ops.abs(inputs))
+    values = keras.ops.multiply(keras.ops.sign(inputs), keras.ops.sqrt(keras.ops.abs(inputs)))
     values = keras.layers.Normalization(mean=rooted.mean(axis=0), variance=variance, name="centre")(values)
     values = keras.layers.Dropout(config.dropout, name="dropout")(values)
     if config.hidden_units:
@@ -123,7 +128,7 @@ def smoothed_cross_entropy(classes: int, smoothing: float):
 
     def loss(targets, logits):
         hot = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(targets, (-1,)), "int32"), classes)
-        smoothed = hot * (1 - smoothing) + smoothing / classes
+        smoothed = keras.ops.add(keras.ops.multiply(hot, 1 - smoothing), smoothing / classes)
         return keras.losses.categorical_crossentropy(smoothed, logits, from_logits=True)
 
     return loss

@@ -37,4 +37,3 @@ def finetune(
         digest=weights_digest(trained.model),
         temperature=trained.temperature,
     )
-
