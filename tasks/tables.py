@@ -7,6 +7,7 @@ one row for each distinct image, sorted by (sha256, label, path).
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import pandas as pd
 import pyarrow as pa
@@ -35,9 +36,9 @@ CATALOGUE = pa.schema(
 )
 
 
-def read_table(workspace: Workspace, path: str, columns: list[str] | None = None) -> pd.DataFrame:
+def read_table(workspace: Workspace, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """A table of the workspace as a frame, its rows numbered from 0."""
-    return pq.read_table(pa.BufferReader(workspace.read_bytes(path)), columns=columns).to_pandas()
+    return pq.read_table(pa.BufferReader(workspace.read_bytes(path)), columns=columns and list(columns)).to_pandas()
 
 
 def write_table(workspace: Workspace, path: str, table: pd.DataFrame, schema: pa.Schema = CATALOGUE) -> None:

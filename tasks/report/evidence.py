@@ -1,0 +1,156 @@
+"""What a run left behind, read back: the only input of the report.
+
+Every file may be absent (a first model has no champion to compare with, a run of invalid data no
+predictions): what is absent is named in `Evidence.missing`, and the report says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.artifacts import Run
+
+# Where Great Expectations puts the first page of its Data Docs, by context type.
+DATA_DOCS_PAGES = ("data_docs/index.html", "data_docs/local_site/index.html")
+PREDICTION_COLUMNS = (
+    "sha256",
+    "path",
+    "uri",
+    "label",
+    "split",
+    "predicted",
+    "probability",
+    "champion_predicted",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One held-out image as the candidate, and the champion where there is one, saw it."""
+
+    sha256: str
+    path: str
+    uri: str
+    label: str
+    split: str
+    predicted: str
+    probability: float  # of `predicted`
+    champion_predicted: str | None = None
+
+    @property
+    def correct(self) -> bool:
+        return self.predicted == self.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The files of one run's folder, and of the workspace where the run names them."""
+
+    run: Run
+    summary: dict[str, Any] = field(default_factory=dict)
+    decision: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
+    expectations: list[dict[str, Any]] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+    snapshot: pa.Table | None = None
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    data_docs: str | None = None  # relative to the run's folder
+    missing: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        return self.summary.get("verdict") or self.decision.get("verdict") or "unknown"
+
+    @property
+    def reasons(self) -> list[str]:
+        return list(self.summary.get("reasons") or self.decision.get("reasons") or ())
+
+    @property
+    def version(self) -> int | None:
+        """The published version that this run made or left standing; None for a refused candidate."""
+        return self.summary.get("version") if self.verdict in ("promoted", "unchanged") else None
+
+    @property
+    def labels(self) -> list[str]:
+        """The class names in index order; from the predictions where the summary is absent."""
+        seen = {p.label for p in self.predictions} | {p.predicted for p in self.predictions}
+        known = list(self.summary.get("labels") or ())
+        return known + sorted(seen - set(known))
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        return self.decision.get("metrics") or self.summary.get("metrics") or {}
+
+    @property
+    def judged_split(self) -> str:
+        """`test`, or `validation` in a run that has no test predictions."""
+        return "test" if any(p.split == "test" for p in self.predictions) or not self.predictions else "validation"
+
+    @property
+    def judged(self) -> list[Prediction]:
+        """The predictions that the verdict rests on."""
+        split = self.judged_split
+        return [p for p in self.predictions if p.split == split]
+
+    @property
+    def per_class(self) -> list[dict[str, Any]]:
+        return (self.decision.get("per_class") or {}).get(self.judged_split) or []
+
+
+def read_evidence(run: Run) -> Evidence:
+    """Reads the run's folder. Absent files are listed in `missing`; damaged ones raise."""
+    missing: list[str] = []
+
+    def read(path: str, reader: Callable[[Run, str], Any], default: Any) -> Any:
+        if run.workspace.exists(path):
+            return reader(run, path)
+        missing.append(path.rsplit("/", 1)[-1])
+        return default
+
+    summary = read(run.path("summary.json"), _read_json, {})
+    snapshot = summary.get("snapshot")
+    return Evidence(
+        run=run,
+        summary=summary,
+        decision=read(run.path("decision.json"), _read_json, {}),
+        history=read(run.path("history.json"), _read_json, {}),
+        expectations=read(run.path("validation.json"), _read_json, []),
+        predictions=read(run.path("predictions.parquet"), _read_predictions, []),
+        snapshot=read(f"snapshots/{snapshot}.parquet", _read_snapshot, None) if snapshot else None,
+        quarantine=_read_quarantine(run),
+        data_docs=next((page for page in DATA_DOCS_PAGES if run.workspace.exists(run.path(page))), None),
+        missing=tuple(missing),
+    )
+
+
+def _read_json(run: Run, path: str) -> Any:
+    return run.workspace.read_json(path)
+
+
+def _read_table(run: Run, path: str, columns: tuple[str, ...]) -> pa.Table:
+    file = pq.ParquetFile(pa.BufferReader(run.workspace.read_bytes(path)))
+    return file.read(columns=[name for name in columns if name in file.schema_arrow.names])
+
+
+def _read_predictions(run: Run, path: str) -> list[Prediction]:
+    return [Prediction(**row) for row in _read_table(run, path, PREDICTION_COLUMNS).to_pylist()]
+
+
+def _read_snapshot(run: Run, path: str) -> pa.Table | None:
+    return _read_table(run, path, ("label", "split", "width_px", "height_px"))
+
+
+def _read_quarantine(run: Run) -> list[dict[str, Any]]:
+    """The entries that this run added to its model's quarantine."""
+    path = f"quarantine/{run.name}.jsonl"
+    if not run.workspace.exists(path):
+        return []
+    lines = run.workspace.read_bytes(path).decode(errors="replace").splitlines()
+    entries = [json.loads(line) for line in lines if line.strip()]
+    return [entry for entry in entries if entry.get("run_id") == run.run_id]

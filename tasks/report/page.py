@@ -1,0 +1,292 @@
+"""The report as one self-contained HTML page, and the model card beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from statistics import median
+from typing import Any
+
+import jinja2
+
+from tasks.artifacts import SPLITS, Run
+from tasks.config import Config
+from tasks.report import figures
+from tasks.report.evidence import Evidence, Prediction, read_evidence
+from tasks.report.markdown import model_card
+from tasks.report.numbers import count, duration, figure, interval, percent
+from tasks.report.statistics import (
+    confusion_counts,
+    flipped,
+    most_confused,
+    reliability_bins,
+    wilson_interval,
+    worst_mistakes,
+)
+from tasks.report.thumbnails import thumbnail_uri
+
+# Bounds on what is drawn, so that a page of 200 classes or a million images stays under 2 MB.
+MAX_MISTAKES = 24
+MAX_FLIPPED = 12
+MAX_QUARANTINED = 50
+FOLDED_CLASSES = 40  # of more classes than this, those beyond are folded away
+
+VERDICTS = {
+    "promoted": ("good", "✓", "Promoted", "The candidate passed every gate and is now the champion."),
+    "refused": ("bad", "✕", "Refused", "The gates refused the candidate; what was published before stands."),
+    "unchanged": ("calm", "=", "Unchanged", "Nothing is new since the last run; the champion stands."),
+    "invalid-data": ("bad", "!", "Invalid data", "The data failed validation, so nothing was trained."),
+    "unknown": ("calm", "?", "No verdict", "The run left no summary and no decision."),
+}
+
+
+def write_report(run: Run) -> str:
+    """Writes `report.html` and `model_card.md` into the run's folder, from the files that lie there.
+
+    Returns:
+        The path of the page, relative to the workspace.
+    """
+    evidence = read_evidence(run)
+    path = run.path("report.html")
+    run.workspace.write_bytes(run.path("model_card.md"), model_card(evidence).encode())
+    run.workspace.write_bytes(path, render_page(evidence).encode())
+    return path
+
+
+def render_page(evidence: Evidence) -> str:
+    """The page's HTML. Every string of the user's is escaped by the template engine."""
+    kind, sign, word, meaning = VERDICTS.get(evidence.verdict, VERDICTS["unknown"])
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            run=evidence.run,
+            evidence=evidence,
+            verdict={"kind": kind, "sign": sign, "word": word, "meaning": meaning},
+            key_figures=_key_figures(evidence),
+            gates=evidence.decision.get("gates") or [],
+            champion=_champion(evidence),
+            confusion=_confusion(evidence),
+            classes=_classes(evidence),
+            learning=_learning(evidence),
+            reliability=_reliability(evidence),
+            mistakes=[_picture(p) for p in worst_mistakes(evidence.predictions, MAX_MISTAKES)],
+            data=_data(evidence),
+            timings=_timings(evidence),
+            lineage=_flatten(evidence.summary.get("lineage") or {}),
+            config=_config(evidence),
+        )
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tasks.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, count=count, figure=figure, duration=duration)
+    return environment
+
+
+def _key_figures(evidence: Evidence) -> list[dict[str, str]]:
+    """The cards under the verdict: a name, a value and what bounds it."""
+    cards = []
+    for split in ("test", "validation"):
+        metrics = evidence.metrics.get(split) or {}
+        n = int(metrics.get("n") or 0)
+        if "accuracy" in metrics:
+            bounds = interval(wilson_interval(metrics["accuracy"] * n, n))
+            cards.append(_card(f"{split} accuracy", percent(metrics["accuracy"]), f"{bounds} on {count(n)} images"))
+    judged = evidence.metrics.get("test") or evidence.metrics.get("validation") or {}
+    if judged.get("macro_f1") is not None:
+        cards.append(_card("macro F1", percent(judged["macro_f1"]), "mean over the classes"))
+    if judged.get("ece") is not None:
+        cards.append(_card("calibration error", percent(judged["ece"]), "claimed against true, on average"))
+    images = evidence.summary.get("images") or {}
+    if "total" in images:
+        note = f"{count(images.get('new', 0))} new, {count(images.get('quarantined', 0))} quarantined"
+        cards.append(_card("images", count(images["total"]), note))
+    total_s = (evidence.summary.get("timings_s") or {}).get("total")
+    if total_s is not None:
+        cards.append(_card("time", duration(total_s), f"{count(images.get('embedded', 0))} images embedded"))
+    return cards
+
+
+def _card(name: str, value: str, note: str) -> dict[str, str]:
+    return {"name": name, "value": value, "note": note}
+
+
+def _champion(evidence: Evidence) -> dict[str, Any] | None:
+    """The comparison with the model that was published before, or None for a first model."""
+    version = evidence.decision.get("champion_version")
+    comparison = evidence.decision.get("comparison") or {}
+    judged = [p for p in evidence.judged if p.champion_predicted is not None]
+    if version is None and not comparison and not judged:
+        return None
+    won, lost = flipped(judged)
+    return {
+        "version": version,
+        "n": len(judged),
+        "both_right": sum(p.correct and p.champion_predicted == p.label for p in judged),
+        "both_wrong": sum(not p.correct and p.champion_predicted != p.label for p in judged),
+        "won": len(won),
+        "lost": len(lost),
+        "won_pictures": [_picture(p) for p in won[:MAX_FLIPPED]],
+        "lost_pictures": [_picture(p) for p in lost[:MAX_FLIPPED]],
+        "comparison": [(name, figure(value)) for name, value in _flatten(comparison)],
+    }
+
+
+def _picture(prediction: Prediction) -> dict[str, Any]:
+    return {"prediction": prediction, "thumbnail": thumbnail_uri(prediction.uri)}
+
+
+def _confusion(evidence: Evidence) -> dict[str, Any] | None:
+    if not evidence.judged:
+        return None
+    return {
+        "figure": figures.confusion_figure(evidence.labels, confusion_counts(evidence.judged)),
+        "pairs": most_confused(evidence.judged),
+        "wrong": sum(not p.correct for p in evidence.judged),
+        "n": len(evidence.judged),
+    }
+
+
+def _classes(evidence: Evidence) -> dict[str, Any] | None:
+    """Per-class rows, the lowest recall first; `folded` holds those beyond `FOLDED_CLASSES`."""
+    rows = [
+        {**row, "bar": figures.bar(row["recall"], interval=(row["recall_low"], row["recall_high"]))}
+        for row in sorted(_per_class(evidence), key=lambda row: (row["recall"], row["label"]))
+    ]
+    return {"shown": rows[:FOLDED_CLASSES], "folded": rows[FOLDED_CLASSES:]} if rows else None
+
+
+def _per_class(evidence: Evidence) -> list[dict[str, Any]]:
+    """The decision's table, or one counted from the predictions; classes without images are left out."""
+    if evidence.per_class:
+        return [row for row in evidence.per_class if row.get("n") and row.get("recall") is not None]
+    given = Counter(p.label for p in evidence.judged)
+    taken = Counter(p.predicted for p in evidence.judged)
+    right = Counter(p.label for p in evidence.judged if p.correct)
+    rows = []
+    for label, n in given.items():
+        low, high = wilson_interval(right[label], n)
+        rows.append(
+            {
+                "label": label,
+                "n": n,
+                "recall": right[label] / n,
+                "precision": right[label] / taken[label] if taken[label] else None,
+                "f1": 2 * right[label] / (n + taken[label]),
+                "recall_low": low,
+                "recall_high": high,
+            }
+        )
+    return rows
+
+
+def _learning(evidence: Evidence) -> dict[str, Any] | None:
+    epochs = evidence.history.get("epochs") or []
+    if not epochs:
+        return None
+    best = evidence.history.get("best_epoch")
+
+    def curve(title: str, train: str, held_out: str, *, as_percent: bool) -> Any:
+        series = {
+            kind: [epoch[key] for epoch in epochs]
+            for kind, key in (("train", train), ("held-out", held_out))
+            if all(epoch.get(key) is not None for epoch in epochs)
+        }
+        return figures.line_figure(title, series, best=best, percent=as_percent) if series else None
+
+    return {
+        "accuracy": curve("Accuracy", "accuracy", "val_accuracy", as_percent=True),
+        "loss": curve("Loss", "loss", "val_loss", as_percent=False),
+        "epochs": len(epochs),
+        "best": best,
+        "temperature": evidence.history.get("temperature"),
+    }
+
+
+def _reliability(evidence: Evidence) -> dict[str, Any] | None:
+    bins = reliability_bins(evidence.judged)
+    return {"figure": figures.reliability_figure(bins), "bins": bins} if bins else None
+
+
+def _data(evidence: Evidence) -> dict[str, Any]:
+    table = evidence.snapshot
+    rows: list[dict[str, Any]] = []
+    sizes: list[tuple[int, int]] = []
+    if table is not None and {"label", "split"} <= set(table.column_names):
+        counted = Counter(zip(table["label"].to_pylist(), table["split"].to_pylist(), strict=True))
+        rows = _class_rows(counted)
+        if {"width_px", "height_px"} <= set(table.column_names):
+            sizes = list(zip(table["width_px"].to_pylist(), table["height_px"].to_pylist(), strict=True))
+    reasons = Counter(entry.get("reason", "no reason given") for entry in evidence.quarantine)
+    return {
+        "classes": rows,
+        "splits": {split: sum(row[split] for row in rows) for split in SPLITS},
+        "sizes": _sizes(sizes),
+        "quarantined": reasons.most_common(),
+        "quarantine": evidence.quarantine[:MAX_QUARANTINED],
+        "quarantine_more": max(0, len(evidence.quarantine) - MAX_QUARANTINED),
+        "expectations": evidence.expectations,
+    }
+
+
+def _class_rows(counted: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
+    labels = sorted({label for label, _ in counted})
+    totals = {label: sum(counted[label, split] for split in SPLITS) for label in labels}
+    largest = max(totals.values(), default=1) or 1
+    return [
+        {
+            "label": label,
+            "total": totals[label],
+            **{split: counted[label, split] for split in SPLITS},
+            "bar": figures.stacked_bar([(split, counted[label, split] / largest) for split in SPLITS]),
+        }
+        for label in sorted(labels, key=lambda label: (-totals[label], label))
+    ]
+
+
+def _sizes(sizes: Sequence[tuple[int, int]]) -> str | None:
+    if not sizes:
+        return None
+    by_area = sorted(sizes, key=lambda size: size[0] * size[1])
+    width, height = round(median(w for w, _ in sizes)), round(median(h for _, h in sizes))
+    smallest, largest = by_area[0], by_area[-1]
+    return (
+        f"median {width} × {height} px, from {smallest[0]} × {smallest[1]} to {largest[0]} × {largest[1]}"
+        if smallest != largest
+        else f"all {width} × {height} px"
+    )
+
+
+def _timings(evidence: Evidence) -> list[dict[str, Any]]:
+    timings = {name: s for name, s in (evidence.summary.get("timings_s") or {}).items() if s is not None}
+    total = timings.pop("total", None) or sum(timings.values()) or 1.0
+    return [
+        {"name": name, "duration": duration(s), "share": s / total, "bar": figures.bar(s / total)}
+        for name, s in timings.items()
+    ]
+
+
+def _config(evidence: Evidence) -> list[dict[str, Any]]:
+    """Each key of the configuration, its value, and whether the user changed it."""
+    defaults = dict(_flatten(Config().model_dump(mode="json", by_alias=True)))
+    return [
+        {"key": key, "value": value, "changed": key in defaults and defaults[key] != value}
+        for key, value in _flatten(evidence.summary.get("config") or {})
+    ]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested mappings as (dotted key, value) pairs, in order."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return pairs

@@ -1,0 +1,95 @@
+"""The few statistics that the report draws: intervals, confusions, reliability."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.report.evidence import Prediction
+
+Z_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+
+
+def wilson_interval(successes: float, n: float, z: float = Z_95) -> tuple[float, float]:
+    """The Wilson score interval of a proportion, in 0..1; (0, 1) where `n` is 0.
+
+    Sound for the small n and the extreme shares of per-class recalls, where the textbook interval is not
+    (Brown, Cai, DasGupta 2001, "Interval Estimation for a Binomial Proportion").
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    share = min(max(successes / n, 0.0), 1.0)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """`count` images of class `label` were taken for `predicted`: `share` of the class."""
+
+    label: str
+    predicted: str
+    count: int
+    share: float
+
+
+def confusion_counts(predictions: Sequence[Prediction]) -> Counter[tuple[str, str]]:
+    """How many images of each (given label, predicted label)."""
+    return Counter((p.label, p.predicted) for p in predictions)
+
+
+def most_confused(predictions: Sequence[Prediction], limit: int = 12) -> list[ConfusedPair]:
+    """The wrong (label, predicted) pairs, by count, then by share of the class."""
+    of_class = Counter(p.label for p in predictions)
+    pairs = [
+        ConfusedPair(label, predicted, count, count / of_class[label])
+        for (label, predicted), count in confusion_counts(predictions).items()
+        if label != predicted
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.count, -pair.share, pair.label, pair.predicted))[:limit]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The predictions whose probability lies in [low, high): what was claimed, and what came true."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float  # mean probability of the predicted class
+    accuracy: float
+
+
+def reliability_bins(predictions: Sequence[Prediction], bins: int = 10) -> list[ReliabilityBin]:
+    """Equal-width bins over the predicted class's probability, empty ones left out (Guo et al. 2017)."""
+    members: list[list[Prediction]] = [[] for _ in range(bins)]
+    for prediction in predictions:
+        members[min(int(prediction.probability * bins), bins - 1)].append(prediction)
+    return [
+        ReliabilityBin(
+            low=index / bins,
+            high=(index + 1) / bins,
+            n=len(group),
+            confidence=sum(p.probability for p in group) / len(group),
+            accuracy=sum(p.correct for p in group) / len(group),
+        )
+        for index, group in enumerate(members)
+        if group
+    ]
+
+
+def flipped(predictions: Sequence[Prediction]) -> tuple[list[Prediction], list[Prediction]]:
+    """(won, lost): images that only the challenger, and that only the champion, gets right; surest first."""
+    compared = [p for p in predictions if p.champion_predicted is not None]
+    won = [p for p in compared if p.correct and p.champion_predicted != p.label]
+    lost = [p for p in compared if not p.correct and p.champion_predicted == p.label]
+    return sorted(won, key=lambda p: -p.probability), sorted(lost, key=lambda p: -p.probability)
+
+
+def worst_mistakes(predictions: Sequence[Prediction], limit: int) -> list[Prediction]:
+    """The most confident wrong predictions."""
+    wrong = [p for p in predictions if not p.correct]
+    return sorted(wrong, key=lambda p: (-p.probability, p.path))[:limit]

@@ -1,0 +1,342 @@
+"""A realistic run to report on: real JPEGs, a snapshot, predictions with a champion's, gates, history."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+
+from tasks.artifacts import Run
+from tasks.config import parse_config
+from tasks.workspace import Workspace
+
+LABELS = ("dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt")
+SNAPSHOT = "5f0c3a9be2d14477a1c8"
+
+
+def make_run(
+    folder: Path,
+    *,
+    labels: Sequence[str] = LABELS,
+    test_images: int = 80,
+    accuracy: float = 0.9,
+    verdict: str = "promoted",
+    champion_accuracy: float | None = None,
+    photographs: dict[str, list[Path]] | None = None,
+    seed: int = 7,
+) -> Run:
+    """Lays a finished run's files into `folder` / workspace and returns the run.
+
+    Args:
+        photographs: files to show for each label; drawn shapes by default.
+        champion_accuracy: None for a first model, with nothing to compare.
+    """
+    rng = random.Random(seed)
+    run = Run(
+        run_id="20261121T093000-clothing-1a2b3c",
+        name="clothing",
+        source=str(folder / "photos"),
+        workspace=Workspace(str(folder / "workspace")),
+        config=parse_config({"finetune": {"learning_rate": 0.01}}),
+        started_at="2026-11-21T09:30:00+00:00",
+    )
+    images = _Images(folder / "photos", photographs)
+    rows = [_prediction(rng, labels, index, "test", accuracy, champion_accuracy) for index in range(test_images)]
+    rows += [_prediction(rng, labels, i, "validation", accuracy, champion_accuracy) for i in range(test_images // 2)]
+    for row in rows:
+        images.place(row)
+    _write_table(run, run.path("predictions.parquet"), rows)
+    _write_table(run, f"snapshots/{SNAPSHOT}.parquet", _snapshot_rows(rng, labels))
+    run.workspace.write_json(run.path("summary.json"), _summary(run, labels, rows, verdict))
+    run.workspace.write_json(run.path("decision.json"), _decision(labels, rows, verdict, champion_accuracy))
+    run.workspace.write_json(run.path("history.json"), _history())
+    run.workspace.write_json(run.path("validation.json"), _expectations())
+    run.workspace.write_bytes("quarantine/clothing.jsonl", _quarantine(run))
+    return run
+
+
+class _Images:
+    """Gives each prediction a file of its label."""
+
+    def __init__(self, folder: Path, photographs: dict[str, list[Path]] | None) -> None:
+        self.folder = folder
+        self.photographs = photographs
+        self.placed = 0
+
+    def place(self, row: dict[str, Any]) -> None:
+        label = row["label"]
+        if self.photographs:
+            files = self.photographs[label]
+            file = files[self.placed % len(files)]
+        else:
+            file = self.folder / "drawn" / f"{self.placed}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(drawn_jpeg(label, self.placed))
+        self.placed += 1
+        row["path"] = f"{label}/{file.name}"
+        row["uri"] = str(file)
+        row["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def drawn_jpeg(label: str, seed: int, size_px: tuple[int, int] = (320, 240)) -> bytes:
+    """A noisy coloured shape, the colour a function of the label."""
+    hue = int(hashlib.sha256(label.encode()).hexdigest()[:2], 16)
+    image = _noise(size_px).copy()
+    colour = Image.new("HSV", (1, 1), (hue, 160, 190)).convert("RGB").getpixel((0, 0))
+    x, y = 20 + seed * 7 % 70, 20 + seed * 13 % 70
+    ImageDraw.Draw(image).ellipse((x, y, x + 150, y + 110), fill=colour)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+@cache
+def _noise(size_px: tuple[int, int]) -> Image.Image:
+    width, height = size_px
+    return Image.fromarray(np.random.default_rng(1).integers(200, 240, (height, width, 3), dtype=np.uint8))
+
+
+def _prediction(
+    rng: random.Random, labels: Sequence[str], index: int, split: str, accuracy: float, champion: float | None
+) -> dict[str, Any]:
+    label = labels[index % len(labels)]
+    predicted = label if rng.random() < accuracy else _neighbour(rng, labels, label)
+    probability = min(
+        0.999, max(1 / len(labels), rng.betavariate(6, 1.2) if predicted == label else rng.betavariate(3, 2))
+    )
+    champion_predicted = None
+    if champion is not None:
+        champion_predicted = label if rng.random() < champion else _neighbour(rng, labels, label)
+    rest = (1 - probability) / max(1, len(labels) - 1)
+    return {
+        "label": label,
+        "split": split,
+        "predicted": predicted,
+        "probability": probability,
+        "probabilities": [probability if name == predicted else rest for name in labels],
+        "champion_predicted": champion_predicted,
+    }
+
+
+def _neighbour(rng: random.Random, labels: Sequence[str], label: str) -> str:
+    """A wrong label; half the time the one beside it, so that some pairs stand out."""
+    others = [name for name in labels if name != label]
+    return labels[(labels.index(label) + 1) % len(labels)] if rng.random() < 0.5 else rng.choice(others)
+
+
+def _write_table(run: Run, path: str, rows: list[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(rows)
+    if "champion_predicted" in table.column_names:
+        champion = pa.array([row["champion_predicted"] for row in rows], pa.string())
+        table = table.set_column(table.column_names.index("champion_predicted"), "champion_predicted", champion)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    run.workspace.write_bytes(path, buffer.getvalue())
+
+
+def _snapshot_rows(rng: random.Random, labels: Sequence[str]) -> list[dict[str, Any]]:
+    rows = []
+    for place, label in enumerate(labels):
+        for index in range(max(8, 120 - 12 * place)):
+            split = "train" if index % 10 < 7 else ("validation" if index % 10 < 8 else "test")
+            width, height = rng.choice([(400, 533), (533, 400), (400, 400), (1200, 900)])
+            rows.append(
+                {
+                    "sha256": hashlib.sha256(f"{label}{index}".encode()).hexdigest(),
+                    "label": label,
+                    "split": split,
+                    "path": f"{label}/{index}.jpg",
+                    "uri": "",
+                    "width_px": width,
+                    "height_px": height,
+                }
+            )
+    return rows
+
+
+def _accuracy(rows: list[dict[str, Any]], split: str) -> dict[str, float]:
+    judged = [row for row in rows if row["split"] == split]
+    share = sum(row["predicted"] == row["label"] for row in judged) / max(1, len(judged))
+    return {"accuracy": share, "macro_f1": share - 0.006, "ece": 0.021, "n": len(judged)}
+
+
+def _summary(run: Run, labels: Sequence[str], rows: list[dict[str, Any]], verdict: str) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "verdict": verdict,
+        "reasons": _reasons(verdict),
+        "name": run.name,
+        "version": 3,
+        "model": "models/clothing/3/model.onnx",
+        "report": run.path("report.html"),
+        "snapshot": SNAPSHOT,
+        "images": {"total": 3409, "new": 30, "quarantined": 3, "embedded": 60},
+        "metrics": {"test": _accuracy(rows, "test"), "validation": _accuracy(rows, "validation")},
+        "timings_s": {
+            "total": 41.2,
+            "ingest": 2.1,
+            "validate": 8.4,
+            "extract": 18.3,
+            "finetune": 5.9,
+            "evaluate": 3.8,
+            "export": 1.9,
+            "publish": 0.3,
+        },
+        "labels": list(labels),
+        "source": run.source,
+        "started_at": run.started_at,
+        "config": run.config.model_dump(mode="json", by_alias=True),
+        "lineage": {
+            "snapshot": SNAPSHOT,
+            "recipe": "9b1d7c02e4aa",
+            "head_digest": "d41d8cd98f00b204e9800998ecf8427e",
+            "config_digest": run.config.digest(),
+            "libraries": {"keras": "3.15.1", "onnxruntime": "1.31.1", "tensorflow": "2.21.0"},
+        },
+    }
+
+
+def _reasons(verdict: str) -> list[str]:
+    return {
+        "promoted": ["test accuracy is not worse than the champion's by 2 points or more (one-sided 95 %)"],
+        "refused": [
+            "min_class_recall: 'skirt' has recall 0.42 on test, below the floor of 0.50",
+            "not_worse_than_champion: 4.1 points worse than version 2 on the same 372 images",
+        ],
+        "unchanged": ["no image is new since run 20261120T093000-clothing-77aa01, and the configuration is the same"],
+        "invalid-data": ["38 % of all files are quarantined; at most 20 % may be (validate.max_quarantined_share)"],
+    }[verdict]
+
+
+def _decision(
+    labels: Sequence[str], rows: list[dict[str, Any]], verdict: str, champion_accuracy: float | None
+) -> dict[str, Any]:
+    refused = verdict == "refused"
+    compared = champion_accuracy is not None
+    gate = lambda name, passed, value, threshold, reason: {  # noqa: E731 - a table of gates reads best so
+        "name": name,
+        "passed": passed,
+        "value": value,
+        "threshold": threshold,
+        "reason": reason,
+    }
+    return {
+        "promote": verdict == "promoted",
+        "verdict": verdict,
+        "reasons": _reasons(verdict),
+        "gates": [
+            gate("min_accuracy", True, 0.9032, 0.8, "test accuracy 0.9032 is at least 0.80"),
+            gate(
+                "min_class_recall",
+                not refused,
+                0.42 if refused else 0.71,
+                0.5,
+                "the lowest recall is that of 'skirt'",
+            ),
+            gate(
+                "onnx_parity",
+                True,
+                3.1e-7,
+                1e-4,
+                "labels agree on all 372 images; probabilities within 3.1e-07",
+            ),
+            gate(
+                "not_worse_than_champion",
+                (not refused) if compared else None,
+                0.011 if compared else None,
+                -0.02 if compared else None,
+                "11 won, 7 lost of 372; McNemar p = 0.48" if compared else "there is no champion yet",
+            ),
+        ],
+        "metrics": {"test": _accuracy(rows, "test"), "validation": _accuracy(rows, "validation")},
+        "champion_version": 2 if compared else None,
+        "comparison": {"difference": 0.011, "interval": [-0.009, 0.031], "mcnemar_p": 0.4807} if compared else None,
+        "per_class": {},
+    }
+
+
+def _history() -> dict[str, Any]:
+    epochs = [
+        {
+            "epoch": epoch,
+            "loss": 1.9 * 0.86**epoch + 0.5,
+            "accuracy": 0.97 - 0.5 * 0.8**epoch,
+            "val_loss": 1.7 * 0.85**epoch + 0.68 + 0.004 * max(0, epoch - 18),
+            "val_accuracy": 0.905 - 0.36 * 0.74**epoch + 0.004 * ((epoch * 7) % 3 - 1),
+            "learning_rate": 0.003,
+        }
+        for epoch in range(1, 27)
+    ]
+    return {"epochs": epochs, "best_epoch": 18, "temperature": 0.8731}
+
+
+def _expectations() -> list[dict[str, Any]]:
+    met = {"severity": "stop", "success": True, "unexpected_count": 0, "examples": []}
+    return [
+        {
+            **met,
+            "expectation": "expect_table_row_count_to_be_between",
+            "column": None,
+            "observed": 3409,
+            "note": "There are images at all",
+        },
+        {
+            **met,
+            "expectation": "expect_column_values_to_not_be_null",
+            "column": "label",
+            "observed": "0 % null",
+            "note": "",
+        },
+        {
+            "expectation": "expect_column_values_to_be_between",
+            "column": "width_px",
+            "severity": "warn",
+            "success": False,
+            "observed": "0.1 % unexpected",
+            "unexpected_count": 4,
+            "examples": [31, 28, 30, 12],
+            "note": "Images are at least 32 px wide",
+        },
+    ]
+
+
+def _quarantine(run: Run) -> bytes:
+    entries = [
+        {
+            "path": "hat/half.jpg",
+            "sha256": "aa" * 32,
+            "label": "hat",
+            "reason": "the image is truncated or damaged",
+        },
+        {
+            "path": "hat/<b>bold</b>.jpg",
+            "sha256": "ab" * 32,
+            "label": "hat",
+            "reason": "the image is truncated or damaged",
+        },
+        {
+            "path": "shirt/notes.jpg",
+            "sha256": "ac" * 32,
+            "label": "shirt",
+            "reason": "not an image of a supported kind",
+        },
+    ]
+    other = {
+        "path": "older.jpg",
+        "sha256": "ad" * 32,
+        "label": "hat",
+        "reason": "of another run",
+        "run_id": "older",
+    }
+    lines = [{**entry, "run_id": run.run_id, "date": "2026-11-21"} for entry in entries]
+    return "".join(json.dumps(line) + "\n" for line in [*lines, other]).encode()

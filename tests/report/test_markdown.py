@@ -1,0 +1,53 @@
+import pytest
+
+from tasks.report.evidence import read_evidence
+from tasks.report.markdown import artifact_key, decision_markdown, escape, gate_rows, model_card
+from tests.report.fixture_run import make_run
+
+
+def test_the_decision_names_verdict_reasons_gates_and_the_report(tmp_path):
+    text = decision_markdown(read_evidence(make_run(tmp_path, verdict="refused")))
+    assert text.startswith("# ✕ Refused: clothing\n")
+    assert "| min\\_class\\_recall | ✕ failed | 0.42 | 0.5 |" in text
+    assert "report.html`" in text
+
+
+def test_gate_rows_say_where_a_gate_does_not_apply(tmp_path):
+    rows = gate_rows(read_evidence(make_run(tmp_path)))
+    assert rows[-1]["result"] == "– not applicable"
+    assert rows[-1]["value"] == "–"
+
+
+def test_the_model_card_has_each_of_its_sections(tmp_path):
+    text = model_card(read_evidence(make_run(tmp_path)))
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "## What it does",
+        "## How to use it",
+        "## How good it is",
+        "## Gates",
+        "## Where it errs",
+        "## What it learned from",
+        "## Limits",
+        "## Lineage",
+    ]
+    assert "# clothing, version 3" in text
+
+
+def test_labels_cannot_break_a_table_or_bring_html(tmp_path):
+    text = model_card(read_evidence(make_run(tmp_path, labels=("<script>x</script>", "a|b"), accuracy=0.5)))
+    assert "<script" not in text
+    assert "a\\|b" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("a|b", "a\\|b"), ("<i>", "&lt;i&gt;"), ("two\nlines", "two lines"), ("snake_case", "snake\\_case")],
+)
+def test_escape(given, expected):
+    assert escape(given) == expected
+
+
+@pytest.mark.parametrize(("name", "key"), [("clothing", "clothing-gates"), ("my__model-2_", "my-model-2-gates")])
+def test_artifact_keys_are_of_prefects_alphabet(name, key):
+    assert artifact_key(name, "gates") == key

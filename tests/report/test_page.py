@@ -1,0 +1,168 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tasks.artifacts import Run
+from tasks.report.page import write_report
+from tests.report.fixture_run import make_run
+
+VOID = {"meta", "link", "img", "br"}
+HOSTILE = ("<script>alert(1)</script>", "a&b \"q\" 'x' `y` | z", "Größe 大", "x" * 120)
+
+
+class Outline(HTMLParser):
+    """The tags of a page, and whether each that opens also closes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.seen if name == tag]
+
+
+def render(run: Run) -> str:
+    return run.workspace.read_bytes(write_report(run)).decode()
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", " ".join(Outline(page).text))
+
+
+def test_the_page_stands_alone(tmp_path):
+    page = render(make_run(tmp_path))
+    outline = Outline(page)
+    assert outline.open == []
+    assert not outline.attributes("script")
+    links = [a.get("href") or a.get("src") or "" for _, a in outline.seen if "href" in a or "src" in a]
+    assert all(link.startswith(("data:", "#")) or link == "model_card.md" for link in links)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_every_picture_has_a_text_in_its_place(tmp_path):
+    outline = Outline(render(make_run(tmp_path, champion_accuracy=0.85)))
+    assert outline.attributes("img")
+    assert all(attributes.get("alt") for attributes in outline.attributes("img"))
+    assert all(a.get("aria-label") or a.get("aria-hidden") for a in outline.attributes("svg"))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("promoted", "Promoted version 3"),
+        ("refused", "Refused"),
+        ("unchanged", "Unchanged version 3"),
+        ("invalid-data", "Invalid data"),
+    ],
+)
+def test_the_verdict_and_its_reasons_come_first(tmp_path, verdict, words):
+    run = make_run(tmp_path, verdict=verdict)
+    text = text_of(render(run))
+    assert words in text
+    reason = run.workspace.read_json(run.path("summary.json"))["reasons"][0]
+    assert 0 < text.index(reason) < text.index("Class by class")
+
+
+def test_users_strings_are_escaped_everywhere(tmp_path):
+    page = render(make_run(tmp_path, labels=HOSTILE, champion_accuracy=0.8))
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<b>bold" not in page  # a quarantined file's name
+    assert "Größe 大" in page
+    assert Outline(page).open == []
+
+
+def test_the_worst_mistakes_are_shown_most_confident_first(tmp_path):
+    page = render(make_run(tmp_path, accuracy=0.6))
+    gallery = page.split('id="mistakes"')[1].split("</section>")[0]
+    probabilities = [float(p) for p in re.findall(r'class="said"[^>]*>([\d.]+)', gallery)]
+    assert len(probabilities) == 24
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert gallery.count("data:image/jpeg") == 24
+
+
+def test_a_champion_brings_the_pictures_that_flipped(tmp_path):
+    page = render(make_run(tmp_path, accuracy=0.8, champion_accuracy=0.7))
+    assert "Against the champion, version 2" in page
+    assert "Won: now right" in page
+    assert "Lost: right before" in page
+    assert "−0.009" in page  # the interval of the comparison
+
+
+def test_a_first_model_has_no_comparison(tmp_path):
+    page = render(make_run(tmp_path))
+    assert "Against the champion" not in page
+    assert "– not applicable" in page
+
+
+def test_quarantine_shows_this_runs_entries_only(tmp_path):
+    text = text_of(render(make_run(tmp_path)))
+    assert "the image is truncated or damaged 2" in text
+    assert "older.jpg" not in text
+
+
+def test_settings_that_differ_from_the_defaults_are_marked(tmp_path):
+    assert "0.01 (set by you)" in text_of(render(make_run(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "absent",
+    ["summary.json", "decision.json", "history.json", "validation.json", "predictions.parquet", "all"],
+)
+def test_an_absent_file_is_named_and_the_rest_is_shown(tmp_path, absent):
+    run = make_run(tmp_path)
+    names = run.workspace.names(run.path("").rstrip("/")) if absent == "all" else [absent]
+    for name in names:
+        run.workspace.remove(run.path(name))
+    text = text_of(render(run))
+    assert all(name in text for name in names if name.endswith((".json", ".parquet")))
+    assert "# clothing" in run.workspace.read_bytes(run.path("model_card.md")).decode()
+
+
+def test_pictures_that_are_gone_leave_a_note(tmp_path):
+    run = make_run(tmp_path, accuracy=0.5)
+    for file in (tmp_path / "photos" / "drawn").iterdir():
+        file.unlink()
+    assert "can’t be<br>read any more" in render(run)
+
+
+@pytest.mark.parametrize("classes", [2, 40, 41, 200])
+def test_any_number_of_classes_fits_in_two_megabytes(tmp_path, classes):
+    labels = [f"species {index:03d}, a name of ordinary length" for index in range(classes)]
+    run = make_run(tmp_path, labels=labels, test_images=800, accuracy=0.7)
+    page = render(run)
+    assert len(page.encode()) < 2_000_000
+    assert Outline(page).open == []
+    assert ("data:image/png" in page) == (classes > 40)
+
+
+def test_data_docs_are_linked_where_they_exist(tmp_path):
+    run = make_run(tmp_path)
+    assert "Great Expectations" not in render(run)
+    run.workspace.write_bytes(run.path("data_docs/index.html"), b"<html></html>")
+    assert 'href="data_docs/index.html"' in render(run)
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path: Path):
+    run = make_run(tmp_path)
+    assert render(run) == render(run)
