@@ -56,6 +56,8 @@ class Validate(Section):
     """A suite in `expectations/`, or the path of a suite's JSON file."""
     min_images_per_class: int = Field(default=5, ge=3)
     """A class with fewer images is left out, by name, until it has grown."""
+    near_duplicates: bool = True
+    """Look for copies that were recompressed, resized, mirrored, cropped a little or made brighter."""
     max_quarantined_share: float = Field(default=0.2, ge=0, le=1)
     """Share of all files that may be quarantined before the run stops with exit status 4."""
 

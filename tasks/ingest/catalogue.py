@@ -177,7 +177,7 @@ def _merge_copies(table: pd.DataFrame) -> pd.DataFrame:
             differing,
         )
     best = copies["priority"].transform("min").map({place: name for name, place in SPLIT_PRIORITY.items()})
-    merged = table.assign(copies=copies["path"].transform("size"), split=best.astype(object))
+    merged = table.assign(copies=copies["path"].transform("size"), split=best.astype(object), group=None)
     return merged.drop_duplicates("sha256")[CATALOGUE.names].reset_index(drop=True)
 
 

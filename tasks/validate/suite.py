@@ -145,7 +145,8 @@ class SuiteRunner:
             findings.append(finding)
             if finding.severity == "quarantine":
                 for row, value in rows.items():
-                    rejected.setdefault(row, (_reason(finding, value), finding.counts_towards_budget))
+                    reason = _reason(finding, value, table, row)
+                    rejected.setdefault(row, (reason, finding.counts_towards_budget))
         return Verdict(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.expectation)), rejected)
 
     def build_docs(self, run: Run, folder: str) -> str:
@@ -260,8 +261,11 @@ def _allowed(kwargs: Mapping[str, Any]) -> str:
     return " and ".join(parts)
 
 
-def _reason(finding: Finding, value: Any) -> str:
-    return f"{finding.column} is {_plain(value)}, expected {finding.allowed} ({finding.expectation}: {finding.note})"
+def _reason(finding: Finding, value: Any, table: pd.DataFrame, row: int) -> str:
+    """Why a row is rejected; a column `x_note` of the table says more of a value of `x`."""
+    reason = f"{finding.column} is {_plain(value)}, expected {finding.allowed} ({finding.expectation}: {finding.note})"
+    note = table.at[row, f"{finding.column}_note"] if f"{finding.column}_note" in table else None
+    return f"{reason}: {note}" if isinstance(note, str) else reason
 
 
 def _plain(value: Any) -> Any:

@@ -13,9 +13,11 @@ from dataclasses import replace
 import pandas as pd
 
 from tasks.artifacts import CatalogueRef, Run
+from tasks.assignments import read_assignments
 from tasks.errors import InvalidDataError
 from tasks.quarantine import LeftOut, name_rows, quarantine, run_quarantine
 from tasks.tables import read_table, write_table
+from tasks.validate.duplicates import find_groups
 from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ def validate(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     """
     suite = load_suite(run.config.validation.suite)
     table = read_table(run.workspace, catalogue.table_path)
+    if run.config.validation.near_duplicates:
+        table["group"] = find_groups(table, read_assignments(run))
     runner = SuiteRunner(suite, run.config.validation.model_dump(), run.run_id)
     passes, kept, rejected = _run_until_settled(runner, table)
     unusable = {entry.path for entry in run_quarantine(run)} - set(table["path"])  # as ingest found
@@ -52,16 +56,27 @@ def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
     """A catalogue with the columns that expectations need beside those it has.
 
     `side_px`: the shorter side. `aspect_ratio`: the longer side over the shorter. `class_images`: images of the row's
-    class. `imbalance`: images of the largest class over those of the row's class.
+    class. `imbalance`: images of the largest class over those of the row's class. `group_labels`: labels in the row's
+    group of near-duplicates; `group_labels_note` names the images that have them.
     """
     sides = table[["width_px", "height_px"]]
     class_images = table.groupby("label")["label"].transform("size").astype("int64")
+    groups = table["group"].where(table["group"].notna(), table["sha256"])
+    labels = table.groupby(groups)["label"].transform("nunique").astype("int64")
     return table.assign(
+        group_labels=labels,
+        group_labels_note=_name_members(table, groups, labels > 1),
         side_px=sides.min(axis=1),
         aspect_ratio=sides.max(axis=1) / sides.min(axis=1).clip(lower=1),
         class_images=class_images,
         imbalance=class_images.max() / class_images,
     )
+
+
+def _name_members(table: pd.DataFrame, groups: pd.Series, wanted: pd.Series) -> pd.Series:
+    """`'cat' (cat/a.jpg), 'dog' (dog/b.jpg)` for the wanted rows' groups; null elsewhere."""
+    named = (table["label"].map(repr) + " (" + table["path"] + ")")[wanted]
+    return named.groupby(groups[wanted]).transform(", ".join).reindex(table.index)
 
 
 def _run_until_settled(

@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.artifacts import CatalogueRef
+from tasks.assignments import assignments_path, no_assignments
 from tasks.config import Split
 from tasks.errors import InvalidDataError
-from tasks.split.assign import ASSIGNMENTS, assign, assignments_path, make_snapshot, ranks, snapshot_id
+from tasks.split import assign as module
+from tasks.split.assign import make_snapshot, ranks, snapshot_id
 from tasks.tables import CATALOGUE, read_table, write_table
 from tests.runs import make_run
 
-NOTHING = ASSIGNMENTS.empty_table().to_pandas()
+NOTHING = no_assignments()
 SHARES = Split(validation_share=0.15, test_share=0.15)
 
 
@@ -27,7 +29,7 @@ def images(numbers, label="cat", split=None):
     """Rows of a catalogue; what is not asked about is filled with something valid."""
     numbers = list(numbers)
     filled = CATALOGUE.empty_table().to_pandas().reindex(range(len(numbers)))
-    filled[["copies", "size_bytes", "width_px", "height_px", "phash"]] = 1
+    filled[["copies", "size_bytes", "width_px", "height_px"]] = 1
     return filled.assign(
         sha256=[digest(n) for n in numbers],
         label=label,
@@ -38,6 +40,12 @@ def images(numbers, label="cat", split=None):
 
 def counts(table):
     return table.groupby("label")["split"].value_counts().to_dict()
+
+
+def assign(table, earlier, shares, run_id):
+    found = module.assign(table, earlier, shares, run_id)
+    assert found.left_out == []
+    return found.table, found.assignments
 
 
 def splits_of(table):
@@ -150,7 +158,9 @@ def test_ranks_are_uniform_and_fixed():
 def test_a_hundred_thousand_images_take_a_moment():
     count = 100_000
     digests = [f"{n:016x}{0:048x}" for n in np.random.default_rng(1).integers(0, 2**63, count)]
-    table = pd.DataFrame({"sha256": digests, "path": "x", "split": pd.Series([None] * count, dtype=object)})
+    table = pd.DataFrame(
+        {"sha256": digests, "path": "x", "group": None, "split": pd.Series([None] * count, dtype=object)}
+    )
     table["label"] = pd.Series(np.arange(count) % 100).map("class{:02d}".format)
     started = time.perf_counter()
     _, assigned = assign(table[: count * 9 // 10], NOTHING, SHARES, "r1")
