@@ -136,7 +136,11 @@ def _run_flow(
     # Prefect's own log, tracebacks included, goes to the run's page; here a person reads our messages.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.retrain import retrain as flow
+    from flows.warmup import preload
+    from tasks.runs import finished_runs
 
+    if force or next(finished_runs(Workspace(workspace), name), None) is None:
+        preload()
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 
@@ -168,8 +172,14 @@ def _plain_errors() -> Iterator[None]:
         _fail(str(exc), exc.exit_status)
     except KeyboardInterrupt:
         _fail("interrupted; run it again and it goes on where it was", 130)
-    except (OSError, MemoryError) as exc:
-        _fail(f"{type(exc).__name__}: {exc}", HeadstartError.exit_status)
+    except Exception as exc:
+        if os.environ.get("HEADSTART_TRACEBACK"):
+            raise
+        _fail(
+            f"an unexpected fault, {type(exc).__name__}: {exc}\n"
+            "The run's log has the rest; HEADSTART_TRACEBACK=1 shows where it happened.",
+            HeadstartError.exit_status,
+        )
 
 
 def _fail(message: str, status: int) -> NoReturn:

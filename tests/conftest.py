@@ -14,6 +14,8 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="headstart-prefect-")
 
 import pytest
 
+from tasks.backbones.registry import build_network, get_backbone
+
 TRUNK_SIZE_PX = 32
 
 
@@ -23,9 +25,7 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import keras
 
     keras.utils.set_random_seed(3)
-    network = keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(TRUNK_SIZE_PX, TRUNK_SIZE_PX, 3)
-    )
+    network = build_network(get_backbone("mobilenet_v2"), None, TRUNK_SIZE_PX)
     path = tmp_path_factory.mktemp("weights") / "random.weights.h5"
     network.save_weights(path)
     return path

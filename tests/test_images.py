@@ -65,5 +65,5 @@ def test_what_is_no_image_says_so(content: bytes, says: str):
 
 
 def test_a_bomb_is_refused_by_its_header():
-    with pytest.raises(DecodeError, match="400000000 pixels|20000x20000 pixels are more than"):
+    with pytest.raises(DecodeError, match="20000x20000 pixels are more than"):
         decode(photos.encoded(Image.new("1", (20_000, 20_000)), "PNG"))

@@ -56,7 +56,7 @@ def test_classification_is_a_calibrated_softmax_with_names():
     logits = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32) * 4
     labels = ["été", "a b", "'c'"]
     session = open_session(classification(labels, 2.5).SerializeToString())
-    probabilities, label = session.run(["probabilities", "label"], {"logits": logits})
+    probabilities, label = map(np.asarray, session.run(["probabilities", "label"], {"logits": logits}))
     expected = np.exp(logits / 2.5)
     expected /= expected.sum(axis=1, keepdims=True)
     assert np.allclose(probabilities, expected, atol=1e-6)
