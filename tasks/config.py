@@ -58,8 +58,12 @@ class Validate(Section):
     """A class with fewer images is left out, by name, until it has grown."""
     near_duplicates: bool = True
     """Look for copies that were recompressed, resized, mirrored, cropped a little or made brighter."""
+    rename: dict[str, str] = {}
+    """Classes that were given another name: old = "new". Applied to the source, and to what the champion says."""
     max_quarantined_share: float = Field(default=0.2, ge=0, le=1)
     """Share of all files that may be quarantined before the run stops with exit status 4."""
+    max_quarantined: int = Field(default=10_000, ge=0)
+    """Count of files that may be quarantined before the run stops with exit status 4."""
 
 
 class Split(Section):

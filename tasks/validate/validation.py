@@ -15,7 +15,7 @@ import pandas as pd
 from tasks.artifacts import CatalogueRef, Run
 from tasks.assignments import read_assignments
 from tasks.errors import InvalidDataError
-from tasks.quarantine import LeftOut, name_rows, quarantine, run_quarantine
+from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions, run_quarantine
 from tasks.tables import read_table, write_table
 from tasks.validate.duplicates import find_groups
 from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
@@ -38,7 +38,8 @@ def validate(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     if run.config.validation.near_duplicates:
         table["group"] = find_groups(table, read_assignments(run))
     runner = SuiteRunner(suite, run.config.validation.model_dump(), run.run_id)
-    passes, kept, rejected = _run_until_settled(runner, table)
+    released = _released(table, read_decisions(run.workspace, run.name))
+    passes, kept, rejected = _run_until_settled(runner, table, released)
     unusable = {entry.path for entry in run_quarantine(run)} - set(table["path"])  # as ingest found
     quarantined = quarantine(run, _left_out(table, rejected))
     faulty = table.loc[[row for row, (_, counts) in rejected.items() if counts], "copies"].sum()
@@ -80,17 +81,31 @@ def _name_members(table: pd.DataFrame, groups: pd.Series, wanted: pd.Series) -> 
 
 
 def _run_until_settled(
-    runner: SuiteRunner, table: pd.DataFrame
+    runner: SuiteRunner, table: pd.DataFrame, released: set[int]
 ) -> tuple[list[Verdict], pd.DataFrame, dict[int, tuple[str, bool]]]:
-    """Every pass of the suite, the rows that were kept, and the rejected ones with their reasons."""
+    """Every pass of the suite, the rows that were kept, and the rejected ones with their reasons.
+
+    Rows that a person `released` are kept, save where their class is too small, which is no fault of theirs.
+    """
     kept, rejected, passes = table, {}, []
     while True:
         verdict = runner.run(with_derived_columns(kept))
         passes.append(verdict)
-        if not verdict.rejected:
+        refused = {row: why for row, why in verdict.rejected.items() if row not in released or not why[1]}
+        if not refused:
             return passes, kept, rejected
-        rejected.update(verdict.rejected)
-        kept = kept.drop(index=list(verdict.rejected))
+        rejected.update(refused)
+        kept = kept.drop(index=list(refused))
+
+
+def _released(table: pd.DataFrame, decisions: Decisions) -> set[int]:
+    labels = decisions.released_labels()
+    rows = table[table["sha256"].isin(list(labels))]
+    return {
+        row
+        for row, sha256, label in zip(rows.index, rows["sha256"], rows["label"], strict=True)
+        if label in labels[sha256]
+    }
 
 
 def _over_all_passes(passes: Sequence[Verdict]) -> list[Finding]:
@@ -113,23 +128,27 @@ def _over_all_passes(passes: Sequence[Verdict]) -> list[Finding]:
 
 def _left_out(table: pd.DataFrame, rejected: dict[int, tuple[str, bool]]) -> list[LeftOut]:
     named = name_rows(table.loc[list(rejected)], "")
-    return [item._replace(reason=reason) for item, (reason, _) in zip(named, rejected.values(), strict=True)]
+    return [
+        item._replace(reason=reason, releasable=faulty)
+        for item, (reason, faulty) in zip(named, rejected.values(), strict=True)
+    ]
 
 
 def _budget(run: Run, quarantined: int, files: int) -> Finding:
     """Whether too much of the source was quarantined. Classes left out for being small don't count."""
     share = quarantined / files if files else 0.0
-    allowed = run.config.validation.max_quarantined_share
+    allowed = run.config.validation
     return Finding(
         expectation="quarantine-budget",
         column=None,
         severity="stop",
-        success=share <= allowed,
+        success=share <= allowed.max_quarantined_share and quarantined <= allowed.max_quarantined,
         observed=f"{quarantined} of {files} files ({share:.1%})",
         unexpected_count=0,
         examples=[],
-        note="share of the source's files that were quarantined",
-        allowed=f"at most {allowed:.1%} (validate.max_quarantined_share)",
+        note="share and count of the source's files that were quarantined",
+        allowed=f"at most {allowed.max_quarantined_share:.1%} (validate.max_quarantined_share) and "
+        f"{allowed.max_quarantined} files (validate.max_quarantined)",
     )
 
 
