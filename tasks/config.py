@@ -54,6 +54,10 @@ class Validate(Section):
 
     suite: str = "images"
     """A suite in `expectations/`, or the path of a suite's JSON file."""
+    changes_suite: str = "changes"
+    """A suite for what changed since the champion's snapshot: a name in `expectations/`, or a JSON file's path."""
+    max_growth: float = Field(default=10, gt=0)
+    """New images for each old one before the run stops: a flood is more often a wrong folder than a harvest."""
     min_images_per_class: int = Field(default=5, ge=3)
     """A class with fewer images is left out, by name, until it has grown."""
     near_duplicates: bool = True

@@ -7,8 +7,9 @@ again over what is left until it rejects no further row, and its last pass decid
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ from tasks.assignments import read_assignments
 from tasks.errors import InvalidDataError
 from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions, run_quarantine
 from tasks.tables import read_table, write_table
+from tasks.validate.changes import champion_snapshot, describe_changes
 from tasks.validate.duplicates import find_groups
 from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
 
@@ -45,12 +47,33 @@ def validate(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     faulty = table.loc[[row for row, (_, counts) in rejected.items() if counts], "copies"].sum()
     findings = _over_all_passes(passes)
     findings.append(_budget(run, len(unusable) + int(faulty), len(unusable) + int(table["copies"].sum())))
-    run.workspace.write_json(run.path("validation.json"), [finding.to_json() for finding in findings])
     runner.build_docs(run, run.path("data_docs"))
+    findings += judge_changes(run, kept)
+    write_findings(run, findings)
     path = run.path("validated.parquet")
     write_table(run.workspace, path, kept)
     _judge(findings, table, kept, rejected)
     return replace(catalogue, table_path=path, images=len(kept), quarantined=quarantined)
+
+
+def judge_changes(run: Run, table: pd.DataFrame) -> list[Finding]:
+    """What the suite of changes finds since the champion's snapshot; nothing where there is no champion yet."""
+    before = champion_snapshot(run)
+    if before is None:
+        return []
+    return judge_figures(run, describe_changes(before, table))
+
+
+def judge_figures(run: Run, figures: Mapping[str, Any]) -> list[Finding]:
+    """What the suite of changes finds in those of the figures that are known."""
+    config = run.config.validation
+    row = pd.DataFrame([figures])
+    runner = SuiteRunner.for_figures(load_suite(config.changes_suite), config.model_dump(), run.run_id, row)
+    return runner.run(row).findings
+
+
+def write_findings(run: Run, findings: Sequence[Finding]) -> None:
+    run.workspace.write_json(run.path("validation.json"), [finding.to_json() for finding in findings])
 
 
 def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:

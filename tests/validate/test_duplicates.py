@@ -52,7 +52,7 @@ def test_a_copy_is_in_the_group_of_its_original(tmp_path, how):
 
 def test_a_new_copy_joins_the_group_that_is_known(tmp_path):
     first = catalogue(tmp_path, {f"n{n}": encoded(textured(n)) for n in range(6)})
-    known = first.assign(group=groups_of(first).values(), split="test", run_id="r1")
+    known = first.assign(group=list(groups_of(first).values()), split="test", run_id="r1")
     both = catalogue(
         tmp_path, {f"n{n}": encoded(textured(n)) for n in range(6)} | {"a copy": encoded(textured(3), quality=40)}
     )
