@@ -5,8 +5,9 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.artifacts import CatalogueRef, Run
+from tasks.artifacts import CatalogueRef, FeaturesRef, Run, SnapshotRef
 from tasks.retry import is_transient
+from tasks.validate.review import review_labels
 from tasks.validate.validation import validate
 
 
@@ -21,3 +22,16 @@ from tasks.validate.validation import validate
 def validate_images(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     """Runs the Great Expectations suite, quarantines what it rejects, and stops where it must."""
     return validate(run, catalogue)
+
+
+@task(
+    name="review",
+    retries=2,
+    retry_delay_seconds=[1, 5],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def review_images(run: Run, snapshot: SnapshotRef, features: FeaturesRef) -> int:
+    """Ranks suspect labels and measures drift from stored features; returns how many labels are suspect."""
+    return review_labels(run, snapshot, features.recipe)

@@ -1,0 +1,105 @@
+"""What only stored features can tell, once they are there: suspect labels, and drift of what the network sees."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.artifacts import Run, SnapshotRef
+from tasks.features import load_features
+from tasks.tables import read_table
+from tasks.validate.changes import champion_snapshot, embedding_p_value
+from tasks.validate.suite import Finding
+from tasks.validate.suspects import out_of_fold_probabilities, rank_suspects
+from tasks.validate.validation import judge_figures, write_findings
+
+log = logging.getLogger(__name__)
+
+LISTED_SUSPECTS = 100
+
+
+def review_labels(run: Run, snapshot: SnapshotRef, recipe: str) -> int:
+    """Ranks the labels of a snapshot by doubt and measures the drift of its new images, from stored features.
+
+    Writes `suspects.json` to the run's folder, the most doubtful first: a list of {sha256, path, uri, split, label,
+    suggested, probability (of the given label), suggested_probability}; and adds its findings to `validation.json`.
+    Nothing is left out or changed.
+
+    Returns:
+        How many labels are suspect.
+    """
+    table = read_table(run.workspace, snapshot.table_path)
+    features = load_features(run.workspace, recipe, table["sha256"].tolist(), view=0)
+    suspects = find_suspects(table, features, snapshot.labels)
+    run.workspace.write_json(run.path("suspects.json"), suspects[:LISTED_SUSPECTS])
+    findings = [_suspects_finding(suspects, len(table))]
+    findings += judge_figures(run, {"path": "the source", "embedding_p_value": _drift(run, table, features)})
+    _add_findings(run, findings)
+    return len(suspects)
+
+
+def find_suspects(table: pd.DataFrame, features: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows whose label is probably wrong, the most doubtful first; see `review_labels` for their form.
+
+    Args:
+        table: columns sha256, path, uri, split, label, group.
+        features: [N, D].
+        labels: the classes' names, in index order.
+    """
+    targets = pd.Categorical(table["label"], categories=list(labels)).codes.astype(np.int64)
+    groups = pd.factorize(table["group"])[0]
+    probabilities = out_of_fold_probabilities(features, targets, groups, len(labels))
+    order, suggested, suspect = rank_suspects(probabilities, targets)
+    named = table[["sha256", "path", "uri", "split", "label"]].to_dict("records")
+    return [
+        {
+            **{str(key): value for key, value in named[row].items()},
+            "suggested": labels[suggested[row]],
+            "probability": round(float(probabilities[row, targets[row]]), 4),
+            "suggested_probability": round(float(probabilities[row, suggested[row]]), 4),
+        }
+        for row in order[suspect[order]].tolist()
+    ]
+
+
+def _suspects_finding(suspects: Sequence[dict[str, Any]], images: int) -> Finding:
+    return Finding(
+        expectation="label-suspects",
+        column="label",
+        severity="warn",
+        success=not suspects,
+        observed=f"{len(suspects)} of {images} images ({len(suspects) / max(images, 1):.1%})",
+        unexpected_count=len(suspects),
+        examples=[
+            {"path": item["path"], "value": f"{item['label']}, suggested {item['suggested']}"}
+            for item in list(suspects)[:5]
+        ],
+        note="images that a classifier trained without them sees as another class (confident learning)",
+        allowed="none",
+    )
+
+
+def _drift(run: Run, table: pd.DataFrame, features: np.ndarray) -> float | None:
+    """The two-sample test of the features of what the champion was trained on and of what is new since."""
+    before = champion_snapshot(run)
+    if before is None:
+        return None
+    trained = table["sha256"].isin(before.loc[before["split"] == "train", "sha256"]).to_numpy()
+    new = ~table["sha256"].isin(before["sha256"]).to_numpy()
+    return embedding_p_value(features[trained], features[new], run.config.finetune.seed)
+
+
+def _add_findings(run: Run, findings: Sequence[Finding]) -> None:
+    """Adds to those of validation; findings of the same name are replaced, so a retry adds nothing twice."""
+    path = run.path("validation.json")
+    earlier = run.workspace.read_json(path) if run.workspace.exists(path) else []
+    names = {finding.expectation for finding in findings}
+    kept = [Finding(**item) for item in earlier if item["expectation"] not in names]
+    write_findings(run, [*kept, *findings])
+    for finding in findings:
+        if not finding.success:
+            log.warning("%s: %s", finding.severity, finding.sentence())
