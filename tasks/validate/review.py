@@ -58,7 +58,7 @@ def find_suspects(table: pd.DataFrame, features: np.ndarray, labels: Sequence[st
     return [
         {
             **{str(key): value for key, value in named[row].items()},
-            "suggested": labels[suggested[row]],
+            "suggested": labels[int(suggested[row])],
             "probability": round(float(probabilities[row, targets[row]]), 4),
             "suggested_probability": round(float(probabilities[row, suggested[row]]), 4),
         }
