@@ -18,7 +18,7 @@ def textured(seed):
 
 
 COPIES = {
-    "recompressed": lambda image: (image, {"quality": 60}),
+    "recompressed": lambda image: (image, {"quality": 30}),
     "resized": lambda image: (image.resize((160, 120)), {}),
     "cropped": lambda image: (image.crop((10, 5, 312, 236)), {}),
     "mirrored": lambda image: (ImageOps.mirror(image), {}),
