@@ -135,12 +135,17 @@ def _run_flow(
     Workspace(workspace).check_writable()
     # Prefect's own log, tracebacks included, goes to the run's page; here a person reads our messages.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.server import start_ephemeral_server
+
+    server = start_ephemeral_server()
     from flows.retrain import retrain as flow
     from flows.warmup import preload
-    from tasks.runs import finished_runs
+    from tasks.runs import finished_runs, new_run
 
     if force or next(finished_runs(Workspace(workspace), name), None) is None:
-        preload()
+        preload(new_run(source, name, workspace, loaded))
+    if server:
+        server.wait()
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 
