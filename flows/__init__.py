@@ -1,1 +1,12 @@
 """Composition only: the flow, the sensor and the command line. No numerics and no file I/O live here."""
+
+import os
+
+# Nothing is reported to anyone: neither Prefect's telemetry nor albumentations' question for its version.
+for _variable, _value in {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}.items():
+    os.environ.setdefault(_variable, _value)

@@ -38,7 +38,7 @@ class Run:
 class CatalogueRef:
     """What ingest found: a Parquet table of usable labelled images, no split made yet.
 
-    Columns of the table: see `tasks.ingest.catalogue.SCHEMA`.
+    Columns of the table: see `tasks.tables.CATALOGUE`.
     """
 
     table_path: str
@@ -64,18 +64,18 @@ class SnapshotRef:
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkRef:
-    """A frozen trunk: everything below the freeze boundary, as an ONNX graph.
+    """A frozen trunk: preprocessing and everything below the freeze boundary, as one ONNX graph.
 
-    The graph takes `pixels` float32 [N, 3, S, S], already normalised, and answers `features` float32 [N, D] (pooled)
-    or [N, H, W, C] (at a lower boundary).
+    The graph takes `image` uint8 [N, H, W, 3] and answers `features` float32: [N, D] pooled, or [N, h, w, C] at a
+    lower boundary.
     """
 
     recipe: str
     onnx_path: str
     backbone: str
+    weights: str  # the path of the weights file on this machine
     boundary: str
     image_size_px: int
-    feature_shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,6 @@ class FeaturesRef:
     """The stored activations of one snapshot under one recipe; rows are keyed by (image sha256, view)."""
 
     recipe: str
-    store_path: str
     views: int  # augmented views of each training image, beside view 0, the image as it is
     embedded: int  # images that had no row before this run
 

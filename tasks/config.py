@@ -36,16 +36,16 @@ class Backbone(Section):
     """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), or the path of a weights file."""
     boundary: str = "avg_pool"
     """Freeze boundary: the layer whose output is cached; layers above it are trained. `avg_pool`: classifier only."""
-    image_size_px: int = Field(0, ge=0, le=1024)
+    image_size_px: int = Field(default=0, ge=0, le=1024)
     """Side of the square that images are resized to, in pixels; 0 takes the backbone's own."""
 
 
 class Ingest(Section):
     """What is accepted as an image."""
 
-    max_pixels: int = Field(100_000_000, gt=0)
+    max_pixels: int = Field(default=100_000_000, gt=0)
     """Images of more pixels than this are quarantined undecoded: a bound against decompression bombs."""
-    max_bytes: int = Field(64 * 1024 * 1024, gt=0)
+    max_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Files larger than this are quarantined unread, in bytes."""
 
 
@@ -54,18 +54,18 @@ class Validate(Section):
 
     suite: str = "images"
     """A suite in `expectations/`, or the path of a suite's JSON file."""
-    min_images_per_class: int = Field(5, ge=3)
+    min_images_per_class: int = Field(default=5, ge=3)
     """A class with fewer images is left out, by name, until it has grown."""
-    max_quarantined_share: float = Field(0.2, ge=0, le=1)
+    max_quarantined_share: float = Field(default=0.2, ge=0, le=1)
     """Share of all files that may be quarantined before the run stops with exit status 4."""
 
 
 class Split(Section):
     """Shares of the splits that the source does not give."""
 
-    validation_share: float = Field(0.15, gt=0, lt=0.5)
+    validation_share: float = Field(default=0.15, gt=0, lt=0.5)
     """Share of each class held out for early stopping and calibration."""
-    test_share: float = Field(0.15, gt=0, lt=0.5)
+    test_share: float = Field(default=0.15, gt=0, lt=0.5)
     """Share of each class held out for the gates; never used for a choice."""
 
 
@@ -74,43 +74,43 @@ class Augment(Section):
 
     policy: str = "flip"
     """`flip`, `mild`, `strong`, or the path of an albumentations pipeline saved as JSON."""
-    views: int = Field(1, ge=0, le=16)
+    views: int = Field(default=1, ge=0, le=16)
     """Augmented views of each training image."""
 
 
 class Extract(Section):
     """The pass through the frozen trunk."""
 
-    batch_size: int = Field(4, ge=1, le=256)
-    """Images a session of ONNX Runtime takes at once."""
-    workers: int = Field(0, ge=0, le=256)
+    workers: int = Field(default=0, ge=0, le=256)
     """Threads that decode, augment and infer; 0 takes one for each core."""
-    shard_images: int = Field(1024, ge=1)
+    shard_images: int = Field(default=1024, ge=1)
     """Images in one shard: one Prefect task and one part of the store, retried by itself."""
 
 
 class Finetune(Section):
     """The head."""
 
-    learning_rate: float = Field(0.003, gt=0, le=1)
+    learning_rate: float = Field(default=0.001, gt=0, le=1)
     """Peak learning rate of AdamW, after warm-up; it decays to zero by a cosine."""
-    epochs: int = Field(40, ge=1, le=1000)
+    epochs: int = Field(default=15, ge=1, le=1000)
     """Upper bound of epochs; early stopping ends sooner."""
-    warmup_share: float = Field(0.1, ge=0, lt=1)
+    warmup_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly."""
-    patience: int = Field(8, ge=1)
+    patience: int = Field(default=5, ge=1)
     """Epochs without a better validation loss before training stops."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Rows in a step."""
-    dropout: float = Field(0.3, ge=0, lt=1)
+    hidden_units: int = Field(default=512, ge=0, le=8192)
+    """Width of the head's hidden layer; 0 leaves a linear classifier."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of features dropped in training."""
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.2, ge=0, lt=1)
     """Probability mass taken from the true class and spread over all."""
-    weight_decay: float = Field(0.02, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled weight decay of AdamW."""
     class_weights: Literal["balanced", "sqrt", "none"] = "sqrt"
     """Weight of a class in the loss: by inverse frequency, its square root, or equal."""
-    seed: int = Field(17, ge=0)
+    seed: int = Field(default=17, ge=0)
     """Seeds initialisation, order and dropout."""
 
 
@@ -135,7 +135,7 @@ class Config(Section):
 
     def digest(self) -> str:
         """SHA-256 of what can change a result: all but how the work is spread over cores."""
-        shaping = self.model_dump(by_alias=True, exclude={"extract": {"workers", "shard_images", "batch_size"}})
+        shaping = self.model_dump(by_alias=True, exclude={"extract": {"workers", "shard_images"}})
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ traceback, and exits with `exit_status`.
     ├── InvalidDataError          4  the data failed validation
     ├── WorkspaceError            1  the workspace can't be read or written
     │   └── DamagedFileError      1  a file's content does not match its digest
+    ├── SourceChangedError        1  an image changed while it was being read
     ├── DecodeError               1  bytes that are not an image that can be used
     ├── RequestError              1  a request that the server can't answer, with its HTTP status
     └── ExportError               1  a graph that could not be made or does not agree with its source
@@ -66,6 +67,10 @@ class WorkspaceError(HeadstartError):
 
 class DamagedFileError(WorkspaceError):
     """A file of the workspace does not have the content that its digest promises."""
+
+
+class SourceChangedError(HeadstartError):
+    """An image's bytes are no longer those that the snapshot names."""
 
 
 class DecodeError(HeadstartError):

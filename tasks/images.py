@@ -5,6 +5,7 @@ A client of model.onnx needs just this step: decode, apply the EXIF orientation,
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from typing import Any
@@ -13,13 +14,14 @@ import fsspec
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tasks.errors import DecodeError, SourceError
+from tasks.errors import DecodeError, SourceChangedError, SourceError
 
 # Pillow's own bound only warns; ours is an error, and is set by the configuration (ingest.max_pixels).
 Image.MAX_IMAGE_PIXELS = None
 
 # Formats that are opened at all: each is a plain raster format whose decoder is part of Pillow.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF")
+# (MPO, the pictures of some phones and 3-D cameras, is opened as JPEG.)
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 DEFAULT_MAX_PIXELS = 100_000_000
 
 
@@ -33,6 +35,14 @@ def read_bytes(uri: str) -> bytes:
             return file.read()  # type: ignore[union-attr]
     except OSError as exc:
         raise SourceError(f"can't read the image {uri}: {exc.strerror or exc}") from exc
+
+
+def read_checked(uri: str, sha256: str) -> bytes:
+    """An image's bytes, if they are still those of its digest. Raises SourceChangedError, SourceError."""
+    content = read_bytes(uri)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise SourceChangedError(f"{uri} changed while the run was reading it; run again once the copy has settled")
+    return content
 
 
 def open_image(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:

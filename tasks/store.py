@@ -5,6 +5,8 @@ parts have equal names), and damage shows when a part's bytes don't give its nam
 count as missing, and the stage that asked makes them again.
 """
 
+# pyarrow.compute makes its functions at import, where no type checker sees them.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import hashlib
@@ -40,7 +42,9 @@ class PartStore:
             return ""
         buffer = io.BytesIO()
         # Activations don't compress; uncompressed fixed-size rows are read at memory speed.
-        pq.write_table(table.cast(self.schema), buffer, compression="none", use_dictionary=False, write_statistics=False)
+        pq.write_table(
+            table.cast(self.schema), buffer, compression="none", use_dictionary=False, write_statistics=False
+        )
         content = buffer.getvalue()
         path = f"{self.folder}/{hashlib.sha256(content).hexdigest()}.parquet"
         self.workspace.write_bytes(path, content)
@@ -54,7 +58,9 @@ class PartStore:
         for path in self.parts():
             content = self.workspace.read_bytes(path)
             if f"{hashlib.sha256(content).hexdigest()}.parquet" != path.rsplit("/", 1)[-1]:
-                log.warning("%s is damaged (its content does not give its name): dropped, its rows are made again", path)
+                log.warning(
+                    "%s is damaged (its content does not give its name): dropped, its rows are made again", path
+                )
                 self.workspace.remove(path)
                 continue
             yield pq.read_table(pa.BufferReader(content), columns=None if columns is None else list(columns))

@@ -1,0 +1,1 @@
+"""The pre-trained networks that a retrain can start from."""

@@ -14,10 +14,10 @@ from typing import Any
 
 from tasks.errors import WorkspaceError
 from tasks.publish.signing import SIGNATURE_FILE, signature_problem
+from tasks.repository import MANIFEST
 from tasks.workspace import Workspace
 
 MODEL_FILE = "model.onnx"
-MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,28 +96,28 @@ def _ask(name: str, question: Callable[[], str]) -> Check:
 
 
 def _manifest(folder: Workspace) -> dict[str, Any]:
-    if not folder.exists(MANIFEST_FILE):
-        raise _Failed(f"there is no {MANIFEST_FILE}: not a published version, or one that is not whole")
+    if not folder.exists(MANIFEST):
+        raise _Failed(f"there is no {MANIFEST}: not a published version, or one that is not whole")
     try:
-        manifest = folder.read_json(MANIFEST_FILE)
+        manifest = folder.read_json(MANIFEST)
     except ValueError as exc:
-        raise _Failed(f"{MANIFEST_FILE} is not JSON: {exc}") from None
+        raise _Failed(f"{MANIFEST} is not JSON: {exc}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise _Failed(f"{MANIFEST_FILE} holds no object 'files' with the digest of each file")
+        raise _Failed(f"{MANIFEST} holds no object 'files' with the digest of each file")
     for key, kind in (("name", str), ("version", int)):
         if not isinstance(manifest.get(key), kind):
-            raise _Failed(f"{MANIFEST_FILE} has no {kind.__name__} at {key!r}; found {manifest.get(key)!r}")
+            raise _Failed(f"{MANIFEST} has no {kind.__name__} at {key!r}; found {manifest.get(key)!r}")
     own = folder.url.rsplit("/", 1)[-1]
     if own.isdecimal() and int(own) != manifest["version"]:
-        raise _Failed(f"the folder is of version {own}, {MANIFEST_FILE} of version {manifest['version']}")
+        raise _Failed(f"the folder is of version {own}, {MANIFEST} of version {manifest['version']}")
     if MODEL_FILE not in manifest["files"]:
-        raise _Failed(f"{MANIFEST_FILE} gives no digest for {MODEL_FILE}")
+        raise _Failed(f"{MANIFEST} gives no digest for {MODEL_FILE}")
     return manifest
 
 
 def _digests(folder: Workspace, manifest: dict[str, Any]) -> str:
     promised = manifest["files"]
-    present = set(folder.names("")) - {MANIFEST_FILE, SIGNATURE_FILE}
+    present = set(folder.names("")) - {MANIFEST, SIGNATURE_FILE}
     if unknown := sorted(present - set(promised)):
         raise _Failed(f"files that the manifest does not name: {', '.join(unknown)}")
     for name, digest in promised.items():
@@ -135,13 +135,9 @@ def _signature(folder: Workspace, public_key: str | None) -> Check:
         detail = "signed, but no public key was given to check it with" if signed else "no key is configured"
         return Check(name="signature", passed=None, detail=detail)
     if not signed:
-        return Check(
-            name="signature", passed=False, detail=f"there is no {SIGNATURE_FILE}, and a key is configured"
-        )
+        return Check(name="signature", passed=False, detail=f"there is no {SIGNATURE_FILE}, and a key is configured")
     problem = signature_problem(folder, public_key)
-    return Check(
-        name="signature", passed=problem is None, detail=problem or f"signed with the key of {public_key}"
-    )
+    return Check(name="signature", passed=problem is None, detail=problem or f"signed with the key of {public_key}")
 
 
 def _graph(content: bytes, manifest: dict[str, Any]) -> str:
@@ -156,9 +152,7 @@ def _graph(content: bytes, manifest: dict[str, Any]) -> str:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     labels = _labels(metadata)
     if metadata.get("name") not in (None, manifest["name"]):
-        raise _Failed(
-            f"{MODEL_FILE} is of the model {metadata['name']!r}, the manifest of {manifest['name']!r}"
-        )
+        raise _Failed(f"{MODEL_FILE} is of the model {metadata['name']!r}, the manifest of {manifest['name']!r}")
     opset = max(entry.version for entry in model.opset_import)
     return f"valid ONNX of opset {opset}, {len(labels)} classes"
 
@@ -171,9 +165,7 @@ def _check_contract(model: Any) -> None:
     outputs = {o.name for o in model.graph.output}
     uint8 = onnx.TensorProto.UINT8
     if set(inputs) != {"image"} or inputs["image"].elem_type != uint8 or len(inputs["image"].shape.dim) != 4:
-        raise _Failed(
-            f"{MODEL_FILE} should take one input, 'image', uint8 [N, H, W, 3]; it takes {sorted(inputs)}"
-        )
+        raise _Failed(f"{MODEL_FILE} should take one input, 'image', uint8 [N, H, W, 3]; it takes {sorted(inputs)}")
     if not {"probabilities", "label"} <= outputs:
         raise _Failed(f"{MODEL_FILE} should give 'probabilities' and 'label'; it gives {sorted(outputs)}")
 
@@ -215,6 +207,4 @@ def _decision(manifest: dict[str, Any]) -> str:
     if failed and not override:
         raise _Failed(f"promoted, though these gates failed: {', '.join(failed)}")
     passed = sum(gate.get("passed") is True for gate in gates)
-    return f"promoted; {passed} of {len(gates)} gates passed" + (
-        f"; overridden: {override}" if override else ""
-    )
+    return f"promoted; {passed} of {len(gates)} gates passed" + (f"; overridden: {override}" if override else "")

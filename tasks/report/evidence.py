@@ -90,11 +90,7 @@ class Evidence:
     @property
     def judged_split(self) -> str:
         """`test`, or `validation` in a run that has no test predictions."""
-        return (
-            "test"
-            if any(p.split == "test" for p in self.predictions) or not self.predictions
-            else "validation"
-        )
+        return "test" if any(p.split == "test" for p in self.predictions) or not self.predictions else "validation"
 
     @property
     def judged(self) -> list[Prediction]:

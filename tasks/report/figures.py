@@ -36,9 +36,7 @@ def confusion_figure(labels: Sequence[str], counts: Mapping[tuple[str, str], int
     shown = [shorten(label, 20) for label in labels]
     gutter = 26 + round(7.2 * max((len(name) for name in shown), default=0))
     side = cell * len(labels)
-    svg = _svg(
-        gutter + side + 8, side + gutter + 8, "Confusion matrix", "matrix", labelled=_matrix_summary(counts)
-    )
+    svg = _svg(gutter + side + 8, side + gutter + 8, "Confusion matrix", "matrix", labelled=_matrix_summary(counts))
     totals = _row_totals(counts)
     for row, label in enumerate(labels):
         middle = row * cell + cell / 2
@@ -46,9 +44,9 @@ def confusion_figure(labels: Sequence[str], counts: Mapping[tuple[str, str], int
         _text(svg, shown[row], gutter + middle, side + 10, "end", title=label, turn=-90)
         for column, predicted in enumerate(labels):
             count = counts.get((label, predicted), 0)
-            _cell(
-                svg, (gutter + column * cell, row * cell, cell), count, totals.get(label, 0), row == column
-            ).append(_element("title", f"{count} of {totals.get(label, 0)} {label} taken for {predicted}"))
+            _cell(svg, (gutter + column * cell, row * cell, cell), count, totals.get(label, 0), row == column).append(
+                _element("title", f"{count} of {totals.get(label, 0)} {label} taken for {predicted}")
+            )
             if count and cell >= MIN_COUNTED_CELL:
                 strong = count / totals[label] > 0.55
                 _text(
@@ -82,9 +80,7 @@ def _confusion_picture(labels: Sequence[str], counts: Mapping[tuple[str, str], i
     pixels = np.zeros((size, size, 4), np.uint8)
     for (label, predicted), count in counts.items():
         colour = (38, 98, 155) if label == predicted else (190, 60, 45)
-        opacity = round(
-            255 * (0.25 + 0.75 * count / totals[label])
-        )  # faint cells of a big matrix would vanish
+        opacity = round(255 * (0.25 + 0.75 * count / totals[label]))  # faint cells of a big matrix would vanish
         pixels[index[label], index[predicted]] = (*colour, opacity)
     buffer = io.BytesIO()
     Image.fromarray(pixels, "RGBA").save(buffer, "PNG")
@@ -117,9 +113,7 @@ def _row_totals(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
 
 def _matrix_summary(counts: Mapping[tuple[str, str], int]) -> str:
     right = sum(count for (label, predicted), count in counts.items() if label == predicted)
-    return (
-        f"Confusion matrix: {right} of {sum(counts.values())} images on the diagonal; see the table of pairs."
-    )
+    return f"Confusion matrix: {right} of {sum(counts.values())} images on the diagonal; see the table of pairs."
 
 
 def bar(
@@ -129,9 +123,7 @@ def bar(
 
     The table names the row and holds the figures, so an untitled bar is hidden from screen readers.
     """
-    svg = ElementTree.Element(
-        "svg", {"class": "inline-bar", "viewBox": "0 0 100 12", "preserveAspectRatio": "none"}
-    )
+    svg = ElementTree.Element("svg", {"class": "inline-bar", "viewBox": "0 0 100 12", "preserveAspectRatio": "none"})
     svg.attrib.update({"role": "img", "aria-label": title} if title else {"aria-hidden": "true"})
     ElementTree.SubElement(svg, "rect", {"class": "groove", "y": "2", "width": "100", "height": "8"})
     width = 100 * min(max(value, 0.0), 1.0)
@@ -146,9 +138,7 @@ def bar(
 
 def stacked_bar(shares: Sequence[tuple[str, float]]) -> Markup:
     """One bar of several parts, given as (CSS class, share in 0..1)."""
-    svg = ElementTree.Element(
-        "svg", {"class": "inline-bar", "viewBox": "0 0 100 12", "preserveAspectRatio": "none"}
-    )
+    svg = ElementTree.Element("svg", {"class": "inline-bar", "viewBox": "0 0 100 12", "preserveAspectRatio": "none"})
     svg.set("aria-hidden", "true")
     x = 0.0
     for kind, share in shares:
@@ -199,9 +189,7 @@ def line_figure(
             side,
         )
     for kind, line in series.items():
-        points = " ".join(
-            f"{_n(x(i))},{_n(y(value))}" for i, value in enumerate(line, 1) if math.isfinite(value)
-        )
+        points = " ".join(f"{_n(x(i))},{_n(y(value))}" for i, value in enumerate(line, 1) if math.isfinite(value))
         ElementTree.SubElement(svg, "polyline", {"class": f"line {kind}", "points": points})
     _text(svg, "epoch", width - MARGIN_RIGHT, height - 10, "end", kind="axis")
     return _markup(svg)
@@ -210,9 +198,7 @@ def line_figure(
 def reliability_figure(bins: Sequence[ReliabilityBin]) -> Markup:
     """What was claimed against what came true: a dot a bin, sized by count, with its 95 % interval."""
     width, height = CHART
-    svg = _svg(
-        width, height, "Reliability", "chart", labelled="Reliability diagram; figures in the table beside it."
-    )
+    svg = _svg(width, height, "Reliability", "chart", labelled="Reliability diagram; figures in the table beside it.")
 
     def x(value: float) -> float:
         return _scale(value, 0, 1, MARGIN_LEFT, width - MARGIN_RIGHT)
@@ -261,9 +247,7 @@ def _whole_ticks(epochs: int) -> list[int]:
     return sorted({1, *range(step, epochs + 1, step)})
 
 
-def _grid(
-    svg: ElementTree.Element, ticks: Sequence[float], y: Callable[[float], float], percent: bool
-) -> None:
+def _grid(svg: ElementTree.Element, ticks: Sequence[float], y: Callable[[float], float], percent: bool) -> None:
     for tick in ticks:
         line = {
             "x1": str(MARGIN_LEFT),
@@ -286,12 +270,8 @@ def _line_summary(title: str, series: Mapping[str, Sequence[float]], percent: bo
     return f"{title} by epoch: {', '.join(ends)}"
 
 
-def _svg(
-    width: float, height: float, title: str, kind: str, *, labelled: str | None = None
-) -> ElementTree.Element:
-    svg = ElementTree.Element(
-        "svg", {"class": kind, "viewBox": f"0 0 {_n(width)} {_n(height)}", "role": "img"}
-    )
+def _svg(width: float, height: float, title: str, kind: str, *, labelled: str | None = None) -> ElementTree.Element:
+    svg = ElementTree.Element("svg", {"class": kind, "viewBox": f"0 0 {_n(width)} {_n(height)}", "role": "img"})
     svg.attrib.update({"width": _n(width), "height": _n(height), "aria-label": labelled or title})
     return svg
 

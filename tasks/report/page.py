@@ -100,9 +100,7 @@ def _key_figures(evidence: Evidence) -> list[dict[str, str]]:
         n = int(metrics.get("n") or 0)
         if "accuracy" in metrics:
             bounds = interval(wilson_interval(metrics["accuracy"] * n, n))
-            cards.append(
-                _card(f"{split} accuracy", percent(metrics["accuracy"]), f"{bounds} on {count(n)} images")
-            )
+            cards.append(_card(f"{split} accuracy", percent(metrics["accuracy"]), f"{bounds} on {count(n)} images"))
     judged = evidence.metrics.get("test") or evidence.metrics.get("validation") or {}
     if judged.get("macro_f1") is not None:
         cards.append(_card("macro F1", percent(judged["macro_f1"]), "mean over the classes"))
@@ -290,7 +288,5 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Nested mappings as (dotted key, value) pairs, in order."""
     pairs: list[tuple[str, Any]] = []
     for key, value in tree.items():
-        pairs += (
-            _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-        )
+        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
     return pairs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tasks.errors import HeadstartError, RequestError
+from tasks.onnx_session import available_cores
 from tasks.serve import protocol
 from tasks.serve.batching import Batcher
 from tasks.serve.limits import Limits
@@ -55,7 +55,7 @@ class Server:
     batcher: Batcher
     pending: PendingBytes
     decoders: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+        default_factory=lambda: ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
     )
 
     async def answer(self, images: np.ndarray) -> list[Answer]:
@@ -169,8 +169,7 @@ def _classes(answer: Answer, pixels: np.ndarray, top: int) -> dict[str, Any]:
         "label": answer.label,
         "probability": float(answer.probabilities.max()),
         "classes": [
-            {"label": answer.model.labels[index], "probability": float(answer.probabilities[index])}
-            for index in order
+            {"label": answer.model.labels[index], "probability": float(answer.probabilities[index])} for index in order
         ],
         "image": {"width_px": pixels.shape[1], "height_px": pixels.shape[0]},
     }
@@ -250,9 +249,7 @@ def _refused(server: Server) -> dict[str, Any]:
     """Newer versions that are not served, with why."""
     serving = server.slot.model.version if server.slot.ready else 0
     refusals = sorted(server.slot.refusals.values(), key=lambda refusal: refusal.version)
-    return {
-        "refused": [{"version": r.version, "reasons": r.reasons} for r in refusals if r.version > serving]
-    }
+    return {"refused": [{"version": r.version, "reasons": r.reasons} for r in refusals if r.version > serving]}
 
 
 async def _metrics(server: Server, request: Request) -> Response:

@@ -7,7 +7,6 @@ images of one request stay together, so one version of the model answers them.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.errors import RequestError
+from tasks.onnx_session import available_cores
 from tasks.serve.model import Answer
 
 Infer = Callable[[np.ndarray], Sequence[Answer]]
@@ -56,7 +56,7 @@ class Batcher:
         self._closed = False
         self._workers = [
             threading.Thread(target=self._work, name=f"infer-{index}", daemon=True)
-            for index in range(workers or os.cpu_count() or 1)
+            for index in range(workers or available_cores())
         ]
         for worker in self._workers:
             worker.start()
@@ -110,10 +110,7 @@ class Batcher:
             first = self._queue.popleft()
             batch, size = [first], len(first.images)
             for entry in list(self._queue):
-                if (
-                    entry.images.shape[1:] == first.images.shape[1:]
-                    and size + len(entry.images) <= self._max_batch
-                ):
+                if entry.images.shape[1:] == first.images.shape[1:] and size + len(entry.images) <= self._max_batch:
                     self._queue.remove(entry)
                     batch.append(entry)
                     size += len(entry.images)

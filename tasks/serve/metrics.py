@@ -36,12 +36,8 @@ class Metrics:
         self.reloads = Counter(
             "headstart_reloads", "Looks at a new version, by outcome", ["outcome"], registry=self.registry
         )
-        self.version = Gauge(
-            "headstart_model_version", "The version that answers; 0 for none", registry=self.registry
-        )
-        self.waiting = Gauge(
-            "headstart_waiting_images", "Images that wait for the model", registry=self.registry
-        )
+        self.version = Gauge("headstart_model_version", "The version that answers; 0 for none", registry=self.registry)
+        self.waiting = Gauge("headstart_waiting_images", "Images that wait for the model", registry=self.registry)
 
     def watch(self, version: Callable[[], float], waiting: Callable[[], float]) -> None:
         """Reads the two gauges when they are asked for."""

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from tasks.errors import DamagedFileError
+from tasks.onnx_session import open_session
 
 # Above this an inference's memory is given back at once; below, ONNX Runtime's arena is worth keeping.
 LARGE_BATCH_PIXELS = 4_000_000
@@ -31,19 +32,18 @@ class ServedModel:
     Sessions of ONNX Runtime may be run by several threads at once.
     """
 
-    def __init__(self, content: bytes, *, name: str, version: int, threads: int = 1) -> None:
+    def __init__(self, content: bytes, *, name: str, version: int) -> None:
         """Loads the graph and answers one small image, so that the first request finds it warm.
 
         Args:
             content: the bytes of model.onnx.
-            threads: that one inference uses; throughput on many requests is best with one.
 
         Raises:
             DamagedFileError: not a graph that ONNX Runtime loads, or not one of the contract.
         """
         self.name = name
         self.version = version
-        self._session = _session(content, threads)
+        self._session = _session(content)
         self.labels = _labels(self._session)
         self.infer(np.zeros((1, 32, 32, 3), np.uint8))
 
@@ -53,23 +53,14 @@ class ServedModel:
         if images.size // 3 > LARGE_BATCH_PIXELS:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         outputs: Sequence[Any] = self._session.run(["probabilities", "label"], {"image": images}, options)
-        return [
-            Answer(model=self, probabilities=row, label=str(label))
-            for row, label in zip(*outputs, strict=True)
-        ]
+        return [Answer(model=self, probabilities=row, label=str(label)) for row, label in zip(*outputs, strict=True)]
 
 
-def _session(content: bytes, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+def _session(content: bytes) -> ort.InferenceSession:
     try:
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # ONNX Runtime's errors share no base of their own
-        raise DamagedFileError(
-            f"model.onnx can't be loaded by ONNX Runtime {ort.__version__}: {exc}"
-        ) from exc
+        session = open_session(content)
+    except Exception as exc:  # ONNX Runtime's exceptions share no public base
+        raise DamagedFileError(f"model.onnx can't be loaded by ONNX Runtime {ort.__version__}: {exc}") from exc
     inputs = {node.name for node in session.get_inputs()}
     outputs = {node.name for node in session.get_outputs()}
     if inputs != {"image"} or not {"probabilities", "label"} <= outputs:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tasks.errors import DamagedFileError, RequestError, WorkspaceError
-from tasks.publish.verify import MANIFEST_FILE, MODEL_FILE, verify
+from tasks.publish.verify import verify
+from tasks.repository import MANIFEST, read_model, version_path, versions
 from tasks.serve.model import Answer, ServedModel
 from tasks.workspace import Workspace
 
@@ -55,9 +56,7 @@ class ModelSlot:
     def model(self) -> ServedModel:
         """The model that answers now. Raises RequestError (503) while there is none."""
         if self._model is None:
-            raise RequestError(
-                503, f"no version of {self.name!r} can be served yet; see GET /v2/health/ready"
-            )
+            raise RequestError(503, f"no version of {self.name!r} can be served yet; see GET /v2/health/ready")
         return self._model
 
     @property
@@ -67,11 +66,6 @@ class ModelSlot:
     def infer(self, images: np.ndarray) -> list[Answer]:
         """Answers uint8 [N, H, W, 3] with the model of this moment."""
         return self.model.infer(images)
-
-    def versions(self) -> list[int]:
-        """The published versions, newest first."""
-        names = self.workspace.names(f"models/{self.name}")
-        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
     def refresh(self) -> bool:
         """Looks for a newer version, and serves the newest that verifies. Returns whether it changed.
@@ -89,21 +83,17 @@ class ModelSlot:
 
     def _newer(self) -> list[int]:
         serving = self._model.version if self._model else 0
-        return [version for version in self.versions() if version > serving]
+        return [version for version in reversed(versions(self.workspace, self.name)) if version > serving]
 
     def _consider(self, version: int) -> bool:
-        folder = f"models/{self.name}/{version}"
-        if not self.workspace.exists(f"{folder}/{MANIFEST_FILE}"):
-            return False  # being published: on an object store the manifest comes last
-        manifest_sha256 = hashlib.sha256(self.workspace.read_bytes(f"{folder}/{MANIFEST_FILE}")).hexdigest()
+        """Serves this version if it verifies. Returns whether it is served."""
+        manifest_sha256 = self._manifest_sha256(version)
         known = self.refusals.get(version)
         if known and known.manifest_sha256 == manifest_sha256:
             return False
-        reasons = self._load(version, folder)
+        reasons = self._load(version)
         if reasons:
-            self.refusals[version] = Refusal(
-                version=version, manifest_sha256=manifest_sha256, reasons=tuple(reasons)
-            )
+            self.refusals[version] = Refusal(version=version, manifest_sha256=manifest_sha256, reasons=tuple(reasons))
             staying = f"version {self._model.version} stays" if self._model else "nothing is served"
             log.error("refused %s version %d (%s); %s", self.name, version, "; ".join(reasons), staying)
             self._observe_reload("refused")
@@ -112,15 +102,18 @@ class ModelSlot:
         self._observe_reload("loaded")
         return True
 
-    def _load(self, version: int, folder: str) -> list[str]:
+    def _manifest_sha256(self, version: int) -> str:
+        path = version_path(self.name, version, MANIFEST)
+        return hashlib.sha256(self.workspace.read_bytes(path)).hexdigest() if self.workspace.exists(path) else ""
+
+    def _load(self, version: int) -> list[str]:
         """Puts the version into the slot, or says why it may not be there."""
-        verification = verify(f"{self.workspace.url.rstrip('/')}/{folder}", public_key=self._public_key)
+        folder = f"{self.workspace.url.rstrip('/')}/{version_path(self.name, version)}"
+        verification = verify(folder, public_key=self._public_key)
         if not verification.ok:
             return verification.problems
-        content = self.workspace.read_bytes(f"{folder}/{MODEL_FILE}")
-        if hashlib.sha256(content).hexdigest() != verification.manifest["files"][MODEL_FILE]:
-            return [f"{MODEL_FILE} changed while it was being loaded"]
         try:
+            content = read_model(self.workspace, self.name, version)
             self._model = ServedModel(content, name=self.name, version=version)
         except DamagedFileError as exc:
             return [str(exc)]

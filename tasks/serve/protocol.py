@@ -165,9 +165,7 @@ def _images(tensor: dict[str, Any], binary: bytes, limits: Limits) -> np.ndarray
     if "binary_data_size" in parameters:
         return _binary_images(shape, parameters["binary_data_size"], binary, "data" in tensor)
     if binary:
-        raise bad(
-            f"{len(binary)} bytes follow the JSON, and no input has a 'binary_data_size' that claims them"
-        )
+        raise bad(f"{len(binary)} bytes follow the JSON, and no input has a 'binary_data_size' that claims them")
     return _json_images(shape, tensor)
 
 
@@ -181,13 +179,9 @@ def _shape(tensor: dict[str, Any], limits: Limits) -> tuple[int, ...]:
     if height * width > limits.max_pixels:
         raise RequestError(413, f"{width}x{height} pixels are more than the {limits.max_pixels} allowed here")
     if count > limits.max_waiting:
-        raise RequestError(
-            413, f"{count} images are more than the {limits.max_waiting} that a request may hold"
-        )
+        raise RequestError(413, f"{count} images are more than the {limits.max_waiting} that a request may hold")
     if math.prod(shape) > limits.max_body_bytes:
-        raise RequestError(
-            413, f"{math.prod(shape)} values are more than the {limits.max_body_bytes} allowed here"
-        )
+        raise RequestError(413, f"{math.prod(shape)} values are more than the {limits.max_body_bytes} allowed here")
     return tuple(shape)
 
 
@@ -195,9 +189,7 @@ def _binary_images(shape: tuple[int, ...], size: Any, binary: bytes, has_data: b
     if has_data:
         raise bad(f"{INPUT!r} has both 'data' and a 'binary_data_size': give one")
     if type(size) is not int or size != math.prod(shape):
-        raise bad(
-            f"shape {list(shape)} of UINT8 is {math.prod(shape)} bytes; 'binary_data_size' is {_brief(size)}"
-        )
+        raise bad(f"shape {list(shape)} of UINT8 is {math.prod(shape)} bytes; 'binary_data_size' is {_brief(size)}")
     if len(binary) != size:
         raise bad(f"'binary_data_size' is {size}, and {len(binary)} bytes follow the JSON")
     return np.frombuffer(binary, np.uint8).reshape(shape)

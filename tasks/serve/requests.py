@@ -45,9 +45,7 @@ class Account:
     def add(self, size: int) -> None:
         """Raises RequestError (503) where all requests together hold too much."""
         if self._pending.held + size > self._pending.limit:
-            raise RequestError(
-                503, "the server holds as many bytes of requests as it may; ask again in a moment"
-            )
+            raise RequestError(503, "the server holds as many bytes of requests as it may; ask again in a moment")
         self._pending.held += size
         self.held += size
 
@@ -145,9 +143,7 @@ def decode_image(content: bytes, limits: Limits) -> np.ndarray:
         image = open_image(content, max_pixels=2**62)
         width, height = image.size
         if width * height > limits.max_pixels:
-            raise RequestError(
-                413, f"{width}x{height} pixels are more than the {limits.max_pixels} allowed here"
-            )
+            raise RequestError(413, f"{width}x{height} pixels are more than the {limits.max_pixels} allowed here")
         return np.asarray(to_rgb(load(image)))
     except DecodeError as exc:
         raise RequestError(400, str(exc)) from None

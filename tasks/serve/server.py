@@ -67,9 +67,7 @@ def serve(
     try:
         _Announced(config, on_start).run()
     except SystemExit as exc:
-        raise UsageError(
-            f"can't listen on {host}:{port}; is the port taken? give another with --port"
-        ) from exc
+        raise UsageError(f"can't listen on {host}:{port}; is the port taken? give another with --port") from exc
 
 
 class _Announced(uvicorn.Server):

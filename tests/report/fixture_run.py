@@ -51,13 +51,8 @@ def make_run(
         started_at="2026-11-21T09:30:00+00:00",
     )
     images = _Images(folder / "photos", photographs)
-    rows = [
-        _prediction(rng, labels, index, "test", accuracy, champion_accuracy) for index in range(test_images)
-    ]
-    rows += [
-        _prediction(rng, labels, i, "validation", accuracy, champion_accuracy)
-        for i in range(test_images // 2)
-    ]
+    rows = [_prediction(rng, labels, index, "test", accuracy, champion_accuracy) for index in range(test_images)]
+    rows += [_prediction(rng, labels, i, "validation", accuracy, champion_accuracy) for i in range(test_images // 2)]
     for row in rows:
         images.place(row)
     _write_table(run, run.path("predictions.parquet"), rows)
@@ -143,9 +138,7 @@ def _write_table(run: Run, path: str, rows: list[dict[str, Any]]) -> None:
     table = pa.Table.from_pylist(rows)
     if "champion_predicted" in table.column_names:
         champion = pa.array([row["champion_predicted"] for row in rows], pa.string())
-        table = table.set_column(
-            table.column_names.index("champion_predicted"), "champion_predicted", champion
-        )
+        table = table.set_column(table.column_names.index("champion_predicted"), "champion_predicted", champion)
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     run.workspace.write_bytes(path, buffer.getvalue())
@@ -220,12 +213,8 @@ def _reasons(verdict: str) -> list[str]:
             "min_class_recall: 'skirt' has recall 0.42 on test, below the floor of 0.50",
             "not_worse_than_champion: 4.1 points worse than version 2 on the same 372 images",
         ],
-        "unchanged": [
-            "no image is new since run 20261120T093000-clothing-77aa01, and the configuration is the same"
-        ],
-        "invalid-data": [
-            "38 % of all files are quarantined; at most 20 % may be (validate.max_quarantined_share)"
-        ],
+        "unchanged": ["no image is new since run 20261120T093000-clothing-77aa01, and the configuration is the same"],
+        "invalid-data": ["38 % of all files are quarantined; at most 20 % may be (validate.max_quarantined_share)"],
     }[verdict]
 
 
@@ -271,9 +260,7 @@ def _decision(
         ],
         "metrics": {"test": _accuracy(rows, "test"), "validation": _accuracy(rows, "validation")},
         "champion_version": 2 if compared else None,
-        "comparison": {"difference": 0.011, "interval": [-0.009, 0.031], "mcnemar_p": 0.4807}
-        if compared
-        else None,
+        "comparison": {"difference": 0.011, "interval": [-0.009, 0.031], "mcnemar_p": 0.4807} if compared else None,
         "per_class": {},
     }
 

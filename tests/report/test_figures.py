@@ -26,9 +26,7 @@ def test_confusion_figure_counts_each_cell_and_names_each_class_twice():
 
 def test_confusion_figure_shades_by_the_share_of_the_row():
     svg = parse(confusion_figure(["cat", "dog"], {("cat", "cat"): 1, ("dog", "dog"): 50, ("dog", "cat"): 50}))
-    opacities = [
-        float(cell.get("fill-opacity", 0)) for cell in svg.iter("rect") if cell.get("class") != "cell"
-    ]
+    opacities = [float(cell.get("fill-opacity", 0)) for cell in svg.iter("rect") if cell.get("class") != "cell"]
     assert opacities == [1.0, 0.56, 0.56]
 
 

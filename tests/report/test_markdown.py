@@ -48,8 +48,6 @@ def test_escape(given, expected):
     assert escape(given) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "key"), [("clothing", "clothing-gates"), ("my__model-2_", "my-model-2-gates")]
-)
+@pytest.mark.parametrize(("name", "key"), [("clothing", "clothing-gates"), ("my__model-2_", "my-model-2-gates")])
 def test_artifact_keys_are_of_prefects_alphabet(name, key):
     assert artifact_key(name, "gates") == key

@@ -12,9 +12,7 @@ from tasks.report.statistics import (
 )
 
 
-def prediction(
-    label: str, predicted: str, probability: float = 0.8, champion: str | None = None
-) -> Prediction:
+def prediction(label: str, predicted: str, probability: float = 0.8, champion: str | None = None) -> Prediction:
     return Prediction(
         sha256="",
         path=f"{label}-{predicted}-{probability}",
@@ -61,9 +59,7 @@ def test_most_confused_orders_by_count_then_share_and_leaves_out_the_right_ones(
 
 
 def test_reliability_bins_count_every_prediction_once_and_take_probability_one():
-    predictions = [prediction("a", "a", p) for p in (0.0, 0.05, 0.1, 0.999, 1.0)] + [
-        prediction("a", "b", 1.0)
-    ]
+    predictions = [prediction("a", "a", p) for p in (0.0, 0.05, 0.1, 0.999, 1.0)] + [prediction("a", "b", 1.0)]
     bins = reliability_bins(predictions)
     assert sum(b.n for b in bins) == 6
     assert [(b.low, b.n) for b in bins] == [(0.0, 2), (0.1, 1), (0.9, 3)]

@@ -1,0 +1,181 @@
+"""The `headstart` command. Heavy imports happen inside the commands: `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from tasks.errors import HeadstartError
+from tasks.workspace import Workspace, check_name
+
+app = typer.Typer(
+    name="headstart",
+    help="Turns a growing folder of labelled images into a deployable ONNX classifier, and does it again "
+    "whenever new labels arrive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+REFUSED, INVALID_DATA = 3, 4
+WorkspaceOption = Annotated[
+    str, typer.Option(envvar="HEADSTART_WORKSPACE", help="Where everything is kept: a folder, or an fsspec URL.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+NameOption = Annotated[str, typer.Option(help="The model's name: its folder in the model repository.")]
+
+
+@app.command()
+def retrain(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder with a subfolder a class (or train/, validation/ and test/ above those); a .csv, .jsonl or "
+            ".parquet of path,label[,split]; tfds:NAME; or any of these behind an fsspec URL."
+        ),
+    ],
+    name: NameOption = "default",
+    config: Annotated[Optional[Path], typer.Option(help="A TOML file; see `headstart config`.")] = None,  # noqa: UP045
+    set_: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads these
+        typer.Option("--set", metavar="KEY=VALUE", help="Set one key, such as finetune.learning_rate=0.001."),
+    ] = None,
+    backbone: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The pre-trained network: mobilenet_v2, embedded, resnet50, …"),
+    ] = None,
+    weights: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="'imagenet', or the path of a weights file (no top)."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run although nothing is new.")] = False,
+    workspace: WorkspaceOption = "./workspace",
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole flow once, here and now.
+
+    Exit status: 0 promoted, or nothing new; 1 a fault; 2 bad usage, configuration or source; 3 the gates refused
+    the challenger; 4 the data failed validation.
+    """
+    with _plain_errors():
+        overrides = list(set_ or [])
+        overrides += [f"backbone.name={backbone}"] if backbone else []
+        overrides += [f"backbone.weights={weights}"] if weights else []
+        summary = _run_flow(source, name, config, overrides, workspace, force)
+        _print_summary(summary, as_json)
+    raise typer.Exit({"refused": REFUSED, "invalid-data": INVALID_DATA}.get(summary["verdict"], 0))
+
+
+@app.command()
+def status(
+    name: Annotated[Optional[str], typer.Argument(help="A model; all of them by default.")] = None,  # noqa: UP045
+    workspace: WorkspaceOption = "./workspace",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the champion, the history, and the last decision with its reasons."""
+    from tasks.status import model_status, status_text
+
+    with _plain_errors():
+        place = Workspace(workspace)
+        names = [check_name(name)] if name else place.names("models")
+        found = [model_status(place, each) for each in names]
+        if as_json:
+            _print_json(found[0] if name else {"models": found})
+        else:
+            typer.echo("\n\n".join(map(status_text, found)) or f"no models in {workspace} yet; run headstart retrain")
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A model's name in the workspace, or the path of a model.onnx.")],
+    images: Annotated[list[Path], typer.Argument(help="Photographs.")],
+    workspace: WorkspaceOption = "./workspace",
+    as_json: JsonOption = False,
+) -> None:
+    """Name the class and its probability for each image, through ONNX Runtime and nothing heavier."""
+    from tasks.predict import load_model, predict_images
+
+    with _plain_errors():
+        predictions = predict_images(load_model(Workspace(workspace), model), images)
+        if as_json:
+            _print_json({"predictions": predictions})
+        else:
+            for row in predictions:
+                typer.echo(f"{row['probability']:6.1%}  {row['label']}  {row['image']}")
+
+
+@app.command(name="config")
+def show_config() -> None:
+    """List every key of the configuration with its default and its meaning."""
+    from tasks.config_table import config_lines
+
+    typer.echo("\n".join(config_lines()))
+
+
+def main() -> None:
+    """The console script's entry point."""
+    app()
+
+
+def _run_flow(
+    source: str, name: str, config: Path | None, overrides: list[str], workspace: str, force: bool
+) -> dict[str, Any]:
+    """Checks everything that can be checked quickly, then hands over to Prefect."""
+    from tasks.config import load_config
+
+    loaded = load_config(config, environ=os.environ, overrides=overrides)
+    check_name(name)
+    Workspace(workspace).check_writable()
+    # Prefect's own log, tracebacks included, goes to the run's page; here a person reads our messages.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.retrain import retrain as flow
+
+    return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
+
+
+def _print_summary(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(summary)
+        return
+    test = summary["metrics"].get("test", {})
+    typer.secho(f"{summary['name']}: {summary['verdict']}", bold=True)
+    for reason in summary["reasons"]:
+        typer.echo(f"  {reason}")
+    if test:
+        typer.echo(f"  test accuracy {test['accuracy']:.3f} on {test['n']} images")
+    for what in ("model", "report"):
+        if summary[what]:
+            typer.echo(f"  {what}: {summary[what]}")
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """A user's mistake and a fault of ours both end in a sentence and an exit status, not in a traceback."""
+    try:
+        yield
+    except HeadstartError as exc:
+        _fail(str(exc), exc.exit_status)
+    except KeyboardInterrupt:
+        _fail("interrupted; run it again and it goes on where it was", 130)
+    except (OSError, MemoryError) as exc:
+        _fail(f"{type(exc).__name__}: {exc}", HeadstartError.exit_status)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    typer.echo(f"headstart: {message}", err=True)
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

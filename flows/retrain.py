@@ -1,0 +1,80 @@
+"""The DAG: validation, augmentation, a frozen trunk's features, a fine-tuned head, gates and ONNX export, as tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from tasks.ingest.task import ingest_images
+from tasks.split.task import split_images
+from tasks.validate.task import validate_images
+
+from tasks.augment.task import choose_policy
+from tasks.config import Config
+from tasks.errors import InvalidDataError
+from tasks.evaluate.task import evaluate_candidate
+from tasks.export.task import export_candidate
+from tasks.extract.task import extract_features
+from tasks.finetune.task import finetune_head
+from tasks.publish.task import publish_model
+from tasks.report.task import write_run_report
+from tasks.runs import new_run, one_at_a_time
+from tasks.summary import Stopwatch, fingerprint, invalid_data, settled, summarise
+
+
+@flow(name="retrain", flow_run_name="{name}", validate_parameters=True)
+def retrain(
+    source: str,
+    name: str = "default",
+    workspace: str = "./workspace",
+    config: Config = Config(),  # frozen, so it may be shared
+    force: bool = False,
+) -> dict[str, Any]:
+    """Turns labelled images into a promoted model.onnx, or says why not.
+
+    Args:
+        source: a folder with a subfolder a class, one with train/validation/test above those, a .csv, .jsonl or
+            Parquet of path,label[,split], `tfds:NAME`, or any of these behind an fsspec URL.
+        name: the model's name: its folder in the model repository.
+        workspace: an fsspec URL, or a local folder.
+        config: everything that shapes the result.
+        force: run although nothing is new.
+
+    Returns:
+        The summary, as `headstart retrain --json` prints it.
+    """
+    run = new_run(source, name, workspace, config)
+    with one_at_a_time(run):
+        return _retrain(run, force)
+
+
+def _retrain(run, force: bool) -> dict[str, Any]:
+    stage = Stopwatch()
+    catalogue = stage(ingest_images, run)
+    print_of_run = fingerprint(run, catalogue)
+    if not force and (summary := settled(run, print_of_run)):
+        return {**summary, "timings_s": stage.timings()}
+    try:
+        valid = stage(validate_images, run, catalogue)
+    except InvalidDataError as exc:
+        return _finish(run, stage, invalid_data(run, exc.reasons))
+    snapshot = stage(split_images, run, valid)
+    policy = stage(choose_policy, run)
+    trunk, features = stage(extract_features, run, snapshot, policy)
+    head = stage(finetune_head, run, snapshot, features)
+    # Exported before it is judged: the gates judge the very file that ships.
+    candidate = stage(export_candidate, run, snapshot, trunk, head)
+    decision = stage(evaluate_candidate, run, snapshot, trunk, head, candidate)
+    if decision.promote:
+        stage(publish_model, run, snapshot, trunk, head, candidate, decision)
+    summary = summarise(run, catalogue, snapshot, trunk, features, head, candidate, decision, print_of_run)
+    return _finish(run, stage, summary)
+
+
+def _finish(run, stage: Stopwatch, summary: dict[str, Any]) -> dict[str, Any]:
+    """Writes the summary for the report, then again with the report's own time."""
+    run.workspace.write_json(run.path("summary.json"), {**summary, "timings_s": stage.timings()})
+    stage(write_run_report, run)
+    summary = {**summary, "timings_s": stage.timings()}
+    run.workspace.write_json(run.path("summary.json"), summary)
+    return summary

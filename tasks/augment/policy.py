@@ -1,0 +1,118 @@
+"""Augmentation: an albumentations pipeline kept as data, one deterministic view for each (image, view number).
+
+A policy is a JSON file as `albumentations.save` writes it. Its canonical text is part of the feature recipe, so a
+changed policy never meets features made under another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.errors import ConfigError
+
+POLICIES_FOLDER = Path(__file__).with_name("policies")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A checked policy: `text` is its canonical JSON, `views` the augmented views of each training image."""
+
+    name: str
+    text: str
+    views: int
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def load_policy(name: str, views: int) -> Policy:
+    """A policy by its name in this package, or by the path of an albumentations JSON file.
+
+    Raises:
+        ConfigError: no such policy, or a file that is not a pipeline.
+    """
+    path = Path(name) if name.endswith(".json") else POLICIES_FOLDER / f"{name}.json"
+    known = sorted(file.stem for file in POLICIES_FOLDER.glob("*.json"))
+    if not path.is_file():
+        raise ConfigError(
+            f"augment.policy: there is no {name!r}; use one of {', '.join(known)}, or a .json file's path"
+        )
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise ConfigError(f"augment.policy: {path} is not JSON: {exc}") from exc
+    if not isinstance(tree, dict) or "transform" not in tree:
+        raise ConfigError(f"augment.policy: {path} is no pipeline; save one with albumentations.save(pipeline, path)")
+    _refuse_code(tree, path)
+    return Policy(name=path.stem, text=json.dumps(tree, sort_keys=True), views=views)
+
+
+class Augmenter:
+    """Makes views of images under a policy. One for all threads: each thread gets its own pipeline."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._tree = json.loads(policy.text)
+        self._local = threading.local()
+        self._pipeline()  # a bad policy fails here, not in a worker
+
+    def view(self, pixels: np.ndarray, sha256: str, view: int) -> np.ndarray:
+        """One view of an image.
+
+        Args:
+            pixels: uint8 [H, W, 3], RGB.
+            sha256: hex digest of the encoded image; with `view` it seeds the pipeline.
+            view: 0 is the image as it is; 1, 2, … are augmented.
+
+        Returns:
+            uint8 [H', W', 3].
+        """
+        if view == 0:
+            return pixels
+        pipeline = self._pipeline()
+        pipeline.set_random_seed(_seed(sha256, view))
+        return np.ascontiguousarray(pipeline(image=pixels)["image"])
+
+    def _pipeline(self) -> Any:
+        if not hasattr(self._local, "pipeline"):
+            self._local.pipeline = _build(self._tree)
+        return self._local.pipeline
+
+
+def _build(tree: dict[str, Any]) -> Any:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or it asks the package index for its version
+    import albumentations
+    import cv2
+
+    cv2.setNumThreads(1)  # the threads of extraction already fill the cores
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an unknown argument only warns; it must not pass
+            return albumentations.from_dict(tree)
+    except Exception as exc:
+        raise ConfigError(f"augment.policy: albumentations can't build the pipeline: {exc}") from exc
+
+
+def _refuse_code(tree: Any, path: Path) -> None:
+    """Only albumentations' own transforms: a class name with a module, or a lambda, would run code from data."""
+    if isinstance(tree, dict):
+        name = str(tree.get("__class_fullname__", ""))
+        if "." in name or name == "Lambda" or "__lambda__" in str(tree.get("__type__", "")):
+            raise ConfigError(f"augment.policy: {path} names {name!r}; only albumentations' own transforms are allowed")
+        for value in tree.values():
+            _refuse_code(value, path)
+    elif isinstance(tree, list):
+        for value in tree:
+            _refuse_code(value, path)
+
+
+def _seed(sha256: str, view: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{sha256}:{view}".encode()).digest()[:4], "big")

@@ -1,0 +1,79 @@
+"""Parity: does model.onnx, over the whole test split, say what Keras says?
+
+Keras's own features of an image never change under one recipe, so they are kept (float32, in a store beside the
+trunk's), and a later run computes them for new test images only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tasks.artifacts import HeadRef, Run, TrunkRef
+from tasks.backbones.registry import get_backbone
+from tasks.backbones.trunk import build_trunk
+from tasks.features import append_rows, feature_store, load_features
+from tasks.head_file import load_head
+from tasks.images import decode, read_checked
+from tasks.onnx_graph import preprocessing
+from tasks.onnx_session import open_session
+
+BATCH = 32
+SILENT: Any = 0  # Keras takes 0, its stubs say str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """`label_agreement` is a share of images; `max_difference` the largest one of any probability."""
+
+    n: int
+    label_agreement: float
+    max_difference: float
+
+
+def measure_parity(
+    run: Run, trunk: TrunkRef, head: HeadRef, sha256s: Sequence[str], uris: Sequence[str], probabilities: np.ndarray
+) -> Parity:
+    """Compares `probabilities` float32 [N, C], as model.onnx gave them, with Keras's on the same images."""
+    recipe = f"{trunk.recipe}-keras"
+    known = feature_store(run.workspace, recipe).keys()
+    missing = [pair for pair in zip(sha256s, uris, strict=True) if (pair[0], 0) not in known]
+    if missing:
+        rows = np.concatenate(list(_keras_features(trunk, missing, run.config.ingest.max_pixels)))
+        append_rows(run.workspace, recipe, [sha256 for sha256, _ in missing], [0] * len(missing), rows)
+    features = load_features(run.workspace, recipe, sha256s, 0, np.float32)
+    expected = _softmax(_keras_logits(run, head, features) / head.temperature)
+    return Parity(
+        n=len(sha256s),
+        label_agreement=float((expected.argmax(axis=1) == probabilities.argmax(axis=1)).mean()),
+        max_difference=float(np.abs(expected - probabilities).max()),
+    )
+
+
+def _keras_features(trunk: TrunkRef, images: Sequence[tuple[str, str]], max_pixels: int) -> Iterator[np.ndarray]:
+    """Float32 [B, D] for each batch of (sha256, uri)."""
+    import tensorflow as tf
+
+    model = build_trunk(trunk)
+    forward = tf.function(lambda pixels: model(pixels, training=False), reduce_retracing=True)
+    graph = preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation)
+    session = open_session(graph.SerializeToString())
+    for start in range(0, len(images), BATCH):
+        decoded = (decode(read_checked(uri, sha256), max_pixels) for sha256, uri in images[start : start + BATCH])
+        planes = np.concatenate([np.asarray(session.run(["pixels"], {"image": pixels[None]})[0]) for pixels in decoded])
+        features = forward(tf.constant(planes.transpose(0, 2, 3, 1))).numpy()  # type: ignore[union-attr]
+        yield features.reshape(len(features), -1)
+
+
+def _keras_logits(run: Run, head: HeadRef, features: np.ndarray) -> np.ndarray:
+    model = load_head(run.workspace, head.keras_path)
+    shaped = features.reshape(-1, *model.inputs[0].shape[1:])
+    return np.asarray(model.predict(shaped, batch_size=256, verbose=SILENT))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)

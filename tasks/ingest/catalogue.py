@@ -1,0 +1,191 @@
+"""The catalogue: the table of a source's usable labelled images, each image once, each known by its content.
+
+Every file is read once and hashed; only content that was never inspected before is decoded. What can't be used is
+quarantined by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from tasks import images
+from tasks.artifacts import CatalogueRef, Run
+from tasks.errors import SourceError
+from tasks.ingest import inspection
+from tasks.ingest.inspection import Inspection, inspection_store
+from tasks.ingest.sources import Entry, Listing, list_source
+from tasks.quarantine import LeftOut, name_rows, quarantine
+from tasks.tables import CATALOGUE, write_table
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+FACTS = [name for name in inspection.SCHEMA.names if name not in ("sha256", "inspector")]
+# Where the source gives copies of one image different splits: an image that may be in the test set must be.
+SPLIT_PRIORITY = {"test": 0, "validation": 1, "train": 2}
+
+# So many files are read between two writes of the inspection store: what a crash costs.
+CHUNK_FILES = 4096
+REMOTE_THREADS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What reading one entry gave. `inspection` is None where the content was known already."""
+
+    entry: Entry
+    sha256: str | None = None
+    size_bytes: int = 0
+    inspection: Inspection | None = None
+    fault: str | None = None
+
+
+def build_catalogue(run: Run, progress: Progress | None = None) -> CatalogueRef:
+    """Lists, reads, hashes and inspects the run's source, and writes its catalogue.
+
+    Args:
+        run: names the source and the bounds of what is accepted.
+        progress: told (files done, files in all) after each file.
+
+    Raises:
+        SourceError: see `list_source`; or a file could not be read for a reason that may pass (its `__cause__`).
+    """
+    listing = list_source(run)
+    known = _known_inspections(run)
+    reads = list(_read_all(run, listing.entries, known, progress))
+    table, left_out = _assemble(run, reads, known)
+    left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]
+    quarantined = quarantine(run, left_out)
+    path = run.path("catalogue.parquet")
+    write_table(run.workspace, path, table)
+    _log_summary(listing, table, quarantined)
+    return CatalogueRef(table_path=path, images=len(table), quarantined=quarantined, source=run.source)
+
+
+def _known_inspections(run: Run) -> pd.DataFrame:
+    """Every stored inspection of this inspector, indexed by sha256."""
+    parts = [part.to_pandas() for part in inspection_store(run.workspace).read()]
+    stored = pd.concat(parts, ignore_index=True) if parts else inspection.SCHEMA.empty_table().to_pandas()
+    stored = stored[stored["inspector"] == inspection.INSPECTOR].drop_duplicates("sha256")
+    return stored.set_index("sha256")[FACTS]
+
+
+def _read_all(run: Run, entries: Sequence[Entry], known: pd.DataFrame, progress: Progress | None) -> Iterator[_Read]:
+    """Reads each entry, on threads (the decoder, the hash and the disk all release Python's lock)."""
+    seen = set(known.index)
+    remote = any("://" in entry.uri for entry in entries[:1])
+    done = 0
+    with ThreadPoolExecutor(REMOTE_THREADS if remote else os.cpu_count()) as pool:
+        for start in range(0, len(entries), CHUNK_FILES):
+            fresh: dict[str, Inspection] = {}
+            for read in pool.map(lambda entry: _read(entry, run, seen), entries[start : start + CHUNK_FILES]):
+                if read.sha256 and read.inspection and not read.fault:
+                    fresh[read.sha256] = read.inspection
+                done += 1
+                if progress:
+                    progress(done, len(entries))
+                yield read
+            inspection_store(run.workspace).append(_inspection_table(fresh))
+            seen.update(fresh)
+
+
+def _read(entry: Entry, run: Run, seen: set[str]) -> _Read:
+    bounds = run.config.ingest
+    try:
+        size = Path(entry.uri).stat().st_size if "://" not in entry.uri else entry.size_bytes
+        if size is not None and size > bounds.max_bytes:
+            return _Read(entry, fault=f"{size} bytes are more than the {bounds.max_bytes} allowed by ingest.max_bytes")
+        content = images.read_bytes(entry.uri)
+    except (SourceError, OSError) as exc:
+        fault = exc if isinstance(exc, OSError) else exc.__cause__
+        if isinstance(fault, FileNotFoundError | PermissionError | IsADirectoryError):
+            return _Read(entry, fault=f"it can't be read: {fault.strerror or fault}")
+        raise
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 in seen:
+        return _Read(entry, sha256, len(content))
+    found = inspection.inspect(content, bounds.max_pixels)
+    return _Read(entry, sha256, len(content), found, found.fault)
+
+
+def _inspection_table(fresh: dict[str, Inspection]) -> pa.Table:
+    rows = [
+        {"sha256": sha256, "inspector": inspection.INSPECTOR}
+        | {field.name: getattr(found, field.name) for field in fields(found) if field.name != "fault"}
+        for sha256, found in sorted(fresh.items())
+    ]
+    return pa.Table.from_pylist(rows, schema=inspection.SCHEMA)
+
+
+def _assemble(run: Run, reads: Sequence[_Read], known: pd.DataFrame) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """The catalogue of what was read, and all that is left out of it."""
+    left_out = [LeftOut(read.entry.path, read.sha256, read.entry.label, read.fault) for read in reads if read.fault]
+    sound = [read for read in reads if not read.fault]
+    table = _join_facts(sound, known)
+    bombs = table["width_px"] * table["height_px"] > run.config.ingest.max_pixels  # inspected under another bound
+    reason = f"it has more pixels than the {run.config.ingest.max_pixels} allowed by ingest.max_pixels"
+    left_out += name_rows(table[bombs], reason)
+    table = table[~bombs]
+    conflicts = table.groupby("sha256")["label"].transform("nunique") > 1
+    return _merge_copies(table[~conflicts]), left_out + _conflicts(table[conflicts])
+
+
+def _join_facts(sound: Sequence[_Read], known: pd.DataFrame) -> pd.DataFrame:
+    """A row for each sound file, with the facts of its content."""
+    fresh = _inspection_table({read.sha256: read.inspection for read in sound if read.sha256 and read.inspection})
+    facts = pd.concat([known, fresh.to_pandas().set_index("sha256")[FACTS]])
+    columns = {
+        "sha256": [read.sha256 for read in sound],
+        "label": [read.entry.label for read in sound],
+        "split": [read.entry.split for read in sound],
+        "path": [read.entry.path for read in sound],
+        "uri": [read.entry.uri for read in sound],
+        "size_bytes": [read.size_bytes for read in sound],
+    }
+    return pd.DataFrame(columns, dtype=object).join(facts[~facts.index.duplicated()], on="sha256")
+
+
+def _conflicts(table: pd.DataFrame) -> list[LeftOut]:
+    """A picture under two labels: nobody can tell which is right, so each copy is left out, naming the others."""
+    found = []
+    for _, copies in table.groupby("sha256"):
+        rows = name_rows(copies, "")
+        for row in rows:
+            others = {other.label: other.path for other in rows if other.label != row.label}
+            named = ", ".join(f"{label!r} ({path})" for label, path in others.items())
+            found.append(row._replace(reason=f"the same picture also has the label {named}"))
+    return found
+
+
+def _merge_copies(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each image: the first path, and of the given splits the one that guards the test set best."""
+    table = table.assign(priority=table["split"].map(SPLIT_PRIORITY)).sort_values(["sha256", "label", "path"])
+    copies = table.groupby("sha256")
+    if differing := int((copies["split"].nunique() > 1).sum()):
+        log.warning(
+            "%d images lie in several splits of the source: of those, test is taken before validation before train",
+            differing,
+        )
+    best = copies["priority"].transform("min").map({place: name for name, place in SPLIT_PRIORITY.items()})
+    merged = table.assign(copies=copies["path"].transform("size"), split=best.astype(object))
+    return merged.drop_duplicates("sha256")[CATALOGUE.names].reset_index(drop=True)
+
+
+def _log_summary(listing: Listing, table: pd.DataFrame, quarantined: int) -> None:
+    log.info(
+        "%d images in %d classes; %d files quarantined, %d of no interest skipped",
+        len(table),
+        table["label"].nunique(),
+        quarantined,
+        listing.skipped,
+    )

@@ -1,0 +1,62 @@
+"""Keras to ONNX through tf2onnx: the one place where it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from typing import TYPE_CHECKING
+
+import onnx
+
+from tasks.errors import ExportError
+from tasks.onnx_graph import OPSET, rename_batch
+
+if TYPE_CHECKING:
+    import keras
+
+
+def to_onnx(model: keras.Model, *, input_name: str, output_name: str, channels_first: bool) -> onnx.ModelProto:
+    """One input, one output, inference mode.
+
+    Args:
+        channels_first: whether the graph takes [N, C, H, W] where the Keras model takes [N, H, W, C].
+
+    Raises:
+        ExportError: tf2onnx can't express the model.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    shape = (None, *model.inputs[0].shape[1:])
+
+    # `training=False` is not a default to rely on: Keras 3.15 can leak training=True into later layers.
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name=input_name)])
+    def forward(values):
+        return tf.identity(model(values, training=False), name=output_name)
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            graph, _ = tf2onnx.convert.from_function(
+                forward,
+                input_signature=forward.input_signature,
+                opset=OPSET,
+                inputs_as_nchw=[f"{input_name}:0"] if channels_first else None,
+            )
+    except Exception as exc:
+        raise ExportError(f"tf2onnx can't export {model.name}: {exc}") from exc
+    _rename(graph.graph, graph.graph.input[0].name, input_name)
+    _rename(graph.graph, graph.graph.output[0].name, output_name)
+    rename_batch(graph)
+    return graph
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Renames a value wherever it is made and used."""
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.name == old:
+            value.name = new

@@ -1,0 +1,53 @@
+"""Publishing: the judged file, byte for byte, into the model repository."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+from tasks.artifacts import GateDecision, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
+from tasks.errors import DamagedFileError
+from tasks.lineage import lineage
+from tasks.repository import triton_config, write_version
+
+
+def publish(
+    run: Run,
+    snapshot: SnapshotRef,
+    trunk: TrunkRef,
+    head: HeadRef,
+    candidate: ModelRef,
+    decision: GateDecision,
+) -> str:
+    """Writes `models/<name>/<version>/` and returns the path of its model.onnx.
+
+    Raises:
+        DamagedFileError: the candidate is no longer the file that was judged.
+        WorkspaceError: it can't be written, or the version was taken meanwhile.
+    """
+    content = run.workspace.read_bytes(candidate.onnx_path)
+    if hashlib.sha256(content).hexdigest() != candidate.sha256:
+        raise DamagedFileError(f"{candidate.onnx_path} changed after it was judged; run the retrain again")
+    manifest: dict[str, Any] = {
+        "run_id": run.run_id,
+        "published_at": run.started_at,
+        "labels": list(snapshot.labels),
+        "metrics": decision.metrics,
+        "decision": {
+            "promote": decision.promote,
+            "reasons": list(decision.reasons),
+            "gates": [asdict(gate) for gate in decision.gates],
+            "champion_version": decision.champion_version,
+        },
+        "lineage": lineage(run, snapshot, trunk, head),
+    }
+    write_version(
+        run.workspace,
+        run.name,
+        candidate.version,
+        {"model.onnx": content},
+        manifest,
+        triton_config(run.name, len(snapshot.labels)),
+    )
+    return f"models/{run.name}/{candidate.version}/model.onnx"

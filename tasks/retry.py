@@ -1,0 +1,33 @@
+"""Which faults are worth another try."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+from tasks.errors import HeadstartError
+
+# Full disks, missing files and lacking permissions don't mend themselves within a retry's seconds.
+PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+
+
+def is_transient(task: Any, run: Any, state: Any) -> bool:
+    """Prefect's `retry_condition_fn`: whether a failed task should be tried again.
+
+    A fault that headstart raised on purpose says something lasting of the source, the data or the configuration,
+    unless it was caused by the storage or the network.
+    """
+    try:
+        state.result()
+    except Exception as exc:  # noqa: BLE001 - whatever the task raised is what is asked about
+        return is_transient_fault(exc)
+    return False
+
+
+def is_transient_fault(fault: BaseException) -> bool:
+    """True for faults of the storage, the network or time-outs, also where a HeadstartError was raised from one."""
+    if isinstance(fault, HeadstartError):
+        return fault.__cause__ is not None and is_transient_fault(fault.__cause__)
+    if isinstance(fault, PERMANENT_OS_ERRORS):
+        return False
+    return isinstance(fault, OSError | TimeoutError | ConnectionError | subprocess.TimeoutExpired)

@@ -1,0 +1,66 @@
+"""Runs: their identity, their folder's summary, and the rule that one name has one run at a time."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.artifacts import Run
+from tasks.config import Config
+from tasks.errors import WorkspaceError
+from tasks.workspace import Workspace, check_name
+
+RUN_ID = re.compile(r"\d{8}T\d{6}-(?P<name>.+)-[0-9a-f]{6}")
+
+
+def new_run(source: str, name: str, workspace: str, config: Config, now: datetime | None = None) -> Run:
+    """A run to be: its id sorts by time and names the model. Raises ConfigError for a bad name."""
+    started = now or datetime.now(UTC)
+    return Run(
+        run_id=f"{started:%Y%m%dT%H%M%S}-{check_name(name)}-{secrets.token_hex(3)}",
+        name=name,
+        source=source,
+        workspace=Workspace(workspace),
+        config=config,
+        started_at=started.isoformat(timespec="seconds"),
+    )
+
+
+def finished_runs(workspace: Workspace, name: str) -> Iterator[dict[str, Any]]:
+    """The summaries of a model's runs that came to a decision of their own, newest first."""
+    for run_id in reversed(workspace.names("runs")):
+        match = RUN_ID.fullmatch(run_id)
+        if match and match["name"] == name and workspace.exists(f"runs/{run_id}/summary.json"):
+            yield workspace.read_json(f"runs/{run_id}/summary.json")
+
+
+@contextmanager
+def one_at_a_time(run: Run, timeout_s: float = 3600) -> Iterator[None]:
+    """Holds the name's lock: two retrains of one name never run at the same time, two of different names may.
+
+    The lock is the operating system's, so it goes with the process that holds it, however that ends. On an object
+    store there is none: there Prefect's concurrency limit on the deployment does this.
+
+    Raises:
+        WorkspaceError: another run holds it for longer than `timeout_s`.
+    """
+    if not run.workspace.is_local:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(run.workspace.path(f"locks/{run.name}.lock"))
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=timeout_s)
+    except Timeout:
+        raise WorkspaceError(f"another retrain of {run.name} has held {lock.lock_file} for {timeout_s:.0f} s") from None
+    try:
+        yield
+    finally:
+        lock.release()

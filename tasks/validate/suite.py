@@ -1,0 +1,271 @@
+"""Runs a Great Expectations suite over a catalogue and turns what it finds into a stop, a quarantine or a warning.
+
+The suite is data, a JSON file in `expectations/`. Each expectation's `meta` says what a failure means:
+
+    severity  "stop"        the run ends with InvalidDataError
+              "quarantine"  each row that fails it is left out, by name; the run goes on with the rest
+              "warn"        it is reported, and no more
+    name, note              how to call it in reports, and what its column measures
+    budget    false         rows that it quarantines don't count towards validate.max_quarantined_share
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+import expectations
+from tasks.artifacts import Run
+from tasks.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+Severity = Literal["stop", "quarantine", "warn"]
+SEVERITIES = get_args(Severity)
+GX_SEVERITY = {"stop": "critical", "quarantine": "warning", "warn": "info"}
+EXAMPLES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one expectation found. `examples` are of the kind {"path", "value"}."""
+
+    expectation: str
+    column: str | None
+    severity: Severity
+    success: bool
+    observed: Any
+    unexpected_count: int
+    examples: list[dict[str, Any]]
+    note: str
+    allowed: str = ""
+    counts_towards_budget: bool = True
+
+    def sentence(self) -> str:
+        """The finding in words, for a reason."""
+        if self.unexpected_count:
+            shown = ", ".join(f"{item['path']} ({item['value']})" for item in self.examples)
+            found = f"{self.unexpected_count} images fail it, such as {shown}"
+        else:
+            found = f"found {self.observed}"
+        return f"{self.expectation} ({self.note}): expected {self.allowed or 'otherwise'}; {found}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One pass of the suite: a finding for each expectation, and for each rejected row its reason.
+
+    `rejected` maps the row's number in the table to (reason, whether it counts towards the budget).
+    """
+
+    findings: list[Finding]
+    rejected: dict[int, tuple[str, bool]]
+
+
+def preload() -> None:
+    """Imports Great Expectations, which takes seconds, so that a flow can do it while files are being read."""
+    _great_expectations()
+
+
+def load_suite(name_or_path: str) -> dict[str, Any]:
+    """A suite by the name of a file in `expectations/` or by its path.
+
+    Raises:
+        ConfigError: no such suite, or one that is not valid.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".json":
+        path = Path(expectations.__file__).parent / f"{name_or_path}.json"
+    try:
+        suite = json.loads(path.read_text(encoding="utf-8"))
+        rules = suite["expectations"]
+        suite.setdefault("name", path.stem)
+        strange = [rule["meta"]["severity"] for rule in rules if rule["meta"]["severity"] not in SEVERITIES]
+    except OSError as exc:
+        raise ConfigError(f"can't read the suite {path} (validate.suite): {exc.strerror}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise ConfigError(
+            f"the suite {path} (validate.suite) is not valid: {type(exc).__name__} {exc}; it needs expectations, a "
+            "list of {type, kwargs, meta: {name, severity, note}}"
+        ) from exc
+    if strange:
+        raise ConfigError(f"the suite {path} has the severity {strange[0]!r}; allowed are {', '.join(SEVERITIES)}")
+    return suite
+
+
+class SuiteRunner:
+    """A suite made ready, to be run over one table or several, and the Data Docs of those runs."""
+
+    def __init__(self, suite: Mapping[str, Any], parameters: Mapping[str, Any], run_name: str) -> None:
+        gx = _great_expectations()
+        self._parameters = dict(parameters)
+        self._run_name = run_name
+        self._context = gx.get_context(mode="ephemeral")
+        self._context.variables.progress_bars = {"globally": False}
+        batch = self._context.data_sources.add_pandas("catalogue").add_dataframe_asset("images")
+        definition = gx.ValidationDefinition(
+            name=suite["name"],
+            data=batch.add_batch_definition_whole_dataframe("all"),
+            suite=self._context.suites.add(_gx_suite(gx, suite)),
+        )
+        self._checkpoint = gx.Checkpoint(
+            name=suite["name"],
+            validation_definitions=[self._context.validation_definitions.add(definition)],
+            result_format={"result_format": "COMPLETE"},
+        )
+
+    def run(self, table: pd.DataFrame) -> Verdict:
+        """Runs the suite over `table`, whose index is the rows' numbers and which has the column `path`."""
+        from great_expectations import RunIdentifier
+
+        result = self._checkpoint.run(
+            batch_parameters={"dataframe": table},
+            expectation_parameters=self._parameters,
+            run_id=RunIdentifier(run_name=self._run_name),
+        )
+        [outcome] = result.run_results.values()
+        findings: list[Finding] = []
+        rejected: dict[int, tuple[str, bool]] = {}
+        for item in outcome.results:
+            finding, rows = _finding(item.to_json_dict(), self._parameters, table)
+            findings.append(finding)
+            if finding.severity == "quarantine":
+                for row, value in rows.items():
+                    rejected.setdefault(row, (_reason(finding, value), finding.counts_towards_budget))
+        return Verdict(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.expectation)), rejected)
+
+    def build_docs(self, run: Run, folder: str) -> str:
+        """Builds Data Docs of all passes under `folder` of the workspace; returns the path of their first page.
+
+        Only pages and styles are kept, without the pictures that tell Great Expectations of each page viewed.
+        """
+        with tempfile.TemporaryDirectory() as aside:
+            for site in list(self._context.get_site_names()):
+                self._context.delete_data_docs_site(site)
+            self._context.add_data_docs_site(site_name="data_docs", site_config=_site(aside))
+            self._context.build_data_docs()
+            for page in sorted(Path(aside).rglob("*")):
+                if page.suffix == ".html":
+                    content = _TRACKER.sub("", page.read_text(encoding="utf-8")).encode()
+                elif page.suffix == ".css":
+                    content = page.read_bytes()
+                else:
+                    continue
+                run.workspace.write_bytes(f"{folder}/{page.relative_to(aside).as_posix()}", content)
+        return f"{folder}/index.html"
+
+
+_TRACKER = re.compile(r"<img[^>]*great-expectations-web-assets[^>]*>|url\('[^']*great-expectations-web-assets[^']*'\)")
+
+
+def _great_expectations() -> Any:
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when it is imported
+    module = importlib.import_module("great_expectations")
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    return module
+
+
+def _gx_suite(gx: Any, suite: Mapping[str, Any]) -> Any:
+    """The suite as Great Expectations' own; built rule by rule, for the whole would leave out a bad one silently."""
+    return gx.ExpectationSuite(
+        name=suite["name"], expectations=[_gx_rule(rule) for rule in suite["expectations"]], meta=suite.get("meta", {})
+    )
+
+
+def _gx_rule(rule: Mapping[str, Any]) -> Any:
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    from great_expectations.expectations.metadata_types import FailureSeverity
+
+    severity = FailureSeverity(GX_SEVERITY[rule["meta"]["severity"]])
+    try:
+        return ExpectationConfiguration(
+            type=rule["type"], kwargs=rule["kwargs"], meta=rule["meta"], severity=severity
+        ).to_domain_obj()
+    except Exception as exc:
+        name = rule["meta"].get("name", rule["type"])
+        raise ConfigError(f"the suite's expectation {name!r} (validate.suite) is not a valid one: {exc}") from exc
+
+
+def _site(folder: str) -> dict[str, Any]:
+    return {
+        "class_name": "SiteBuilder",
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": folder},
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+
+
+def _finding(
+    item: Mapping[str, Any], parameters: Mapping[str, Any], table: pd.DataFrame
+) -> tuple[Finding, dict[int, Any]]:
+    """Great Expectations' own result as a finding, and the unexpected rows with their values."""
+    rule, result = item["expectation_config"], item["result"]
+    meta = rule["meta"]
+    kwargs = {key: _resolve(value, parameters) for key, value in rule["kwargs"].items()}
+    rows = dict(zip(result.get("unexpected_index_list") or [], result.get("unexpected_list") or [], strict=False))
+    severity: Severity = meta["severity"]
+    fault = _fault(item["exception_info"])
+    if severity == "quarantine" and (fault or (not item["success"] and not rows)):
+        severity = "stop"  # it names no row to leave out, and what can't be checked is not waved through
+    examples = [{"path": table.at[row, "path"], "value": _plain(value)} for row, value in list(rows.items())[:EXAMPLES]]
+    finding = Finding(
+        expectation=meta.get("name", rule["type"]),
+        column=kwargs.get("column"),
+        severity=severity,
+        success=bool(item["success"]) and not fault,
+        observed=fault or _plain(result.get("observed_value", result.get("unexpected_percent"))),
+        unexpected_count=int(result.get("unexpected_count") or 0),
+        examples=examples,
+        note=meta.get("note", rule["type"]),
+        allowed=_allowed(kwargs),
+        counts_towards_budget=bool(meta.get("budget", True)),
+    )
+    return finding, rows
+
+
+def _fault(exception_info: Mapping[str, Any]) -> str | None:
+    """Why an expectation could not be evaluated; the information is of one metric, or keyed by metrics."""
+    metrics = [exception_info] if "raised_exception" in exception_info else list(exception_info.values())
+    return next((str(metric["exception_message"]) for metric in metrics if metric["raised_exception"]), None)
+
+
+def _resolve(value: Any, parameters: Mapping[str, Any]) -> Any:
+    return parameters.get(value["$PARAMETER"]) if isinstance(value, dict) and "$PARAMETER" in value else value
+
+
+def _allowed(kwargs: Mapping[str, Any]) -> str:
+    """An expectation's bounds in words."""
+    parts = []
+    if kwargs.get("min_value") is not None:
+        parts.append(f"at least {kwargs['min_value']:g}")
+    if kwargs.get("max_value") is not None:
+        parts.append(f"at most {kwargs['max_value']:g}")
+    if kwargs.get("value_set"):
+        parts.append("one of " + ", ".join(map(str, kwargs["value_set"])))
+    if kwargs.get("regex"):
+        parts.append(f"a match of {kwargs['regex']}")
+    return " and ".join(parts)
+
+
+def _reason(finding: Finding, value: Any) -> str:
+    return f"{finding.column} is {_plain(value)}, expected {finding.allowed} ({finding.expectation}: {finding.note})"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON and a sentence can hold it: floats of four significant digits, no NaN."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(f"{value:.4g}")
+    return value

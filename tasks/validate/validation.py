@@ -1,0 +1,147 @@
+"""Validation of a catalogue: the suite is run, rows are quarantined, and what is left is judged.
+
+Leaving rows out can make a class too small, and leaving that class out can leave a single one; so the suite is run
+again over what is left until it rejects no further row, and its last pass decides whether to stop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from tasks.artifacts import CatalogueRef, Run
+from tasks.errors import InvalidDataError
+from tasks.quarantine import LeftOut, name_rows, quarantine, run_quarantine
+from tasks.tables import read_table, write_table
+from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
+
+log = logging.getLogger(__name__)
+
+
+def validate(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
+    """Runs the configured suite over a catalogue; returns the catalogue of what passed.
+
+    Writes to the run's folder `validated.parquet`, `validation.json` (a list of `Finding`s) and `data_docs/`, and the
+    rejected rows to the quarantine, before it decides anything.
+
+    Raises:
+        InvalidDataError: an expectation of severity `stop` fails over what is left, or the quarantine is over budget.
+        ConfigError: the suite can't be read or is not valid.
+    """
+    suite = load_suite(run.config.validation.suite)
+    table = read_table(run.workspace, catalogue.table_path)
+    runner = SuiteRunner(suite, run.config.validation.model_dump(), run.run_id)
+    passes, kept, rejected = _run_until_settled(runner, table)
+    unusable = {entry.path for entry in run_quarantine(run)} - set(table["path"])  # as ingest found
+    quarantined = quarantine(run, _left_out(table, rejected))
+    faulty = table.loc[[row for row, (_, counts) in rejected.items() if counts], "copies"].sum()
+    findings = _over_all_passes(passes)
+    findings.append(_budget(run, len(unusable) + int(faulty), len(unusable) + int(table["copies"].sum())))
+    run.workspace.write_json(run.path("validation.json"), [finding.to_json() for finding in findings])
+    runner.build_docs(run, run.path("data_docs"))
+    path = run.path("validated.parquet")
+    write_table(run.workspace, path, kept)
+    _judge(findings, table, kept, rejected)
+    return replace(catalogue, table_path=path, images=len(kept), quarantined=quarantined)
+
+
+def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """A catalogue with the columns that expectations need beside those it has.
+
+    `side_px`: the shorter side. `aspect_ratio`: the longer side over the shorter. `class_images`: images of the row's
+    class. `imbalance`: images of the largest class over those of the row's class.
+    """
+    sides = table[["width_px", "height_px"]]
+    class_images = table.groupby("label")["label"].transform("size").astype("int64")
+    return table.assign(
+        side_px=sides.min(axis=1),
+        aspect_ratio=sides.max(axis=1) / sides.min(axis=1).clip(lower=1),
+        class_images=class_images,
+        imbalance=class_images.max() / class_images,
+    )
+
+
+def _run_until_settled(
+    runner: SuiteRunner, table: pd.DataFrame
+) -> tuple[list[Verdict], pd.DataFrame, dict[int, tuple[str, bool]]]:
+    """Every pass of the suite, the rows that were kept, and the rejected ones with their reasons."""
+    kept, rejected, passes = table, {}, []
+    while True:
+        verdict = runner.run(with_derived_columns(kept))
+        passes.append(verdict)
+        if not verdict.rejected:
+            return passes, kept, rejected
+        rejected.update(verdict.rejected)
+        kept = kept.drop(index=list(verdict.rejected))
+
+
+def _over_all_passes(passes: Sequence[Verdict]) -> list[Finding]:
+    """The last pass's findings; but of a rule that quarantines, what all passes found, for the last finds nothing."""
+    last = passes[-1].findings
+    earlier = {}
+    for verdict in reversed(passes[:-1]):
+        earlier |= {finding.expectation: finding for finding in verdict.findings if not finding.success}
+    counts: dict[str, int] = {}
+    for verdict in passes:
+        for finding in verdict.findings:
+            counts[finding.expectation] = counts.get(finding.expectation, 0) + finding.unexpected_count
+    return [
+        replace(earlier[finding.expectation], unexpected_count=counts[finding.expectation])
+        if finding.severity == "quarantine" and finding.expectation in earlier
+        else finding
+        for finding in last
+    ]
+
+
+def _left_out(table: pd.DataFrame, rejected: dict[int, tuple[str, bool]]) -> list[LeftOut]:
+    named = name_rows(table.loc[list(rejected)], "")
+    return [item._replace(reason=reason) for item, (reason, _) in zip(named, rejected.values(), strict=True)]
+
+
+def _budget(run: Run, quarantined: int, files: int) -> Finding:
+    """Whether too much of the source was quarantined. Classes left out for being small don't count."""
+    share = quarantined / files if files else 0.0
+    allowed = run.config.validation.max_quarantined_share
+    return Finding(
+        expectation="quarantine-budget",
+        column=None,
+        severity="stop",
+        success=share <= allowed,
+        observed=f"{quarantined} of {files} files ({share:.1%})",
+        unexpected_count=0,
+        examples=[],
+        note="share of the source's files that were quarantined",
+        allowed=f"at most {allowed:.1%} (validate.max_quarantined_share)",
+    )
+
+
+def _judge(
+    findings: Sequence[Finding],
+    table: pd.DataFrame,
+    kept: pd.DataFrame,
+    rejected: dict[int, tuple[str, bool]],
+) -> None:
+    """Stops the run where a `stop` expectation failed, and logs what is only a warning."""
+    reasons = [finding.sentence() for finding in findings if finding.severity == "stop" and not finding.success]
+    if reasons:
+        if rejected:
+            lost = sorted(set(table["label"]) - set(kept["label"]))
+            reasons.append(
+                f"{len(rejected)} of {len(table)} images were quarantined before that"
+                + (f", with them all of the classes {_counted(table, lost)}" if lost else "")
+            )
+        if kept["label"].nunique() < 2:
+            reasons.append(f"the classes left are {_counted(kept, sorted(set(kept['label']))) or 'none'}")
+        raise InvalidDataError(reasons)
+    for finding in findings:
+        if not finding.success:
+            log.warning("%s: %s", finding.severity, finding.sentence())
+
+
+def _counted(table: pd.DataFrame, labels: Sequence[str]) -> str:
+    """`cat (3 images), dog (1 image)`."""
+    sizes = table["label"].value_counts()
+    return ", ".join(f"{label!r} ({sizes[label]} image{'s' if sizes[label] > 1 else ''})" for label in labels)

@@ -1,0 +1,25 @@
+"""Makes the `Run` that every stage is given first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.artifacts import Run
+from tasks.config import parse_config
+from tasks.workspace import Workspace
+
+
+def make_run(
+    workspace: Path | str, source: Path | str, run_id: str = "r1", config: Mapping[str, Any] | None = None
+) -> Run:
+    """A run of the model `shapes` at a fixed moment."""
+    return Run(
+        run_id=run_id,
+        name="shapes",
+        source=str(source),
+        workspace=Workspace(str(workspace)),
+        config=parse_config(config or {}),
+        started_at="2026-01-02T03:04:05Z",
+    )
