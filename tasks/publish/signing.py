@@ -20,12 +20,14 @@ def sign(folder: Path, private_key: str) -> None:
     Raises:
         ConfigError: the extra is not installed, or the key can't be read.
     """
-    signing, _ = _library()
+    signing, _, hashing = _library()
     try:
         signer = signing.Config().use_elliptic_key_signer(private_key=Path(private_key))
     except (OSError, ValueError, TypeError) as exc:
         raise ConfigError(f"can't read the private key {private_key}: {exc}") from exc
-    signer.sign(folder, folder / SIGNATURE_FILE)
+    # What is left out is part of what is signed, so that nobody can leave out more.
+    every_other_file = hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE_FILE], ignore_git_paths=False)
+    signer.set_hashing_config(every_other_file).sign(folder, folder / SIGNATURE_FILE)
 
 
 def signature_problem(folder: Workspace, public_key: str) -> str | None:
@@ -34,7 +36,7 @@ def signature_problem(folder: Workspace, public_key: str) -> str | None:
     Raises:
         ConfigError: the extra is not installed, or the key can't be read.
     """
-    _, verifying = _library()
+    _, verifying, _ = _library()
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=Path(public_key))
     except (OSError, ValueError, TypeError) as exc:
@@ -56,10 +58,10 @@ def _copy(folder: Workspace, target: Path) -> Path:
 
 def _library():
     try:
-        from model_signing import signing, verifying
+        from model_signing import hashing, signing, verifying
     except ImportError as exc:
         raise ConfigError(
             "a signing key is configured, and the package that checks signatures is not installed: "
             "add the extra, `pip install 'headstart[signing]'` or `uv sync --extra signing`"
         ) from exc
-    return signing, verifying
+    return signing, verifying, hashing

@@ -74,8 +74,8 @@ def test_a_graph_that_is_not_of_the_contract_fails(tmp_path):
     import onnx
 
     model = onnx.load_model_from_string(colour_model())
-    model.graph.input[0].name = "pixels"
-    model.graph.node[0].input[0] = "pixels"
+    model.graph.input[0].name = "photo"
+    model.graph.node[0].input[0] = "photo"
     verification = verify(str(publish(tmp_path, 1, content=model.SerializeToString())))
     assert any("should take one input, 'image'" in problem for problem in verification.problems)
 

@@ -51,7 +51,7 @@ def colour_model(labels: Sequence[str] = COLOURS, *, turn: int = 0, sharpness: f
     return model.SerializeToString()
 
 
-def manifest(content: bytes, version: int, **changes: Any) -> dict[str, Any]:
+def manifest(content: bytes, version: int, /, **changes: Any) -> dict[str, Any]:
     gates = [
         {
             "name": "min_accuracy",
@@ -79,7 +79,7 @@ def manifest(content: bytes, version: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def publish(workspace: Path, version: int, *, content: bytes | None = None, **changes: Any) -> Path:
+def publish(workspace: Path, version: int, /, *, content: bytes | None = None, **changes: Any) -> Path:
     """Lays a version into `workspace`/models/colours, whole at once. `turn` of the model is its version."""
     content = colour_model(turn=version - 1) if content is None else content
     models = workspace / "models" / "colours"

@@ -202,11 +202,11 @@ def test_a_malformed_request_gets_a_reason_and_the_next_one_an_answer(url, case)
 
 
 def raw(url: str, request: bytes) -> bytes:
-    """What the server answers to bytes of our own, until it closes or has nothing more to say."""
+    """What the server answers to bytes of our own, until it closes the connection."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as connection:
         connection.sendall(request)
-        return connection.recv(65536)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def test_a_gigabyte_announced_is_refused_before_it_is_sent(url):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,8 +155,9 @@ def bucket_url(monkeypatch) -> Iterator[str]:
     host, port = server.get_host_and_port()
     options = {"endpoint_url": f"http://{host}:{port}", "key": "k", "secret": "s"}
     monkeypatch.setitem(fsspec.config.conf, "s3", options)
-    fsspec.filesystem("s3").mkdir("models-bucket")
-    yield "s3://models-bucket/workspace"
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    yield f"s3://{bucket}/workspace"
     server.stop()
 
 
@@ -179,7 +181,7 @@ def test_a_workspace_that_cannot_be_read_now_changes_nothing(bucket_url):
     workspace.write_json("models/colours/1/manifest.json", manifest(content, 1))
     slot = ModelSlot(workspace, "colours", observe_reload=outcomes.append)
     assert slot.refresh()
-    workspace.fs.rm("models-bucket", recursive=True)
+    workspace.fs.rm(workspace.path("").partition("/")[0], recursive=True)
     assert not slot.refresh()
     assert slot.model.version == 1
     assert not slot.refusals
