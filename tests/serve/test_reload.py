@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 import httpx
 import pytest
+from fsspec.config import conf as fsspec_settings
 from moto.server import ThreadedMotoServer
 
 from tasks.serve.model_slot import ModelSlot
@@ -154,7 +155,7 @@ def bucket_url(monkeypatch) -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     options = {"endpoint_url": f"http://{host}:{port}", "key": "k", "secret": "s"}
-    monkeypatch.setitem(fsspec.config.conf, "s3", options)
+    monkeypatch.setitem(fsspec_settings, "s3", options)
     bucket = f"bucket-{uuid.uuid4().hex}"
     fsspec.filesystem("s3").mkdir(bucket)
     yield f"s3://{bucket}/workspace"
