@@ -168,8 +168,14 @@ def _plain_errors() -> Iterator[None]:
         _fail(str(exc), exc.exit_status)
     except KeyboardInterrupt:
         _fail("interrupted; run it again and it goes on where it was", 130)
-    except (OSError, MemoryError) as exc:
-        _fail(f"{type(exc).__name__}: {exc}", HeadstartError.exit_status)
+    except Exception as exc:
+        if os.environ.get("HEADSTART_TRACEBACK"):
+            raise
+        _fail(
+            f"an unexpected fault, {type(exc).__name__}: {exc}\n"
+            "The run's log has the rest; HEADSTART_TRACEBACK=1 shows where it happened.",
+            HeadstartError.exit_status,
+        )
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -46,6 +46,9 @@ def to_onnx(model: keras.Model, *, input_name: str, output_name: str, channels_f
             )
     except Exception as exc:
         raise ExportError(f"tf2onnx can't export {model.name}: {exc}") from exc
+    if len(graph.graph.input) != 1:
+        extra = ", ".join(value.name for value in graph.graph.input[1:])
+        raise ExportError(f"tf2onnx made inputs of constants of {model.name}: {extra}")
     _rename(graph.graph, graph.graph.input[0].name, input_name)
     _rename(graph.graph, graph.graph.output[0].name, output_name)
     rename_batch(graph)

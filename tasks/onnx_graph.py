@@ -95,7 +95,7 @@ def chain(*models: onnx.ModelProto) -> onnx.ModelProto:
         joints = [(output.name, output.name) for output in whole.graph.output]
         try:
             whole = compose.merge_models(whole, part, io_map=joints)
-        except ValueError as exc:
+        except (ValueError, onnx.checker.ValidationError) as exc:
             raise ExportError(f"graphs don't fit end to end: {exc}") from exc
     return check(_model(whole.graph, whole.opset_import))
 

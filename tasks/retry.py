@@ -9,6 +9,8 @@ from tasks.errors import HeadstartError
 
 # Full disks, missing files and lacking permissions don't mend themselves within a retry's seconds.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+# Object stores' clients have trees of their own (botocore, aiohttp); by name, for none of them need be installed.
+CONNECTION_FAULTS = frozenset({"ConnectionError", "HTTPClientError", "ClientConnectionError", "ServerTimeoutError"})
 
 
 def is_transient(task: Any, run: Any, state: Any) -> bool:
@@ -30,4 +32,6 @@ def is_transient_fault(fault: BaseException) -> bool:
         return fault.__cause__ is not None and is_transient_fault(fault.__cause__)
     if isinstance(fault, PERMANENT_OS_ERRORS):
         return False
-    return isinstance(fault, OSError | TimeoutError | ConnectionError | subprocess.TimeoutExpired)
+    if isinstance(fault, OSError | subprocess.TimeoutExpired):  # time-outs and broken connections among them
+        return True
+    return any(base.__name__ in CONNECTION_FAULTS for base in type(fault).__mro__)

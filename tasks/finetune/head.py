@@ -97,13 +97,14 @@ def build_head(features: np.ndarray, classes: int, config: Finetune) -> keras.Mo
     rows = features.astype(np.float32)
     rooted = np.sign(rows) * np.sqrt(np.abs(rows))
     # One scale for all: a scale for each feature would blow up those that are nearly constant.
-    variance = np.full(rooted.shape[1], rooted.var(axis=0).mean() + 1e-12)
+    scale = 1 / math.sqrt(rooted.var(axis=0).mean() + 1e-12)
+    offset = (-rooted.mean(axis=0) * scale).tolist()
     inputs = keras.Input(rows.shape[1:], name="features")
     values = keras.ops.multiply(keras.ops.sign(inputs), keras.ops.sqrt(keras.ops.abs(inputs)))
-    values = keras.layers.Normalization(mean=rooted.mean(axis=0), variance=variance, name="centre")(values)
+    values = keras.layers.Rescaling(scale, offset, name="centre")(values)
     values = keras.layers.Dropout(config.dropout, name="dropout")(values)
     if config.hidden_units:
-        values = keras.layers.Dense(config.hidden_units, activation="gelu", name="hidden")(values)
+        values = keras.layers.Dense(config.hidden_units, activation="relu", name="hidden")(values)
         values = keras.layers.Dropout(config.dropout, name="hidden_dropout")(values)
     logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(values)
     return keras.Model(inputs, logits, name="head")

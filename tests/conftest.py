@@ -1,0 +1,37 @@
+"""What every test has: quiet libraries, a Prefect home of its own, and a real small trunk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="headstart-prefect-")
+
+import pytest
+
+from tasks.backbones.registry import build_network, get_backbone
+
+TRUNK_SIZE_PX = 32
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of MobileNetV2 as Keras initialises them under a fixed seed: a real network, only not a trained one."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    network = build_network(get_backbone("mobilenet_v2"), None, TRUNK_SIZE_PX)
+    path = tmp_path_factory.mktemp("weights") / "random.weights.h5"
+    network.save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_trunk(random_weights: Path) -> dict[str, object]:
+    """The configuration's `backbone` section for a trunk that is quick to run."""
+    return {"weights": str(random_weights), "image_size_px": TRUNK_SIZE_PX}

@@ -1,0 +1,70 @@
+"""The head learns, repeats itself to the bit, and is calibrated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.config import Finetune
+from tasks.finetune.data import Split
+from tasks.finetune.head import class_weights, fit_temperature, schedule, train_head, weights_digest
+
+SMALL = Finetune(epochs=6, hidden_units=16, batch_size=32)
+
+
+def blobs(n: int, seed: int) -> Split:
+    """Three classes whose float16 features [n, 8] differ in their means."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 3, n)
+    features = np.abs(rng.normal(size=(n, 8)) + np.eye(3, 8)[targets] * 4)
+    return Split(features=features.astype(np.float16), targets=targets)
+
+
+def test_it_learns_what_can_be_learnt():
+    trained = train_head(blobs(400, 0), blobs(200, 1), 3, SMALL.model_copy(update={"epochs": 20}))
+    test = blobs(300, 2)
+    logits = trained.model.predict(test.features, verbose=0)  # type: ignore[arg-type]
+    assert (logits.argmax(axis=1) == test.targets).mean() > 0.9
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= trained.history[0].keys()
+    assert 0 <= trained.best_epoch < len(trained.history)
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit():
+    first, again = (train_head(blobs(200, 0), blobs(60, 1), 3, SMALL) for _ in range(2))
+    other = train_head(blobs(200, 0), blobs(60, 1), 3, SMALL.model_copy(update={"seed": 18}))
+    assert weights_digest(first.model) == weights_digest(again.model)
+    assert first.temperature == again.temperature
+    assert weights_digest(first.model) != weights_digest(other.model)
+
+
+def test_training_stops_when_validation_no_longer_improves():
+    rng = np.random.default_rng(0)
+    noise = Split(features=rng.normal(size=(100, 8)).astype(np.float16), targets=rng.integers(0, 3, 100))
+    patient = SMALL.model_copy(update={"epochs": 200, "patience": 2, "learning_rate": 0.05})
+    assert len(train_head(noise, blobs(60, 1), 3, patient).history) < 100
+
+
+def test_the_rate_warms_up_and_decays_to_zero():
+    rate: Any = schedule(Finetune(learning_rate=0.1, warmup_share=0.2), steps=100)
+    at = [float(rate(step)) for step in (0, 10, 20, 60, 100)]
+    assert at[0] == pytest.approx(0.001)
+    assert at[0] < at[1] < at[2] == pytest.approx(0.1)
+    assert at[2] > at[3] > at[4] == pytest.approx(0, abs=1e-6)
+
+
+def test_class_weights_lift_the_rare_class():
+    targets = np.array([0] * 90 + [1] * 10)
+    assert class_weights(targets, 2, "none").tolist() == [1.0, 1.0]
+    balanced = class_weights(targets, 2, "balanced")
+    assert balanced[1] / balanced[0] == pytest.approx(9)
+    assert class_weights(targets, 2, "sqrt")[1] / class_weights(targets, 2, "sqrt")[0] == pytest.approx(3)
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 3)) * 2
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    targets = (probabilities.cumsum(axis=1) > rng.random((4000, 1))).argmax(axis=1)
+    assert fit_temperature(logits * 3, targets) == pytest.approx(3, rel=0.1)

@@ -1,0 +1,75 @@
+"""The layers of the configuration, and what it says of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.config import Config, known_keys, load_config
+from tasks.errors import ConfigError
+
+
+def test_later_layers_win(tmp_path: Path):
+    file = tmp_path / "retrain.toml"
+    file.write_text("[finetune]\nepochs = 3\nseed = 4\nbatch_size = 5\n")
+    environ = {"HEADSTART_FINETUNE__SEED": "40", "HEADSTART_FINETUNE__BATCH_SIZE": "50", "HEADSTART_WORKSPACE": "w"}
+
+    config = load_config(file, environ=environ, overrides=["finetune.batch_size=500"])
+
+    assert (config.finetune.epochs, config.finetune.seed, config.finetune.batch_size) == (3, 40, 500)
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("finetune.learning_rat=0.1", "finetune.learning_rate"),
+        ("learningrate=0.1", "finetune.learning_rate"),
+        ("augment.polcy=flip", "augment.policy"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(override: str, nearest: str):
+    with pytest.raises(ConfigError, match=f"unknown key .*nearest known one is '{nearest}'"):
+        load_config(overrides=[override])
+
+
+def test_an_unknown_variable_is_an_error_too():
+    with pytest.raises(ConfigError, match="nearest known one is 'finetune.epochs'"):
+        load_config(environ={"HEADSTART_FINETUNE__EPOCH": "3"})
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("finetune.learning_rate=2", "less than or equal to 1; found 2"),
+        ("finetune.epochs=many", "valid integer.*found 'many'"),
+        ("finetune.class_weights=cubic", "'balanced', 'sqrt' or 'none'"),
+        ("finetune", "takes key=value"),
+    ],
+)
+def test_a_bad_value_says_what_was_found_and_what_is_allowed(override: str, says: str):
+    with pytest.raises(ConfigError, match=says):
+        load_config(overrides=[override])
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path):
+    file = tmp_path / "bad.toml"
+    file.write_text("[finetune\n")
+    with pytest.raises(ConfigError, match=r"bad\.toml is not valid TOML"):
+        load_config(file)
+    with pytest.raises(ConfigError, match="can't read the configuration"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_the_digest_leaves_out_only_how_work_is_spread():
+    plain = Config().digest()
+    assert load_config(overrides=["extract.workers=3"]).digest() == plain
+    assert load_config(overrides=["finetune.seed=18"]).digest() != plain
+
+
+def test_every_key_says_what_it_means():
+    from tasks.config_table import config_keys
+
+    keys = list(config_keys())
+    assert [key.name for key in keys] == known_keys()
+    assert all(key.meaning for key in keys)

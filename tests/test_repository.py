@@ -1,0 +1,83 @@
+"""The model repository: whole versions only, and only upwards."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import DamagedFileError, UsageError, WorkspaceError
+from tasks.repository import champion, next_version, read_manifest, read_model, triton_config, versions, write_version
+from tasks.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(str(tmp_path))
+
+
+def publish(workspace: Workspace, version: int, content: bytes = b"model") -> None:
+    write_version(workspace, "hats", version, {"model.onnx": content}, {"metrics": {}}, triton_config("hats", 3))
+
+
+def test_versions_go_up_and_the_highest_is_in_service(workspace: Workspace):
+    assert champion(workspace, "hats") is None
+    assert next_version(workspace, "hats") == 1
+    for version in (1, 2, 10 - 7):
+        publish(workspace, version, b"model %d" % version)
+    assert versions(workspace, "hats") == [1, 2, 3]
+    assert read_model(workspace, "hats", 3) == b"model 3"
+    with pytest.raises(WorkspaceError, match="can't be published"):
+        publish(workspace, 3)
+    with pytest.raises(UsageError, match="has no version 9; it has 1, 2, 3"):
+        read_manifest(workspace, "hats", 9)
+
+
+def test_a_damaged_model_is_not_read(workspace: Workspace, tmp_path: Path):
+    publish(workspace, 1)
+    (tmp_path / "models/hats/1/model.onnx").write_bytes(b"other")
+    with pytest.raises(DamagedFileError, match="its SHA-256 is not the"):
+        read_model(workspace, "hats", 1)
+
+
+def test_a_publish_that_dies_leaves_no_version(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    def die(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            publish(workspace, 1)
+    assert versions(workspace, "hats") == []
+    publish(workspace, 1)
+    assert versions(workspace, "hats") == [1]
+
+
+def test_a_reader_never_sees_half_a_version(workspace: Workspace):
+    done, faults, seen = threading.Event(), [], set()
+
+    def poll() -> None:
+        while not done.is_set():
+            if (version := champion(workspace, "hats")) is not None:
+                try:
+                    assert read_model(workspace, "hats", version) == b"%d" % version * 5000
+                    seen.add(version)
+                except Exception as exc:  # noqa: BLE001 - whatever a reader trips over is a fault
+                    faults.append(exc)
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+    for version in range(1, 61):
+        publish(workspace, version, b"%d" % version * 5000)
+    done.set()
+    reader.join()
+    assert faults == []
+    assert len(seen) > 1
+
+
+def test_triton_reads_the_configuration(workspace: Workspace, tmp_path: Path):
+    publish(workspace, 1)
+    text = (tmp_path / "models/hats/config.pbtxt").read_text()
+    assert 'backend: "onnxruntime"' in text
+    assert "dims: [ -1, -1, -1, 3 ]" in text
