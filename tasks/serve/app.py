@@ -80,7 +80,7 @@ def create_app(
     limits, metrics = limits or Limits(), metrics or Metrics()
     batcher = Batcher(
         slot.infer,
-        max_batch=limits.max_batch,
+        max_batch=lambda: min(limits.max_batch, slot.model.batch),
         max_waiting=limits.max_waiting,
         observe_batch=metrics.batches.observe,
     )

@@ -36,7 +36,7 @@ class Batcher:
         infer: Infer,
         *,
         workers: int = 0,
-        max_batch: int = 8,
+        max_batch: Callable[[], int] = lambda: 8,
         max_waiting: int = 256,
         observe_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
@@ -44,6 +44,7 @@ class Batcher:
         Args:
             infer: answers uint8 [N, H, W, 3] with N answers; called by several threads at once.
             workers: 0 takes one for each core.
+            max_batch: asked for the bound of each batch, in images.
             observe_batch: told the size of each batch.
         """
         self._infer = infer
@@ -108,9 +109,9 @@ class Batcher:
             if not self._queue:
                 return []
             first = self._queue.popleft()
-            batch, size = [first], len(first.images)
+            batch, size, bound = [first], len(first.images), self._max_batch()
             for entry in list(self._queue):
-                if entry.images.shape[1:] == first.images.shape[1:] and size + len(entry.images) <= self._max_batch:
+                if entry.images.shape[1:] == first.images.shape[1:] and size + len(entry.images) <= bound:
                     self._queue.remove(entry)
                     batch.append(entry)
                     size += len(entry.images)

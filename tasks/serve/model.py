@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from tasks.onnx_session import open_session
 
 # Above this an inference's memory is given back at once; below, ONNX Runtime's arena is worth keeping.
 LARGE_BATCH_PIXELS = 4_000_000
+BATCHES = (2, 4, 8, 16)
+WORTH_BATCHING = 0.97  # a batch waits for its last image, so it has to be cheaper by more than noise
+TRIAL_SIDE_PX = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class ServedModel:
     """
 
     def __init__(self, content: bytes, *, name: str, version: int) -> None:
-        """Loads the graph and answers one small image, so that the first request finds it warm.
+        """Loads the graph and tries it, so that the first request finds it warm.
 
         Args:
             content: the bytes of model.onnx.
@@ -45,7 +49,31 @@ class ServedModel:
         self.version = version
         self._session = _session(content)
         self.labels = _labels(self._session)
-        self.infer(np.zeros((1, 32, 32, 3), np.uint8))
+        self.batch = self._best_batch()
+
+    def _best_batch(self) -> int:
+        """How many images to answer together: as many as make one image cheaper.
+
+        A batch spares a small network its overhead, and costs a larger one its cache: MobileNetV2 at 224 px took
+        7.0 ms an image alone and 8.3 ms in a batch of 8 on one core.
+        """
+        best, cheapest_s = 1, self._seconds_an_image(1)
+        for batch in BATCHES:
+            cost_s = self._seconds_an_image(batch)
+            if cost_s > WORTH_BATCHING * cheapest_s:
+                break
+            best, cheapest_s = batch, cost_s
+        return best
+
+    def _seconds_an_image(self, batch: int) -> float:
+        """Processor time, which other work on the machine does not disturb; a session computes on its caller."""
+        images = np.zeros((batch, TRIAL_SIDE_PX, TRIAL_SIDE_PX, 3), np.uint8)
+        took_s = []
+        for _ in range(3):
+            started = time.thread_time()
+            self.infer(images)
+            took_s.append((time.thread_time() - started) / batch)
+        return min(took_s)
 
     def infer(self, images: np.ndarray) -> list[Answer]:
         """Answers images uint8 [N, H, W, 3], RGB."""

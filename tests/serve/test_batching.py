@@ -63,7 +63,7 @@ def test_requests_of_other_sizes_wait_their_turn(model):
 
 
 def test_a_batch_has_a_bound_that_one_larger_request_may_pass(model):
-    batcher = Batcher(model.infer, workers=1, max_batch=2)
+    batcher = Batcher(model.infer, workers=1, max_batch=lambda: 2)
     pile = [images(1, value) for value in (1, 2, 3)] + [images(5, 4)]
     assert results(pile_up(model, batcher, *pile)) == [[0], [1], [2], [3], [4] * 5]
     assert [shape[0] for shape in model.batches] == [1, 2, 1, 5]
