@@ -136,7 +136,11 @@ def _run_flow(
     # Prefect's own log, tracebacks included, goes to the run's page; here a person reads our messages.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from flows.retrain import retrain as flow
+    from flows.warmup import preload
+    from tasks.runs import finished_runs
 
+    if force or next(finished_runs(Workspace(workspace), name), None) is None:
+        preload()
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 

@@ -9,6 +9,7 @@ from tasks.ingest.task import ingest_images
 from tasks.split.task import split_images
 from tasks.validate.task import validate_images
 
+from flows.warmup import preload
 from tasks.augment.task import choose_policy
 from tasks.config import Config
 from tasks.errors import InvalidDataError
@@ -54,6 +55,7 @@ def _retrain(run, force: bool) -> dict[str, Any]:
     print_of_run = fingerprint(run, catalogue)
     if not force and (summary := settled(run, print_of_run)):
         return {**summary, "timings_s": stage.timings()}
+    preload()
     try:
         valid = stage(validate_images, run, catalogue)
     except InvalidDataError as exc:

@@ -65,7 +65,7 @@ class Split(Section):
 
     validation_share: float = Field(default=0.15, gt=0, lt=0.5)
     """Share of each class held out for early stopping and calibration."""
-    test_share: float = Field(default=0.15, gt=0, lt=0.5)
+    test_share: float = Field(default=0.1, gt=0, lt=0.5)
     """Share of each class held out for the gates; never used for a choice."""
 
 
@@ -90,7 +90,7 @@ class Extract(Section):
 class Finetune(Section):
     """The head."""
 
-    learning_rate: float = Field(default=0.001, gt=0, le=1)
+    learning_rate: float = Field(default=0.002, gt=0, le=1)
     """Peak learning rate of AdamW, after warm-up; it decays to zero by a cosine."""
     epochs: int = Field(default=15, ge=1, le=1000)
     """Upper bound of epochs; early stopping ends sooner."""
@@ -98,7 +98,7 @@ class Finetune(Section):
     """Share of the steps in which the learning rate rises linearly."""
     patience: int = Field(default=5, ge=1)
     """Epochs without a better validation loss before training stops."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=128, ge=1)
     """Rows in a step."""
     hidden_units: int = Field(default=512, ge=0, le=8192)
     """Width of the head's hidden layer; 0 leaves a linear classifier."""
