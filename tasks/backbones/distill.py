@@ -2,22 +2,24 @@
 
     uv run python -m tasks.backbones.distill --images PHOTOS --teacher WEIGHTS.h5 --out DIR
 
-PHOTOS is any folder of photographs (labels are not read), WEIGHTS.h5 are Keras's no-top weights of MobileNetV2
-(alpha 1.0). DIR receives everything that can be resumed, and at the end `embedded_weights.npz`. Stop it as you
-like, `kill -9` included: the same command goes on where it was. Cost with the defaults: see the model card.
+PHOTOS is any folder of photographs (labels are not read), WEIGHTS.h5 are Keras's no-top weights of
+MobileNetV2 (alpha 1.0). DIR receives everything that can be resumed, and at the end `embedded_weights.npz`.
+Stop it as you like, `kill -9` included: the same command goes on where it was. Cost with the defaults: see
+the model card.
 
-A trunk trained end to end on two cores sees a few hundred thousand images and stays far from its teacher. Three
-things make the same hours go further:
+A trunk trained end to end on two cores sees a few hundred thousand images and stays far from its teacher.
+Three things make the same hours go further:
 
-1. The target is dense. Not only the teacher's pooled features but its feature maps at several depths are matched,
-   so each image gives thousands of numbers, and early layers need no gradient from the far end.
-2. Training goes by stages. The early layers cost most of the time and hold 4 % of the weights. They are learned
-   first, on 64 px crops; then they rest, and their output is computed once for each image. The late layers train
-   on that, several times faster than the whole. A last stage trains all of it together for a short while.
+1. The target is dense. Not only the teacher's pooled features but its feature maps at several depths are
+   matched, so each image gives thousands of numbers, and early layers need no gradient from the far end.
+2. Training goes by stages. The early layers cost most of the time and hold 4 % of the weights. They are
+   learned first, on 64 px crops; then they rest, and their output is computed once for each image. The late
+   layers train on that, several times faster than the whole. A last stage trains all of it together for a
+   short while.
 3. The teacher's outputs are computed once, by ONNX Runtime, and kept on disk.
 
-Early stopping, learning rates and the like may be chosen on the held-out distillation loss that is logged (photographs
-kept out of training), never on the data sets that the probe measures with.
+Early stopping, learning rates and the like may be chosen on the held-out distillation loss that is logged
+(photographs kept out of training), never on the data sets that the probe measures with.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.backbones import transfer_images
+from tasks.backbones import embedded, transfer_images
 
 if TYPE_CHECKING:
     import keras
@@ -49,8 +51,8 @@ HELD_OUT_ROWS = 1024
 class Stage:
     """One stretch of training.
 
-    `start` is the layer whose cached output feeds the stage (None: the images themselves); `sees` names the cached
-    input; `targets` are the teacher's layers to match, each with its cached array of that name.
+    `start` is the layer whose cached output feeds the stage (None: the images themselves); `sees` names the
+    cached input; `targets` are the teacher's layers to match, each with its cached array of that name.
     """
 
     name: str
@@ -88,7 +90,9 @@ class Recipe:
     def stages(self) -> tuple[Stage, ...]:
         early = Stage("early", None, "crops", EARLY_TARGETS, self.early_samples, self.batch, 4e-3)
         late = Stage("late", EARLY_END, "student", LATE_TARGETS, self.late_samples, self.batch, 3e-3)
-        whole = Stage("whole", None, "images", LATE_TARGETS, self.whole_samples, max(1, self.batch // 4), 3e-4)
+        whole = Stage(
+            "whole", None, "images", LATE_TARGETS, self.whole_samples, max(1, self.batch // 4), 3e-4
+        )
         return early, late, whole
 
 
@@ -105,7 +109,9 @@ class RowStore:
         if path.exists() and self._count_path.exists():
             self.array = np.lib.format.open_memmap(path, mode="r+")
             if self.array.shape != shape:
-                raise ValueError(f"{path} has shape {self.array.shape}, the recipe needs {shape}: use another --out")
+                raise ValueError(
+                    f"{path} has shape {self.array.shape}, the recipe needs {shape}: use another --out"
+                )
         else:
             self.array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
             _write_text(self._count_path, "0")
@@ -143,8 +149,8 @@ def render_images(photos: Path, recipe: Recipe, out: Path) -> tuple[RowStore, Ro
     kept_out = max(1, len(paths) // 25)
     starts = range(images.done, total, recipe.shard_rows)
     for start in track(starts, description="transfer images"):
-        rng = np.random.default_rng((recipe.seed, start))
-        # A shard ends where the held-out rows begin, so that none mixes photographs of both kinds.
+        rng, parts = np.random.default_rng((recipe.seed, start)), []
+        # Rendered apart, also within a shard, so that no row mixes photographs of both kinds.
         for first, last, pool in (
             (start, min(start + recipe.shard_rows, recipe.images), paths[:-kept_out]),
             (max(start, recipe.images), min(start + recipe.shard_rows, total), paths[-kept_out:]),
@@ -153,12 +159,13 @@ def render_images(photos: Path, recipe: Recipe, out: Path) -> tuple[RowStore, Ro
                 chosen = rng.choice(len(pool), min(len(pool), 512), replace=False)
                 read = [transfer_images.read_photo(pool[i]) for i in chosen]
                 share = recipe.formula_share
-                images.append(transfer_images.render(rng, read, last - first, size, share))
+                parts.append(transfer_images.render(rng, read, last - first, size, share))
+        images.append(np.concatenate(parts))
     return images, cut_crops(images, recipe, out)
 
 
 def cut_crops(images: RowStore, recipe: Recipe, out: Path) -> RowStore:
-    """One crop of crop_px at a random place of each of the first `crops` images and of each held-out image."""
+    """One crop of crop_px at a random place of each of the first `crops` images and of the held-out ones."""
     edge, crop_rows = recipe.crop_px, min(recipe.crops, recipe.images)
     crops = RowStore(out / "crops.npy", crop_rows + recipe.held_out_rows, (edge, edge, 3), np.uint8)
     sources = np.r_[0:crop_rows, recipe.images : recipe.images + recipe.held_out_rows]
@@ -185,7 +192,7 @@ def teacher_session(weights: Path, targets: Sequence[str]) -> Any:
     import tensorflow as tf
     import tf2onnx
 
-    net = keras.applications.MobileNetV2(input_shape=(224, 224, 3), include_top=False, weights=None)
+    net = embedded.mobilenet_v2((224, 224, 3), alpha=1.0)
     net.load_weights(weights)
     maps = keras.Model(net.input, [net.get_layer(name).output for name in targets])
     forward = tf.function(lambda image: maps(image, training=False))
@@ -193,13 +200,16 @@ def teacher_session(weights: Path, targets: Sequence[str]) -> Any:
     proto, _ = tf2onnx.convert.from_function(forward, input_signature=signature, opset=18)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
-    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def run_teacher(session: Any, pixels: np.ndarray, batch: int = 64) -> list[np.ndarray]:
     """The teacher's maps for uint8 images, float32 (N, h, w, c), one array a target."""
     parts = [
-        session.run(None, {"image": to_network_range(pixels[i : i + batch])}) for i in range(0, len(pixels), batch)
+        session.run(None, {"image": to_network_range(pixels[i : i + batch])})
+        for i in range(0, len(pixels), batch)
     ]
     return [np.concatenate(maps) for maps in zip(*parts, strict=True)]
 
@@ -208,9 +218,10 @@ def run_teacher(session: Any, pixels: np.ndarray, batch: int = 64) -> list[np.nd
 class Target:
     """A teacher's layer on disk, with the per-channel statistics that put all layers on one scale.
 
-    Maps of linear layers are stored standardised (float16): the student need not copy the teacher's scale, since
-    its own next layers are learned too. `out_relu` is stored as it is, in bytes, because it is what the trunk
-    returns; there `deviation` (maps) and `pooled_deviation` (their means over the image) divide the error instead.
+    Maps of linear layers are stored standardised (float16): the student need not copy the teacher's scale,
+    since its own next layers are learned too. `out_relu` is stored as it is, in bytes, because it is what
+    the trunk returns; there `deviation` (maps) and `pooled_deviation` (their means over the image) divide
+    the error instead.
     """
 
     store: RowStore
@@ -232,7 +243,9 @@ class Target:
         return maps * np.float32(RELU6_STEP) if self.raw else maps
 
 
-def record_teacher(weights: Path, seen: RowStore, targets: Sequence[str], recipe: Recipe, out: Path) -> dict[str, Target]:
+def record_teacher(
+    weights: Path, seen: RowStore, targets: Sequence[str], recipe: Recipe, out: Path
+) -> dict[str, Target]:
     """Runs the teacher once over every row of `seen`; resumes after the last whole shard."""
     from rich.progress import track
 
@@ -241,7 +254,9 @@ def record_teacher(weights: Path, seen: RowStore, targets: Sequence[str], recipe
     recorded: dict[str, Target] = {}
     for name, maps in zip(targets, first, strict=True):
         raw = name == "out_relu"
-        store = RowStore(out / f"teacher_{name}.npy", seen.rows, maps.shape[1:], np.uint8 if raw else np.float16)
+        store = RowStore(
+            out / f"teacher_{name}.npy", seen.rows, maps.shape[1:], np.uint8 if raw else np.float16
+        )
         pooled = _floored(maps.mean((1, 2)).std(0))
         recorded[name] = Target(store, maps.mean((0, 1, 2)), _floored(maps.std((0, 1, 2))), pooled)
     done = min(target.store.done for target in recorded.values())
@@ -255,7 +270,7 @@ def record_teacher(weights: Path, seen: RowStore, targets: Sequence[str], recipe
 
 def _floored(deviation: np.ndarray) -> np.ndarray:
     """Channels that hardly ever change would otherwise weigh as much as the rest, by noise alone."""
-    return np.maximum(deviation, 0.25 * np.median(deviation)).astype(np.float32)
+    return np.maximum(deviation, max(0.25 * np.median(deviation), 1e-6)).astype(np.float32)
 
 
 # Student
@@ -269,9 +284,7 @@ def random_student(recipe: Recipe) -> "keras.Model":
     import keras
 
     keras.utils.set_random_seed(recipe.seed)
-    net = keras.applications.MobileNetV2(
-        input_shape=(None, None, 3), alpha=recipe.alpha, include_top=False, weights=None
-    )
+    net = embedded.mobilenet_v2((None, None, 3), recipe.alpha)
     for layer in net.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.98
@@ -279,7 +292,7 @@ def random_student(recipe: Recipe) -> "keras.Model":
 
 
 def stage_model(net: "keras.Model", stage: Stage, teacher_channels: dict[str, int]) -> "keras.Model":
-    """From the stage's input to a map for each target; 1x1 adaptors, thrown away later, where widths differ."""
+    """From the stage's input to a map for each target; throw-away 1x1 adaptors where widths differ."""
     import keras
 
     start = net.input if stage.start is None else net.get_layer(stage.start).output
@@ -343,14 +356,16 @@ class Trainer:
         self.stage, self.data = stage, data
         channels = {n: t.store.array.shape[-1] for n, t in zip(stage.targets, data.targets, strict=True)}
         self.model = stage_model(net, stage, channels)
-        self.optimizer = keras.optimizers.AdamW(stage.peak_learning_rate, weight_decay=0.01, global_clipnorm=5.0)
+        self.optimizer: Any = keras.optimizers.AdamW(
+            stage.peak_learning_rate, weight_decay=0.01, global_clipnorm=5.0
+        )
         self.optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         self.optimizer.build(self.model.trainable_variables)
         self._step = tf.function(self._train_step, reduce_retracing=True)
         self._loss = tf.function(self._held_out_loss, reduce_retracing=True)
 
     def losses(self, outputs: Any, wanted: Any) -> Any:
-        """Mean squared error in units of the teacher's own variance: 1 is as bad as the mean, 0 is perfect."""
+        """Mean squared errors over the teacher's variance: 1 is no better than its mean, 0 is perfect."""
         import tensorflow as tf
 
         errors = []
@@ -393,7 +408,7 @@ def save_checkpoint(path: Path, stage: str, step: int, variables: Sequence[Any])
     """Whole or not at all: written aside, then renamed."""
     aside = path.with_suffix(".part.npz")
     arrays = {f"v{i:04d}": np.asarray(variable) for i, variable in enumerate(variables)}
-    np.savez(aside, stage=np.array(stage), step=np.array(step), **arrays)
+    np.savez(aside, allow_pickle=False, stage=np.array(stage), step=np.array(step), **arrays)
     aside.replace(path)
 
 
@@ -436,7 +451,9 @@ def record_student(net: "keras.Model", images: RowStore, recipe: Recipe, out: Pa
     store = RowStore(out / "student.npy", images.rows, shape, np.float16)
     for start in track(range(store.done, images.rows, recipe.shard_rows), description="early layers"):
         block = images.array[start : start + recipe.shard_rows]
-        parts = [early.predict_on_batch(to_network_range(block[i : i + 64])) for i in range(0, len(block), 64)]
+        parts = [
+            early.predict_on_batch(to_network_range(block[i : i + 64])) for i in range(0, len(block), 64)
+        ]
         store.append(np.concatenate(parts).astype(np.float16))
     return store
 
@@ -463,7 +480,9 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recip
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs, searched through")
     parser.add_argument("--teacher", type=Path, required=True, help="MobileNetV2 1.0 no-top weights, .h5")
-    parser.add_argument("--out", type=Path, required=True, help="working folder, about 70 kB an image; resumable")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="working folder, about 70 kB an image; resumable"
+    )
     settings = Recipe.__dataclass_fields__
     for name, setting in settings.items():
         flag = "--transfer-images" if name == "images" else "--" + name.replace("_", "-")
@@ -473,8 +492,6 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recip
 
 
 def main(arguments: Sequence[str]) -> None:
-    from tasks.backbones import embedded
-
     parsed, recipe = parse_arguments(arguments)
     net = distill(parsed.images, parsed.teacher, parsed.out, recipe)
     written = parsed.out / "embedded_weights.npz"

@@ -1,12 +1,13 @@
 """The images that the embedded trunk is distilled on: crops of photographs, and images made by formula.
 
-A transfer image needs no label, because the teacher's features are the target. It only has to be varied enough
-that agreeing with the teacher on it means agreeing elsewhere ('Extrapolating from a Single Image to a Thousand
-Classes using Distillation', arXiv 2112.00725). So photographs are cut at many scales, turned, recoloured and mixed,
-and a share of the images comes from no photograph at all: fractals (arXiv 2101.08515), dead leaves and coloured
-noise (arXiv 2106.05963), gratings, shapes and glyphs.
+A transfer image needs no label, because the teacher's features are the target. It only has to be varied
+enough that agreeing with the teacher on it means agreeing elsewhere ('Extrapolating from a Single Image to a
+Thousand Classes using Distillation', arXiv 2112.00725). So photographs are cut at many scales, turned,
+recoloured and mixed, and a share of the images comes from no photograph at all: fractals (arXiv 2101.08515),
+dead leaves and coloured noise (arXiv 2106.05963), gratings, shapes and glyphs.
 
-Every image is uint8 RGB, (size, size, 3). Randomness comes from the generator that is passed in, nothing else.
+Every image is uint8 RGB, (size, size, 3). Randomness comes from the generator that is passed in, nothing
+else.
 """
 
 import hashlib
@@ -51,8 +52,8 @@ def render(rng: Rng, photos: Sequence[np.ndarray], count: int, size: int, formul
 
 
 def photo_crop(rng: Rng, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """A crop of a random photograph: from 30 % of its short side to the whole photograph, turned and sheared."""
-    photo = photos[rng.integers(len(photos))]
+    """A crop of a random photograph: from 30 % of its short side to all of it, turned and sheared."""
+    photo = photos[int(rng.integers(len(photos)))]
     height, width = photo.shape[:2]
     side = min(height, width) * np.exp(rng.uniform(np.log(0.3), np.log(1.35)))
     if side > 1.6 * size:  # shrinking much further by bilinear sampling alone would alias
@@ -71,7 +72,9 @@ def photo_crop(rng: Rng, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
     border = cv2.BORDER_REFLECT_101 if rng.random() < 0.8 else cv2.BORDER_CONSTANT
     affine = np.hstack([matrix, shift[:, None]])
     fill = tuple(int(v) for v in rng.integers(0, 256, 3))
-    return cv2.warpAffine(photo, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=fill)
+    return cv2.warpAffine(
+        photo, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=fill
+    )
 
 
 def recolour(rng: Rng, image: np.ndarray) -> np.ndarray:
@@ -80,7 +83,9 @@ def recolour(rng: Rng, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.8:
         blend = np.eye(3) + rng.normal(0, 0.08, (3, 3))
         pixels = pixels @ blend.astype(np.float32)
-        pixels = (pixels - 0.5) * np.float32(np.exp(rng.normal(0, 0.25))) + np.float32(0.5 + rng.normal(0, 0.1))
+        pixels = (pixels - 0.5) * np.float32(np.exp(rng.normal(0, 0.25))) + np.float32(
+            0.5 + rng.normal(0, 0.1)
+        )
     if rng.random() < 0.15:
         pixels = pixels[..., rng.permutation(3)]
     if rng.random() < 0.05:
@@ -199,7 +204,11 @@ def glyphs(rng: Rng, size: int) -> np.ndarray:
     for _ in range(int(rng.integers(1, 12))):
         text = "".join(chr(c) for c in rng.integers(33, 127, int(rng.integers(1, 6))))
         origin = (int(rng.integers(-10, size)), int(rng.integers(0, size + 20)))
-        font, scale, width = int(rng.integers(0, 8)), float(np.exp(rng.uniform(-1, 1.4))), int(rng.integers(1, 7))
+        font, scale, width = (
+            int(rng.integers(0, 8)),
+            float(np.exp(rng.uniform(-1, 1.4))),
+            int(rng.integers(1, 7)),
+        )
         cv2.putText(canvas, text, origin, font, scale, (255 * _colour(rng)).tolist(), width, cv2.LINE_AA)
     for _ in range(int(rng.integers(0, 6))):
         curve = np.cumsum(rng.normal(0, size / 8, (12, 2)), 0) + rng.integers(0, size, 2)
