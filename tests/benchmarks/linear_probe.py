@@ -33,7 +33,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tasks.backbones import embedded
+from tasks.backbones import distill, embedded
 
 if TYPE_CHECKING:
     import keras
@@ -133,13 +133,10 @@ def bundled_photographs() -> list[np.ndarray]:
     return [np.asarray(photo) for photo in grey]
 
 
-def pooled_features(net: "keras.Model", images: np.ndarray, batch: int = 64) -> np.ndarray:
+def pooled_features(net: "keras.Model", images: np.ndarray) -> np.ndarray:
     """uint8 images to the mean over the last feature map, float32 (N, 1280)."""
-    maps = (
-        net.predict_on_batch(images[i : i + batch].astype(np.float32) / 127.5 - 1)
-        for i in range(0, len(images), batch)
-    )
-    return np.concatenate([values.mean((1, 2)) for values in maps])
+    (maps,) = distill.run_maps(distill.maps_session(net, ["out_relu"]), images)
+    return maps.mean((1, 2))
 
 
 def probe_accuracy(features: np.ndarray, task: Task) -> float:
@@ -191,6 +188,7 @@ def measure(
     for name, build in builders.items():
         net = build()
         table[name] = {task.name: probe_accuracy(pooled_features(net, task.images), task) for task in tasks}
+        print(f"{name}: {table[name]}", file=sys.stderr, flush=True)
     low, high = table["random"], table["imagenet"]
     table["closed"] = {t: (a - low[t]) / (high[t] - low[t]) for t, a in table["embedded"].items()}
     return {row: {task: round(value, 4) for task, value in values.items()} for row, values in table.items()}
