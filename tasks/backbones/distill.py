@@ -84,15 +84,15 @@ class Recipe:
     late_samples: int = 700_000
     whole_samples: int = 40_000
     batch: int = 128
+    late_batch: int = 32
     held_out_rows: int = HELD_OUT_ROWS
     shard_rows: int = SHARD_ROWS
 
     def stages(self) -> tuple[Stage, ...]:
+        # Late layers learn more from many small steps than from fewer exact ones.
         early = Stage("early", None, "crops", EARLY_TARGETS, self.early_samples, self.batch, 4e-3)
-        late = Stage("late", EARLY_END, "student", LATE_TARGETS, self.late_samples, self.batch, 3e-3)
-        whole = Stage(
-            "whole", None, "images", LATE_TARGETS, self.whole_samples, max(1, self.batch // 4), 3e-4
-        )
+        late = Stage("late", EARLY_END, "student", LATE_TARGETS, self.late_samples, self.late_batch, 2e-3)
+        whole = Stage("whole", None, "images", LATE_TARGETS, self.whole_samples, self.late_batch, 3e-4)
         return early, late, whole
 
 

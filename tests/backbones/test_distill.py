@@ -24,6 +24,7 @@ TOY = distill.Recipe(
     late_samples=64,
     whole_samples=16,
     batch=16,
+    late_batch=16,
     held_out_rows=16,
     shard_rows=20,
 )
