@@ -32,8 +32,9 @@ class Backbone(Section):
 
     name: str = "mobilenet_v2"
     """Architecture: a name that `headstart retrain --help` lists, such as `mobilenet_v2` or `embedded`."""
-    weights: str = "imagenet"
-    """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), or the path of a weights file."""
+    weights: str = "default"
+    """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), a weights file's path, or `default`:
+    `imagenet`, and for the embedded backbone the weights that come with it."""
     boundary: str = "avg_pool"
     """Freeze boundary: the layer whose output is cached; layers above it are trained. `avg_pool`: classifier only."""
     image_size_px: int = Field(default=0, ge=0, le=1024)
@@ -102,7 +103,7 @@ class Finetune(Section):
 
     learning_rate: float = Field(default=0.002, gt=0, le=1)
     """Peak learning rate of AdamW, after warm-up; it decays to zero by a cosine."""
-    epochs: int = Field(default=15, ge=1, le=1000)
+    epochs: int = Field(default=12, ge=1, le=1000)
     """Upper bound of epochs; early stopping ends sooner."""
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly."""
@@ -110,7 +111,7 @@ class Finetune(Section):
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(default=128, ge=1)
     """Rows in a step."""
-    hidden_units: int = Field(default=512, ge=0, le=8192)
+    hidden_units: int = Field(default=256, ge=0, le=8192)
     """Width of the head's hidden layer; 0 leaves a linear classifier."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of features dropped in training."""

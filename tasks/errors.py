@@ -14,6 +14,7 @@ traceback, and exits with `exit_status`.
     │   └── DamagedFileError      1  a file's content does not match its digest
     ├── SourceChangedError        1  an image changed while it was being read
     ├── DecodeError               1  bytes that are not an image that can be used
+    ├── RequestError              1  a request that the server can't answer, with its HTTP status
     └── ExportError               1  a graph that could not be made or does not agree with its source
 """
 
@@ -74,6 +75,17 @@ class SourceChangedError(HeadstartError):
 
 class DecodeError(HeadstartError):
     """Bytes that are not an image, or one that is truncated, too large or of an unsupported kind."""
+
+
+class RequestError(HeadstartError):
+    """A request that the server refuses: `http_status` 4xx where the client can mend it, 503 where waiting does."""
+
+    def __init__(self, http_status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.http_status = http_status
+
+    def __reduce__(self):
+        return type(self), (self.http_status, str(self))
 
 
 class ExportError(HeadstartError):

@@ -234,7 +234,8 @@ def _data(evidence: Evidence) -> dict[str, Any]:
         "quarantined": reasons.most_common(),
         "quarantine": evidence.quarantine[:MAX_QUARANTINED],
         "quarantine_more": max(0, len(evidence.quarantine) - MAX_QUARANTINED),
-        "expectations": evidence.expectations,
+        "unmet": [each for each in evidence.expectations if not each.get("success")],
+        "met": [each for each in evidence.expectations if each.get("success")],
     }
 
 

@@ -121,6 +121,13 @@ def test_quarantine_shows_this_runs_entries_only(tmp_path):
     assert "older.jpg" not in text
 
 
+def test_expectations_not_met_stand_before_those_that_were(tmp_path):
+    text = text_of(render(make_run(tmp_path)))
+    assert (
+        text.index("Images are at least 32 px wide") < text.index("2 expectations met") < text.index("There are images")
+    )
+
+
 def test_settings_that_differ_from_the_defaults_are_marked(tmp_path):
     assert "0.01 (set by you)" in text_of(render(make_run(tmp_path)))
 

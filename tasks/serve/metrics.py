@@ -1,0 +1,48 @@
+"""What the server counts, in Prometheus's text format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24)
+
+
+class Metrics:
+    """One server's metrics, in a registry of their own, so that several servers live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "headstart_requests",
+            "Requests, by route and HTTP status",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "headstart_request_seconds",
+            "Time from a request's head to its answer, by route",
+            ["route"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.batches = Histogram(
+            "headstart_batch_images",
+            "Images that the model answered together",
+            buckets=(1, 2, 4, 8, 16, 32),
+            registry=self.registry,
+        )
+        self.reloads = Counter(
+            "headstart_reloads", "Looks at a new version, by outcome", ["outcome"], registry=self.registry
+        )
+        self.version = Gauge("headstart_model_version", "The version that answers; 0 for none", registry=self.registry)
+        self.waiting = Gauge("headstart_waiting_images", "Images that wait for the model", registry=self.registry)
+
+    def watch(self, version: Callable[[], float], waiting: Callable[[], float]) -> None:
+        """Reads the two gauges when they are asked for."""
+        self.version.set_function(version)
+        self.waiting.set_function(waiting)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,108 @@
+"use strict";
+
+const by = (id) => document.getElementById(id);
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+let asked = 0; // numbers the questions, so that a slow answer never replaces a newer one
+
+async function showModel() {
+  by("origin").textContent = location.origin;
+  const response = await fetch("about");
+  const about = await response.json();
+  if (!response.ok) throw new Error(about.error);
+  document.title = `${about.name}: classify a picture`;
+  by("name").textContent = about.name;
+  by("about").textContent = `version ${about.version}, ${about.labels.length} classes`;
+}
+
+async function classify(file) {
+  const question = ++asked;
+  showPicture(file);
+  by("drop").classList.add("busy");
+  by("result").setAttribute("aria-busy", "true");
+  const started = performance.now();
+  try {
+    const response = await fetch("classify", {
+      method: "POST",
+      headers: { "Content-Type": "application/octet-stream" },
+      body: file,
+    });
+    const answer = await response.json();
+    if (!response.ok) throw new Error(answer.error);
+    if (question === asked) showAnswer(answer, performance.now() - started);
+  } catch (error) {
+    if (question === asked) showProblem(error);
+  } finally {
+    if (question === asked) {
+      by("drop").classList.remove("busy");
+      by("result").setAttribute("aria-busy", "false");
+    }
+  }
+}
+
+function showPicture(file) {
+  const picture = by("picture");
+  URL.revokeObjectURL(picture.src);
+  picture.src = URL.createObjectURL(file);
+  picture.alt = file.name || "the pasted picture";
+  picture.hidden = false;
+  by("drop").classList.add("filled");
+}
+
+function showAnswer(answer, elapsed_ms) {
+  by("problem").hidden = true;
+  by("result").hidden = false;
+  by("label").textContent = answer.label;
+  by("probability").textContent = percent(answer.probability);
+  by("classes").replaceChildren(...answer.classes.map(row));
+  const { width_px, height_px } = answer.image;
+  by("about").textContent = by("about").textContent.replace(/^version \d+/, `version ${answer.version}`);
+  by("detail").textContent = `${width_px} × ${height_px} px, answered in ${Math.round(elapsed_ms)} ms by version ${answer.version}`;
+}
+
+function row({ label, probability }) {
+  const name = Object.assign(document.createElement("span"), { textContent: label });
+  const share = Object.assign(document.createElement("span"), { textContent: percent(probability) });
+  const bar = Object.assign(document.createElement("progress"), { max: 1, value: probability });
+  bar.setAttribute("aria-label", `${label}: ${percent(probability)}`);
+  const item = document.createElement("li");
+  item.append(name, share, bar);
+  return item;
+}
+
+function showProblem(error) {
+  by("result").hidden = true;
+  by("problem").hidden = false;
+  by("problem").textContent = error instanceof TypeError ? "The server can’t be reached." : error.message;
+}
+
+const drop = by("drop");
+by("file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  event.target.value = ""; // so that the same file can be chosen again
+  if (file) classify(file);
+});
+by("picture").addEventListener("error", () => {
+  by("picture").hidden = true; // not one that the browser can show: the server says what is wrong with it
+  drop.classList.remove("filled");
+});
+for (const type of ["dragenter", "dragover"]) {
+  document.addEventListener(type, (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+}
+for (const type of ["dragleave", "drop"]) {
+  document.addEventListener(type, (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+  });
+}
+document.addEventListener("drop", (event) => {
+  const [file] = event.dataTransfer.files;
+  if (file) classify(file);
+});
+document.addEventListener("paste", (event) => {
+  const [file] = event.clipboardData.files;
+  if (file) classify(file);
+});
+showModel().catch(showProblem);

@@ -1,0 +1,135 @@
+import json
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tasks.errors import WorkspaceError
+from tasks.publish.signing import sign
+from tasks.publish.verify import verify
+from tests.serve.models import colour_model, publish
+
+
+def passed(verification) -> dict[str, bool | None]:
+    return {check.name: check.passed for check in verification.checks}
+
+
+def test_a_sound_version_passes_every_check(tmp_path):
+    verification = verify(str(publish(tmp_path, 1)))
+    assert verification.ok
+    assert passed(verification) == {
+        "manifest": True,
+        "digests": True,
+        "signature": None,
+        "graph": True,
+        "parity": True,
+        "decision": True,
+    }
+    assert verification.problems == []
+
+
+def test_a_copy_elsewhere_passes_too(tmp_path):
+    copy = publish(tmp_path, 1).rename(tmp_path / "a copy")
+    assert verify(f"{copy}/").ok
+
+
+def test_a_changed_byte_is_found(tmp_path):
+    folder = publish(tmp_path, 1)
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(content)
+    verification = verify(str(folder))
+    assert not verification.ok
+    assert "the manifest promises" in verification.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"files": {}}, "gives no digest for model.onnx"),
+        ({"files": None}, "no object 'files'"),
+        ({"version": "1"}, "no int at 'version'"),
+        ({"version": 2}, "the folder is of version 1"),
+        ({"name": None}, "no str at 'name'"),
+        ({"decision": None}, "no gate decision"),
+        ({"decision": {"promote": True, "gates": [{"name": "parity", "passed": None}]}}, "parity did not pass"),
+        (
+            {
+                "decision": {
+                    "promote": True,
+                    "gates": [{"name": "parity", "passed": True}, {"name": "x", "passed": False}],
+                }
+            },
+            "these gates failed: x",
+        ),
+    ],
+)
+def test_a_manifest_that_shows_too_little_fails(tmp_path, changes, problem):
+    verification = verify(str(publish(tmp_path, 1, **changes)))
+    assert not verification.ok
+    assert any(problem in each for each in verification.problems), verification.problems
+
+
+def test_a_graph_that_is_not_of_the_contract_fails(tmp_path):
+    import onnx
+
+    model = onnx.load_model_from_string(colour_model())
+    model.graph.input[0].name = "photo"
+    model.graph.node[0].input[0] = "photo"
+    verification = verify(str(publish(tmp_path, 1, content=model.SerializeToString())))
+    assert any("should take one input, 'image'" in problem for problem in verification.problems)
+
+
+def test_an_absent_manifest_fails_and_an_absent_folder_is_a_fault(tmp_path):
+    folder = publish(tmp_path, 1)
+    (folder / "manifest.json").unlink()
+    assert verify(str(folder)).problems == [
+        "manifest: there is no manifest.json: not a published version, or one that is not whole"
+    ]
+    with pytest.raises(WorkspaceError, match="is not there"):
+        verify(str(tmp_path / "models" / "colours" / "7"))
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """(private, public) PEM files of a new elliptic-curve key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    plain = serialization.NoEncryption()
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    private.write_bytes(key.private_bytes(pem, pkcs8, plain))
+    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def test_a_signed_version_verifies_with_its_key(tmp_path, keys):
+    private, public = keys
+    folder = publish(tmp_path, 1)
+    sign(folder, str(private))
+    assert passed(verify(str(folder), public_key=str(public)))["signature"] is True
+    assert passed(verify(str(folder)))["signature"] is None
+
+
+def test_a_signature_is_asked_for_where_a_key_is_configured(tmp_path, keys):
+    _, public = keys
+    verification = verify(str(publish(tmp_path, 1)), public_key=str(public))
+    assert verification.problems == ["signature: there is no model.sig, and a key is configured"]
+
+
+def test_a_manifest_changed_after_signing_fails(tmp_path, keys):
+    private, public = keys
+    folder = publish(tmp_path, 1)
+    sign(folder, str(private))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "metrics": {"test": {"accuracy": 1.0}}}))
+    assert any("model.sig does not verify" in each for each in verify(str(folder), public_key=str(public)).problems)
+
+
+def test_another_key_fails(tmp_path, keys):
+    private, _ = keys
+    folder = publish(tmp_path, 1)
+    sign(folder, str(private))
+    other = tmp_path / "other.pem"
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    other.write_bytes(key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    assert not verify(str(folder), public_key=str(other)).ok
