@@ -41,6 +41,7 @@ MIN_COSINE = 0.85
 MIN_CORRELATION = 0.72
 SURE_COSINE = 0.97
 SURE_CORRELATION = 0.45
+MIN_FEATURE_COSINE = 0.88
 NEIGHBOURS = 16  # candidates for each image and variant, the nearest ones
 EXHAUSTIVE_COMPARISONS = 200_000_000  # below this many, an inverted file costs more than it saves
 PROBES = 8
@@ -63,6 +64,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.first)
 
+    def where(self, mask: np.ndarray) -> Pairs:
+        """The pairs that `mask`, bool [P], picks."""
+        return Pairs(self.first[mask], self.second[mask], self.mirrored[mask], self.cosine[mask])
+
 
 def find_groups(table: pd.DataFrame, assignments: pd.DataFrame) -> pd.Series:
     """The group of each image of a catalogue: near-duplicates have one in common.
@@ -76,9 +81,19 @@ def find_groups(table: pd.DataFrame, assignments: pd.DataFrame) -> pd.Series:
     """
     known = table["sha256"].map(assignments.set_index("sha256")["group"]).astype(object)
     candidates = near_pairs(_hashes(table["phash"]), known.isna().to_numpy())
+    return join_groups(table, known, candidates)
+
+
+def join_groups(table: pd.DataFrame, known: pd.Series, candidates: Pairs) -> pd.Series:
+    """The groups of a table's images once the candidates that are proven copies are joined.
+
+    Args:
+        table: columns sha256, uri.
+        known: the groups so far; null for an image that has none.
+    """
     proven = verify(candidates, table["uri"])
     if proven.any():
-        log.info("%d pairs of near-duplicates among the new images", proven.sum())
+        log.info("%d pairs of near-duplicates found", proven.sum())
     old = pd.factorize(known)[0]  # -1 for the new
     component = _components(len(table), candidates.first[proven], candidates.second[proven], old)
     members = pd.DataFrame({"component": component, "name": known, "sha256": table["sha256"]})
@@ -110,6 +125,24 @@ def near_pairs(hashes: np.ndarray, new: np.ndarray, min_cosine: float = MIN_COSI
                 for rows, others, cosine in _search(queries, index, min_cosine)
             ]
     return _gather(found)
+
+
+def near_in_features(features: np.ndarray, new: np.ndarray, min_cosine: float = MIN_FEATURE_COSINE) -> Pairs:
+    """Pairs of images with like features, [N, D], one of them new at least; each as it is and mirrored, for a network
+    hardly tells these apart."""
+    if not new.any():
+        return _gather([])
+    rows = _unit(features.astype(np.float32))
+    places = np.flatnonzero(new)
+    found = [(places[asking], others, cosine) for asking, others, cosine in _search(rows[new], rows, min_cosine)]
+    return _gather(
+        [
+            (asking, others, np.full(len(asking), mirrored), cosine)
+            for asking, others, cosine in found
+            for mirrored in (False, True)
+        ],
+        both_ways=True,
+    )
 
 
 def verify(pairs: Pairs, uris: pd.Series) -> np.ndarray:
@@ -209,14 +242,15 @@ def _nearest(rows: np.ndarray, others: np.ndarray, cosines: np.ndarray) -> tuple
     return rows[kept], others[kept], cosines[kept]
 
 
-def _gather(found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> Pairs:
-    """One row for each pair of two, that of its highest cosine."""
+def _gather(found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], both_ways: bool = False) -> Pairs:
+    """One row for each pair of two, that of its highest cosine; `both_ways`: and one for each way round."""
     empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool), np.empty(0, np.float32))
     rows, others, mirrored, cosine = (np.concatenate(parts) for parts in zip(empty, *found, strict=True))
     first, second = np.minimum(rows, others), np.maximum(rows, others)
     order = np.lexsort((-cosine, second, first))
     order = order[first[order] != second[order]]
-    _, best = np.unique(np.stack([first[order], second[order]]), axis=1, return_index=True)
+    keys = [first[order], second[order]] + ([mirrored[order].astype(np.int64)] if both_ways else [])
+    _, best = np.unique(np.stack(keys), axis=1, return_index=True)
     kept = order[best]
     return Pairs(first[kept], second[kept], mirrored[kept], cosine[kept])
 
@@ -236,7 +270,7 @@ def _picture(uri: str) -> np.ndarray | None:
 def _components(count: int, first: np.ndarray, second: np.ndarray, old: np.ndarray) -> np.ndarray:
     """The connected component of each of `count` rows, by pairs and by the groups (-1: none) that they had."""
     rows = np.flatnonzero(old >= 0)
-    _, inverse, firsts = np.unique(old[rows], return_inverse=True, return_index=True)
+    _, firsts, inverse = np.unique(old[rows], return_index=True, return_inverse=True)
     sources, targets = np.concatenate([first, rows]), np.concatenate([second, rows[firsts][inverse]])
     graph = coo_array((np.ones(len(sources), bool), (sources, targets)), shape=(count, count))
     return connected_components(graph, directed=False)[1]

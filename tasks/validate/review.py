@@ -1,4 +1,5 @@
-"""What only stored features can tell, once they are there: suspect labels, and drift of what the network sees."""
+"""What only stored features can tell, once they are there: suspect labels, near-duplicates that the perceptual hash
+missed, and drift of what the network sees."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from tasks.artifacts import Run, SnapshotRef
+from tasks.assignments import read_assignments, write_assignments
 from tasks.features import load_features
 from tasks.tables import read_table
 from tasks.validate.changes import champion_snapshot, embedding_p_value
+from tasks.validate.duplicates import join_groups, near_in_features
 from tasks.validate.suite import Finding
 from tasks.validate.suspects import out_of_fold_probabilities, rank_suspects
 from tasks.validate.validation import judge_figures, write_findings
@@ -22,12 +25,13 @@ log = logging.getLogger(__name__)
 LISTED_SUSPECTS = 100
 
 
-def review_labels(run: Run, snapshot: SnapshotRef, recipe: str) -> int:
-    """Ranks the labels of a snapshot by doubt and measures the drift of its new images, from stored features.
+def review_snapshot(run: Run, snapshot: SnapshotRef, recipe: str) -> int:
+    """Ranks the labels of a snapshot by doubt, looks for copies, and measures drift, all from stored features.
 
     Writes `suspects.json` to the run's folder, the most doubtful first: a list of {sha256, path, uri, split, label,
     suggested, probability (of the given label), suggested_probability}; and adds its findings to `validation.json`.
-    Nothing is left out or changed.
+    Labels stay as they are. Copies join one group in the assignments, which keeps them in one split from the next run
+    on; of this run they are reported.
 
     Returns:
         How many labels are suspect.
@@ -36,14 +40,14 @@ def review_labels(run: Run, snapshot: SnapshotRef, recipe: str) -> int:
     features = load_features(run.workspace, recipe, table["sha256"].tolist(), view=0)
     suspects = find_suspects(table, features, snapshot.labels)
     run.workspace.write_json(run.path("suspects.json"), suspects[:LISTED_SUSPECTS])
-    findings = [_suspects_finding(suspects, len(table))]
+    findings = [_suspects_finding(suspects, len(table)), _join_by_features(run, table, features)]
     findings += judge_figures(run, {"path": "the source", "embedding_p_value": _drift(run, table, features)})
     _add_findings(run, findings)
     return len(suspects)
 
 
 def find_suspects(table: pd.DataFrame, features: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows whose label is probably wrong, the most doubtful first; see `review_labels` for their form.
+    """The rows whose label is probably wrong, the most doubtful first; see `review_snapshot` for their form.
 
     Args:
         table: columns sha256, path, uri, split, label, group.
@@ -79,6 +83,32 @@ def _suspects_finding(suspects: Sequence[dict[str, Any]], images: int) -> Findin
             for item in list(suspects)[:5]
         ],
         note="images that a classifier trained without them sees as another class (confident learning)",
+        allowed="none",
+    )
+
+
+def _join_by_features(run: Run, table: pd.DataFrame, features: np.ndarray) -> Finding:
+    """Joins the groups of this run's new images and of those that their features show to be copies of them."""
+    assignments = read_assignments(run)
+    new = table["sha256"].isin(assignments.loc[assignments["run_id"] == run.run_id, "sha256"]).to_numpy()
+    pairs = near_in_features(features, new)
+    before = table["group"].to_numpy(object)
+    group = join_groups(table, table["group"], pairs.where(before[pairs.first] != before[pairs.second]))
+    moved = table[(group != table["group"]).to_numpy()]
+    if len(moved):
+        joined = assignments["sha256"].map(dict(zip(table["sha256"], group, strict=True)))
+        write_assignments(run, assignments.assign(group=joined.where(joined.notna(), assignments["group"])))
+    return Finding(
+        expectation="copies-by-features",
+        column="group",
+        severity="warn",
+        success=moved.empty,
+        observed=len(moved),
+        unexpected_count=len(moved),
+        examples=[
+            {"path": path, "value": split} for path, split in zip(moved["path"][:5], moved["split"][:5], strict=True)
+        ],
+        note="images that are copies of others by features and pixels, and were in another group until now",
         allowed="none",
     )
 

@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import CatalogueRef, FeaturesRef, Run, SnapshotRef
 from tasks.retry import is_transient
-from tasks.validate.review import review_labels
+from tasks.validate.review import review_snapshot
 from tasks.validate.validation import validate
 
 
@@ -33,5 +33,5 @@ def validate_images(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     persist_result=False,
 )
 def review_images(run: Run, snapshot: SnapshotRef, features: FeaturesRef) -> int:
-    """Ranks suspect labels and measures drift from stored features; returns how many labels are suspect."""
-    return review_labels(run, snapshot, features.recipe)
+    """Ranks suspect labels, looks for copies and measures drift, by features; returns how many labels are suspect."""
+    return review_snapshot(run, snapshot, features.recipe)

@@ -68,6 +68,17 @@ def test_groups_that_a_new_image_bridges_become_one(tmp_path):
     assert groups_of(joined, apart) == {"a": "a", "b": "a", "c": "c", "d": "a"}
 
 
+def test_known_groups_of_several_images_stay_whole(tmp_path):
+    pictures = {f"n{n}": encoded(textured(n // 2), quality=90 - 30 * (n % 2)) for n in range(8)}
+    table = catalogue(tmp_path, pictures)
+    first = groups_of(table)
+    assert list(first.values()) == ["n0", "n0", "n2", "n2", "n4", "n4", "n6", "n6"]
+    known = table.sample(frac=1, random_state=2)
+    known = known.assign(group=known["sha256"].map(first), split="train", run_id="r1")
+    later = catalogue(tmp_path, pictures | {"n8": encoded(textured(2), quality=40), "n9": encoded(textured(9))})
+    assert groups_of(later, known) == first | {"n8": "n4", "n9": "n9"}
+
+
 def test_an_image_that_went_missing_is_no_copy(tmp_path):
     table = catalogue(tmp_path, {"a": encoded(textured(1)), "b": encoded(textured(1), quality=60)})
     (tmp_path / "a").unlink()
