@@ -113,6 +113,7 @@ def summarise(
     print_of_run: str,
 ) -> dict[str, Any]:
     """The summary of a run that came to a decision."""
+    files = int(read_table(run.workspace, snapshot.table_path, ["copies"])["copies"].sum())
     model = version_path(run.name, candidate.version, "model.onnx") if decision.promote else candidate.onnx_path
     return {
         "run_id": run.run_id,
@@ -124,7 +125,7 @@ def summarise(
         "report": run.workspace.display(run.path("report.html")),
         "snapshot": snapshot.id,
         "images": {
-            "total": snapshot.images,
+            "total": files + snapshot.quarantined,
             "new": snapshot.new,
             "quarantined": snapshot.quarantined,
             "embedded": features.embedded,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks.errors import DamagedFileError
+
 if TYPE_CHECKING:
     import keras
 
@@ -28,7 +30,7 @@ def build(
 
     Pooling is the caller's. `weights=False` leaves Keras's random initialisation.
 
-    Raises ValueError if the weight file is not the one that its digest names.
+    Raises DamagedFileError if the weight file is not the one that its digest names.
     """
     net = mobilenet_v2(input_shape, ALPHA)
     if weights:
@@ -72,7 +74,7 @@ def load_weights(net: "keras.Model", path: Path, digest: str) -> None:
     """Puts the weights of `path` into `net`, once its SHA-256 is `digest`."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != digest:
-        raise ValueError(
+        raise DamagedFileError(
             f"{path} is not the embedded trunk's weights: its SHA-256 is {found}, expected {digest}. "
             "The file was damaged or replaced: install the package again."
         )

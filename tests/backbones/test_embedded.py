@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.backbones import embedded
+from tasks.errors import DamagedFileError
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_changed_weights_are_refused(trunk, tmp_path):
     content = bytearray(embedded.WEIGHTS.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged or replaced"):
+    with pytest.raises(DamagedFileError, match="damaged or replaced"):
         embedded.load_weights(trunk, damaged, embedded.DIGEST.read_text().split()[0])
 
 
