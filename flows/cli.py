@@ -129,18 +129,24 @@ def _run_flow(
 ) -> dict[str, Any]:
     """Checks everything that can be checked quickly, then hands over to Prefect."""
     from tasks.config import load_config
+    from tasks.preflight import check_run
+    from tasks.runs import finished_runs, new_run
 
     loaded = load_config(config, environ=os.environ, overrides=overrides)
-    check_name(name)
-    Workspace(workspace).check_writable()
+    run = new_run(source, name, workspace, loaded)
+    check_run(run)
     # Prefect's own log, tracebacks included, goes to the run's page; here a person reads our messages.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.server import start_ephemeral_server
+
+    server = start_ephemeral_server()
     from flows.retrain import retrain as flow
     from flows.warmup import preload
-    from tasks.runs import finished_runs
 
-    if force or next(finished_runs(Workspace(workspace), name), None) is None:
-        preload()
+    if force or next(finished_runs(run.workspace, name), None) is None:
+        preload(run)
+    if server:
+        server.wait()
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 

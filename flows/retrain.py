@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
-from tasks.ingest.task import ingest_images
-from tasks.split.task import split_images
-from tasks.validate.task import validate_images
 
 from flows.warmup import preload
 from tasks.augment.task import choose_policy
@@ -17,10 +14,13 @@ from tasks.evaluate.task import evaluate_candidate
 from tasks.export.task import export_candidate
 from tasks.extract.task import extract_features
 from tasks.finetune.task import finetune_head
+from tasks.ingest.task import ingest_images
 from tasks.publish.task import publish_model
 from tasks.report.task import write_run_report
 from tasks.runs import new_run, one_at_a_time
+from tasks.split.task import split_images
 from tasks.summary import Stopwatch, fingerprint, invalid_data, settled, summarise
+from tasks.validate.task import validate_images
 
 
 @flow(name="retrain", flow_run_name="{name}", validate_parameters=True)
@@ -55,7 +55,7 @@ def _retrain(run, force: bool) -> dict[str, Any]:
     print_of_run = fingerprint(run, catalogue)
     if not force and (summary := settled(run, print_of_run)):
         return {**summary, "timings_s": stage.timings()}
-    preload()
+    preload(run)
     try:
         valid = stage(validate_images, run, catalogue)
     except InvalidDataError as exc:

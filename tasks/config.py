@@ -54,10 +54,20 @@ class Validate(Section):
 
     suite: str = "images"
     """A suite in `expectations/`, or the path of a suite's JSON file."""
+    changes_suite: str = "changes"
+    """A suite for what changed since the champion's snapshot: a name in `expectations/`, or a JSON file's path."""
+    max_growth: float = Field(default=10, gt=0)
+    """New images for each old one before the run stops: a flood is more often a wrong folder than a harvest."""
     min_images_per_class: int = Field(default=5, ge=3)
     """A class with fewer images is left out, by name, until it has grown."""
+    near_duplicates: bool = True
+    """Look for copies that were recompressed, resized, mirrored, cropped a little or made brighter."""
+    rename: dict[str, str] = {}
+    """Classes that were given another name: old = "new". Applied to the source, and to what the champion says."""
     max_quarantined_share: float = Field(default=0.2, ge=0, le=1)
     """Share of all files that may be quarantined before the run stops with exit status 4."""
+    max_quarantined: int = Field(default=10_000, ge=0)
+    """Count of files that may be quarantined before the run stops with exit status 4."""
 
 
 class Split(Section):
@@ -92,7 +102,7 @@ class Finetune(Section):
 
     learning_rate: float = Field(default=0.002, gt=0, le=1)
     """Peak learning rate of AdamW, after warm-up; it decays to zero by a cosine."""
-    epochs: int = Field(default=15, ge=1, le=1000)
+    epochs: int = Field(default=12, ge=1, le=1000)
     """Upper bound of epochs; early stopping ends sooner."""
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly."""
@@ -100,7 +110,7 @@ class Finetune(Section):
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(default=128, ge=1)
     """Rows in a step."""
-    hidden_units: int = Field(default=512, ge=0, le=8192)
+    hidden_units: int = Field(default=256, ge=0, le=8192)
     """Width of the head's hidden layer; 0 leaves a linear classifier."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of features dropped in training."""

@@ -20,6 +20,7 @@ from tasks.artifacts import (
 )
 from tasks.evaluate.gates import gates_digest
 from tasks.lineage import lineage
+from tasks.quarantine import read_decisions
 from tasks.repository import champion, read_manifest, version_path
 from tasks.runs import finished_runs
 from tasks.tables import read_table
@@ -50,13 +51,19 @@ class Stopwatch:
 
 
 def fingerprint(run: Run, catalogue: CatalogueRef) -> str:
-    """The digest of all that a run's outcome depends on: the images, their labels and splits, and the configuration.
+    """The digest of all that a run's outcome depends on: the images, their labels and splits, the configuration, and
+    what a person decided of the quarantine.
 
     Two runs with one fingerprint would do the same work to the same end.
     """
     table = read_table(run.workspace, catalogue.table_path, ["sha256", "label", "split"])
     rows = table.where(table.notna(), None).itertuples(index=False, name=None)
-    digest = hashlib.sha256(json.dumps([run.config.digest(), gates_digest(run.config.evaluate.gates)]).encode())
+    decided = [
+        run.config.digest(),
+        gates_digest(run.config.evaluate.gates),
+        read_decisions(run.workspace, run.name).digest(),
+    ]
+    digest = hashlib.sha256(json.dumps(decided).encode())
     for row in sorted(rows, key=str):
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()

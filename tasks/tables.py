@@ -31,9 +31,13 @@ CATALOGUE = pa.schema(
         ("brightness", pa.float32()),  # these three: see `tasks.ingest.inspection`
         ("contrast", pa.float32()),
         ("sharpness", pa.float32()),
-        ("phash", pa.uint64()),
+        ("phash", pa.binary(128)),  # `tasks.ingest.inspection.perceptual_hash`
+        ("group", pa.string()),  # names the image's group of near-duplicates; null until validation has found them
     ]
 )
+
+# A snapshot keeps what describes its images, not what served to compare them.
+SNAPSHOT = CATALOGUE.remove(CATALOGUE.get_field_index("phash"))
 
 
 def read_table(workspace: Workspace, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:

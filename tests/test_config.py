@@ -34,7 +34,7 @@ def test_an_unknown_key_names_the_nearest_known_one(override: str, nearest: str)
 
 
 def test_an_unknown_variable_is_an_error_too():
-    with pytest.raises(ConfigError, match="nearest known one is 'finetune.epochs'"):
+    with pytest.raises(ConfigError, match=r"nearest known one is 'finetune\.epochs'"):
         load_config(environ={"HEADSTART_FINETUNE__EPOCH": "3"})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ def trunk_of(run: Run, policy: Policy) -> TrunkRef:
     )
 
 
+@cache
 def build_trunk(trunk: TrunkRef) -> keras.Model:
     """The same trunk in Keras: pixels float32 [N, S, S, 3], normalised, to features.
 

@@ -7,8 +7,8 @@ trunk's), and a later run computes them for new test images only.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,9 @@ from tasks.features import append_rows, feature_store, load_features
 from tasks.head_file import load_head
 from tasks.images import decode, read_checked
 from tasks.onnx_graph import preprocessing
-from tasks.onnx_session import open_session
+from tasks.onnx_session import available_cores, open_session
 
 BATCH = 32
-SILENT: Any = 0  # Keras takes 0, its stubs say str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,20 +57,34 @@ def _keras_features(trunk: TrunkRef, images: Sequence[tuple[str, str]], max_pixe
     import tensorflow as tf
 
     model = build_trunk(trunk)
-    forward = tf.function(lambda pixels: model(pixels, training=False), reduce_retracing=True)
+    shape = (None, trunk.image_size_px, trunk.image_size_px, 3)
+    # One signature for full and partial batches, so that the network is traced once.
+    forward = tf.function(
+        lambda pixels: model(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+    )
     graph = preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation)
     session = open_session(graph.SerializeToString())
-    for start in range(0, len(images), BATCH):
-        decoded = (decode(read_checked(uri, sha256), max_pixels) for sha256, uri in images[start : start + BATCH])
-        planes = np.concatenate([np.asarray(session.run(["pixels"], {"image": pixels[None]})[0]) for pixels in decoded])
-        features = forward(tf.constant(planes.transpose(0, 2, 3, 1))).numpy()  # type: ignore[union-attr]
-        yield features.reshape(len(features), -1)
+
+    def pixels_of(image: tuple[str, str]) -> np.ndarray:
+        sha256, uri = image
+        [planes] = session.run(["pixels"], {"image": decode(read_checked(uri, sha256), max_pixels)[None]})
+        return np.asarray(planes).transpose(0, 2, 3, 1)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for start in range(0, len(images), BATCH):
+            pixels = np.concatenate(list(pool.map(pixels_of, images[start : start + BATCH])))
+            features = forward(tf.constant(pixels)).numpy()  # type: ignore[union-attr]
+            yield features.reshape(len(features), -1)
 
 
 def _keras_logits(run: Run, head: HeadRef, features: np.ndarray) -> np.ndarray:
     model = load_head(run.workspace, head.keras_path)
     shaped = features.reshape(-1, *model.inputs[0].shape[1:])
-    return np.asarray(model.predict(shaped, batch_size=256, verbose=SILENT))
+    return np.concatenate([np.asarray(model(part, training=False)) for part in _batches(shaped)])
+
+
+def _batches(rows: np.ndarray, size: int = 1024) -> Iterator[np.ndarray]:
+    yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

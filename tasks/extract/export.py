@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import onnx
 
 from tasks.artifacts import Run, TrunkRef
@@ -10,14 +12,16 @@ from tasks.backbones.trunk import build_trunk
 from tasks.keras_export import to_onnx
 from tasks.onnx_graph import chain, describe, preprocessing
 
+_exporting = threading.Lock()
+
 
 def ensure_exported(run: Run, trunk: TrunkRef) -> bool:
     """Exports the trunk where the workspace has no such graph yet. True where it had to."""
-    if run.workspace.exists(trunk.onnx_path):
-        return False
-    model = export_trunk(trunk)
-    run.workspace.write_bytes(trunk.onnx_path, model.SerializeToString())
-    return True
+    with _exporting:  # whoever comes second finds it done
+        if run.workspace.exists(trunk.onnx_path):
+            return False
+        run.workspace.write_bytes(trunk.onnx_path, export_trunk(trunk).SerializeToString())
+        return True
 
 
 def export_trunk(trunk: TrunkRef) -> onnx.ModelProto:

@@ -87,7 +87,7 @@ def build_head(features: np.ndarray, classes: int, config: Finetune) -> keras.Mo
 
     The square root evens out the few strong channels of average-pooled activations (power normalisation, Perronnin
     et al. 2010). On the clothing photographs, validation accuracy was 0.845 for a linear layer on plain features,
-    0.859 with the square root, 0.877 with the square root and 512 hidden units.
+    0.859 with the square root, 0.87 with the square root and 256 hidden units (0.875 with 512, at twice the time).
 
     Args:
         features: float [N, D], the training rows; the centre and the scale are theirs.

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +23,7 @@ from tasks.errors import SourceError
 from tasks.ingest import inspection
 from tasks.ingest.inspection import Inspection, inspection_store
 from tasks.ingest.sources import Entry, Listing, list_source
-from tasks.quarantine import LeftOut, name_rows, quarantine
+from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions
 from tasks.tables import CATALOGUE, write_table
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,10 @@ def build_catalogue(run: Run, progress: Progress | None = None) -> CatalogueRef:
     listing = list_source(run)
     known = _known_inspections(run)
     reads = list(_read_all(run, listing.entries, known, progress))
-    table, left_out = _assemble(run, reads, known)
+    decisions = read_decisions(run.workspace, run.name)
+    table, left_out = _assemble(run, reads, known, decisions)
     left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]
+    left_out = [item for item in left_out if not decisions.dropped(item.path, item.sha256, item.label)]
     quarantined = quarantine(run, left_out)
     path = run.path("catalogue.parquet")
     write_table(run.workspace, path, table)
@@ -127,17 +129,24 @@ def _inspection_table(fresh: dict[str, Inspection]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=inspection.SCHEMA)
 
 
-def _assemble(run: Run, reads: Sequence[_Read], known: pd.DataFrame) -> tuple[pd.DataFrame, list[LeftOut]]:
+def _assemble(
+    run: Run, reads: Sequence[_Read], known: pd.DataFrame, decisions: Decisions
+) -> tuple[pd.DataFrame, list[LeftOut]]:
     """The catalogue of what was read, and all that is left out of it."""
+    rename = run.config.validation.rename
+    labels = {read.entry.label: rename.get(read.entry.label, read.entry.label) for read in reads}
+    reads = [
+        replace(read, entry=replace(read.entry, label=labels[read.entry.label]))
+        for read in reads
+        if not decisions.dropped(read.entry.path, read.sha256, labels[read.entry.label])
+    ]
     left_out = [LeftOut(read.entry.path, read.sha256, read.entry.label, read.fault) for read in reads if read.fault]
-    sound = [read for read in reads if not read.fault]
-    table = _join_facts(sound, known)
+    table = _join_facts([read for read in reads if not read.fault], known)
     bombs = table["width_px"] * table["height_px"] > run.config.ingest.max_pixels  # inspected under another bound
     reason = f"it has more pixels than the {run.config.ingest.max_pixels} allowed by ingest.max_pixels"
     left_out += name_rows(table[bombs], reason)
-    table = table[~bombs]
-    conflicts = table.groupby("sha256")["label"].transform("nunique") > 1
-    return _merge_copies(table[~conflicts]), left_out + _conflicts(table[conflicts])
+    agreed, disputed = _settle_conflicts(table[~bombs], decisions)
+    return _merge_copies(agreed), left_out + disputed
 
 
 def _join_facts(sound: Sequence[_Read], known: pd.DataFrame) -> pd.DataFrame:
@@ -155,15 +164,30 @@ def _join_facts(sound: Sequence[_Read], known: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, dtype=object).join(facts[~facts.index.duplicated()], on="sha256")
 
 
-def _conflicts(table: pd.DataFrame) -> list[LeftOut]:
-    """A picture under two labels: nobody can tell which is right, so each copy is left out, naming the others."""
+def _settle_conflicts(table: pd.DataFrame, decisions: Decisions) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """A picture under two labels: nobody can tell which is right, so each copy is left out, naming the others; unless
+    a person released it under one of them."""
+    conflicts = table.groupby("sha256")["label"].transform("nunique") > 1
+    chosen = decisions.released_labels()
+    kept, found = [table[~conflicts]], []
+    for sha256, copies in table[conflicts].groupby("sha256"):
+        labels = chosen.get(str(sha256), set()) & set(copies["label"])
+        if len(labels) == 1:
+            right = copies["label"].isin(labels)
+            kept.append(copies[right])
+            found += name_rows(copies[~right], f"the same picture was released with the label {labels.pop()!r}", True)
+        else:
+            found += _conflict(copies)
+    return pd.concat(kept), found
+
+
+def _conflict(copies: pd.DataFrame) -> list[LeftOut]:
+    rows = name_rows(copies, "", releasable=True)
     found = []
-    for _, copies in table.groupby("sha256"):
-        rows = name_rows(copies, "")
-        for row in rows:
-            others = {other.label: other.path for other in rows if other.label != row.label}
-            named = ", ".join(f"{label!r} ({path})" for label, path in others.items())
-            found.append(row._replace(reason=f"the same picture also has the label {named}"))
+    for row in rows:
+        others = {other.label: other.path for other in rows if other.label != row.label}
+        named = ", ".join(f"{label!r} ({path})" for label, path in others.items())
+        found.append(row._replace(reason=f"the same picture also has the label {named}"))
     return found
 
 
@@ -177,7 +201,7 @@ def _merge_copies(table: pd.DataFrame) -> pd.DataFrame:
             differing,
         )
     best = copies["priority"].transform("min").map({place: name for name, place in SPLIT_PRIORITY.items()})
-    merged = table.assign(copies=copies["path"].transform("size"), split=best.astype(object))
+    merged = table.assign(copies=copies["path"].transform("size"), split=best.astype(object), group=None)
     return merged.drop_duplicates("sha256")[CATALOGUE.names].reset_index(drop=True)
 
 

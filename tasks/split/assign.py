@@ -1,14 +1,16 @@
 """Splits that never move: an image keeps the split that it was first given, over every later snapshot.
 
-A split that the source gives is taken. Missing ones are made class by class: images are ranked by a salted hash of
-their digest, and the first of the new ones fill what their class lacks in test, then in validation; the rest train.
-So a split is a function of the images and the order of their arrival, never of a seed or of a file's name.
+Near-duplicates go together: a new image joins the split of its group. Else a split that the source gives is taken.
+Missing ones are made class by class: groups are ranked by a salted hash of a digest, and the first of the new ones
+fill what their class lacks in test, then in validation; the rest train. So a split is a function of the images and
+the order of their arrival, never of a seed or of a file's name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,28 +19,29 @@ import pyarrow.parquet as pq
 
 from tasks import config
 from tasks.artifacts import SPLITS, CatalogueRef, Run, SnapshotRef
+from tasks.assignments import read_assignments, snapshot_names, write_assignments
 from tasks.errors import InvalidDataError
-from tasks.tables import CATALOGUE, read_table, write_table
+from tasks.quarantine import LeftOut, name_rows, quarantine
+from tasks.tables import SNAPSHOT, read_table, write_table
 
 log = logging.getLogger(__name__)
 
-# One row for each image that a model name ever met, in the order of arrival. It only grows.
-ASSIGNMENTS = pa.schema(
-    [
-        ("sha256", pa.string()),
-        ("split", pa.string()),
-        ("run_id", pa.string()),  # the run that met the image first
-    ]
-)
-TRAIN, VALIDATION, TEST = range(len(SPLITS))
+TRAIN, VALIDATION, TEST = range(len(SPLITS))  # where splits meet in one group, the greater wins
 NONE = -1
 SNAPSHOT_ID_LENGTH = 16
 # Keeps the ranks apart from any other use of the digests' leading bytes.
 RANK_SALT = 0x9E3779B97F4A7C15
+# A group of several images may not fit where a single one does; so many rounds fill the gaps that are left.
+FILLING_ROUNDS = 3
 
 
-def assignments_path(name: str) -> str:
-    return f"snapshots/assignments/{name}.parquet"
+@dataclass(frozen=True)
+class Assigned:
+    """A catalogue with its splits, the assignments grown by it, and the images that have to be left out."""
+
+    table: pd.DataFrame
+    assignments: pd.DataFrame
+    left_out: list[LeftOut]
 
 
 def snapshot_path(snapshot_id: str) -> str:
@@ -55,57 +58,80 @@ def make_snapshot(run: Run, catalogue: CatalogueRef) -> SnapshotRef:
         InvalidDataError: a class is left without an image to train on.
     """
     table = read_table(run.workspace, catalogue.table_path)
-    earlier = read_assignments(run)
-    table, assigned = assign(table, earlier, run.config.split, run.run_id)
+    found = assign(table, read_assignments(run), run.config.split, run.run_id)
+    table = found.table
     _check_training_images(table)
-    if len(assigned) > len(earlier):
-        write_table(run.workspace, assignments_path(run.name), assigned, ASSIGNMENTS)
+    quarantined = quarantine(run, found.left_out)
+    write_assignments(run, found.assignments)
     identity = snapshot_id(table)
     _write_snapshot(run, snapshot_path(identity), table)
-    arrived = assigned.loc[assigned["run_id"] == run.run_id, "sha256"]
+    arrived = found.assignments.loc[found.assignments["run_id"] == run.run_id, "sha256"]
     return SnapshotRef(
         id=identity,
         table_path=snapshot_path(identity),
         labels=tuple(sorted(set(table["label"]))),
         images=len(table),
         new=int(table["sha256"].isin(arrived).sum()),
-        quarantined=catalogue.quarantined,
+        quarantined=max(quarantined, catalogue.quarantined),
     )
 
 
-def assign(
-    table: pd.DataFrame, earlier: pd.DataFrame, shares: config.Split, run_id: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def assign(table: pd.DataFrame, earlier: pd.DataFrame, shares: config.Split, run_id: str) -> Assigned:
     """The splits of a catalogue's images.
 
     Args:
-        table: a catalogue, `split` null where the source gives none.
+        table: a catalogue; `split` is null where the source gives none, `group` where an image is alone.
         earlier: the assignments so far.
         shares: of each class, what validation and test get where the source does not give them.
         run_id: names the run that new images are entered under.
 
     Returns:
-        The table, sorted by (sha256, label), with every split filled; and the assignments, grown.
+        The table, sorted by (sha256, label), every split and group filled, without the images that are left out: two
+        images that were given different splits and are now found to be near-duplicates can't both stay.
     """
     table = table.sort_values(["sha256", "label"], ignore_index=True)
+    table["group"] = table["group"].where(table["group"].notna(), table["sha256"])
     given = _split_codes(table["split"])
     held = _held_codes(table["sha256"], earlier)
     _warn_of_moves(table, given, held)
-    classes = pd.factorize(table["label"])[0]
-    new = held == NONE
+    split = _splits(table, given, held, shares)
+    assignments = _grown(earlier, table.assign(split=_names(split)), held == NONE, run_id)
+    strays = (held != NONE) & (held != split)
+    kept = table.assign(split=_names(split))[~strays].reset_index(drop=True)
+    return Assigned(kept, assignments, _left_out(table, split, held, strays))
+
+
+def _splits(table: pd.DataFrame, given: np.ndarray, held: np.ndarray, shares: config.Split) -> np.ndarray:
+    """The split of each row's group, int64 [N]."""
+    groups = pd.factorize(table["group"])[0]
     lacking = [split for split in (TEST, VALIDATION) if split not in given]
+    fixed = np.where((given == TRAIN) & bool(lacking), NONE, given)
+    of_held, of_given = (_greatest_of_each(groups, codes) for codes in (held, fixed))
+    split = np.where(of_held != NONE, of_held, of_given)[groups]
+    classes, sizes = pd.factorize(table["label"])[0], np.bincount(groups)
     # An image that the source gives no split may come into any. One that it gives to train may come only into a split
     # that the source lacks, and only after those without one: it is cut from train.
     order = np.lexsort((ranks(table["sha256"]), given != NONE, classes))
-    split = np.where(new, np.where((given == TRAIN) & bool(lacking), NONE, given), held)
     for wanted, share in ((TEST, shares.test_share), (VALIDATION, shares.validation_share)):
-        eligible = new & (split == NONE) & ((given == NONE) | (wanted in lacking))
-        deficits = _deficits(classes, split, wanted, share)
-        split[_first_of_each_class(order[eligible[order]], classes, deficits)] = wanted
+        for _ in range(FILLING_ROUNDS):
+            eligible = (split == NONE) & ((given == NONE) | (wanted in lacking))
+            rows = order[eligible[order]]
+            leaders = rows[np.sort(np.unique(groups[rows], return_index=True)[1])]  # one row for each group
+            chosen = _that_fit(leaders, sizes[groups[leaders]], classes, _deficits(classes, split, wanted, share))
+            split[np.isin(groups, groups[chosen])] = wanted
     split[split == NONE] = TRAIN
-    table = table.assign(split=np.array(SPLITS, dtype=object)[split])
-    fresh = table.loc[new, ["sha256", "split"]].assign(run_id=run_id)
-    return table, pd.concat([earlier, fresh], ignore_index=True)
+    return split
+
+
+def _greatest_of_each(groups: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The greatest code among each group's rows."""
+    greatest = np.full(groups.max(initial=-1) + 1, NONE)
+    np.maximum.at(greatest, groups, codes)
+    return greatest
+
+
+def _names(codes: np.ndarray) -> np.ndarray:
+    return np.array(SPLITS, dtype=object)[codes]
 
 
 def _split_codes(splits: pd.Series) -> np.ndarray:
@@ -130,11 +156,35 @@ def _deficits(classes: np.ndarray, split: np.ndarray, wanted: int, share: float)
     return np.minimum(due - has, trainable - 1)
 
 
-def _first_of_each_class(rows: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The first `counts[class]` of each class among `rows`, which are sorted by class."""
-    sizes = np.bincount(classes[rows], minlength=len(counts))
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # within its class
-    return rows[place < counts[classes[rows]]]
+def _that_fit(leaders: np.ndarray, sizes: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Of the leaders of groups, sorted by class, the first of each class whose groups fit into `counts[class]`."""
+    fits = sizes <= counts[classes[leaders]]
+    leaders, sizes = leaders[fits], sizes[fits]
+    taken = np.cumsum(sizes)
+    starts = np.searchsorted(classes[leaders], classes[leaders])  # where the leader's class begins
+    taken -= (taken - sizes)[starts]
+    return leaders[taken <= counts[classes[leaders]]]
+
+
+def _grown(earlier: pd.DataFrame, table: pd.DataFrame, new: np.ndarray, run_id: str) -> pd.DataFrame:
+    """The assignments with the new images, and with the groups as they are known now."""
+    groups = earlier["sha256"].map(table.set_index("sha256")["group"])
+    known = earlier.assign(group=groups.where(groups.notna(), earlier["group"]))
+    fresh = table.loc[new, ["sha256", "split", "group"]].assign(run_id=run_id)
+    return pd.concat([known, fresh], ignore_index=True)
+
+
+def _left_out(table: pd.DataFrame, split: np.ndarray, held: np.ndarray, strays: np.ndarray) -> list[LeftOut]:
+    """Why each stray has to go: it names the image that it is a near-duplicate of."""
+    found = []
+    for row in np.flatnonzero(strays).tolist():
+        mates = (table["group"] == table.at[row, "group"]) & (split == split[row]) & ~strays
+        reason = (
+            f"it was first seen in {SPLITS[held[row]]}, and is a near-duplicate of {table.loc[mates, 'path'].iloc[0]} "
+            f"in {SPLITS[split[row]]}: both can't stay"
+        )
+        found += name_rows(table.loc[[row]], reason)
+    return found
 
 
 def ranks(digests: pd.Series) -> np.ndarray:
@@ -157,40 +207,14 @@ def snapshot_id(table: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:SNAPSHOT_ID_LENGTH]
 
 
-def read_assignments(run: Run) -> pd.DataFrame:
-    """The assignments of the run's model so far; made again from its snapshots where the file was lost."""
-    path = assignments_path(run.name)
-    if run.workspace.exists(path):
-        return read_table(run.workspace, path)
-    return _rebuild_assignments(run)
-
-
-def _rebuild_assignments(run: Run) -> pd.DataFrame:
-    found = [ASSIGNMENTS.empty_table().to_pandas()]
-    for name in run.workspace.names("snapshots"):
-        if name.endswith(".parquet"):
-            content = pa.BufferReader(run.workspace.read_bytes(f"snapshots/{name}"))
-            if run.name in _names(pq.read_schema(content)):
-                content.seek(0)
-                found.append(pq.read_table(content, columns=["sha256", "split"]).to_pandas().assign(run_id=""))
-    if len(found) > 1:
-        log.warning("the assignments of %r are lost: made again from %d snapshots", run.name, len(found) - 1)
-    return pd.concat(found, ignore_index=True).drop_duplicates("sha256", ignore_index=True)
-
-
-def _names(schema: pa.Schema) -> list[str]:
-    """The models that a snapshot was made for; two models on the same data share one."""
-    return (schema.metadata or {}).get(b"names", b"").decode().split()
-
-
 def _write_snapshot(run: Run, path: str, table: pd.DataFrame) -> None:
     names: list[str] = []
     if run.workspace.exists(path):
-        names = _names(pq.read_schema(pa.BufferReader(run.workspace.read_bytes(path))))
+        names = snapshot_names(pq.read_schema(pa.BufferReader(run.workspace.read_bytes(path))))
         if run.name in names:
             return
     metadata = {"names": " ".join(sorted({*names, run.name}))}
-    write_table(run.workspace, path, table, CATALOGUE.with_metadata(metadata))
+    write_table(run.workspace, path, table, SNAPSHOT.with_metadata(metadata))
 
 
 def _warn_of_moves(table: pd.DataFrame, given: np.ndarray, held: np.ndarray) -> None:

@@ -128,6 +128,12 @@ class SuiteRunner:
             result_format={"result_format": "COMPLETE"},
         )
 
+    @classmethod
+    def for_figures(cls, suite: Mapping[str, Any], parameters: Mapping[str, Any], run_name: str, figures: pd.DataFrame):
+        """A suite over one row of figures, without the expectations whose figure is null or absent."""
+        rules = [rule for rule in suite["expectations"] if _applies(rule, figures)]
+        return cls({**suite, "expectations": rules}, parameters, run_name)
+
     def run(self, table: pd.DataFrame) -> Verdict:
         """Runs the suite over `table`, whose index is the rows' numbers and which has the column `path`."""
         from great_expectations import RunIdentifier
@@ -145,7 +151,8 @@ class SuiteRunner:
             findings.append(finding)
             if finding.severity == "quarantine":
                 for row, value in rows.items():
-                    rejected.setdefault(row, (_reason(finding, value), finding.counts_towards_budget))
+                    reason = _reason(finding, value, table, row)
+                    rejected.setdefault(row, (reason, finding.counts_towards_budget))
         return Verdict(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.expectation)), rejected)
 
     def build_docs(self, run: Run, folder: str) -> str:
@@ -167,6 +174,11 @@ class SuiteRunner:
                     continue
                 run.workspace.write_bytes(f"{folder}/{page.relative_to(aside).as_posix()}", content)
         return f"{folder}/index.html"
+
+
+def _applies(rule: Mapping[str, Any], figures: pd.DataFrame) -> bool:
+    column = rule["kwargs"].get("column")
+    return column is None or (column in figures and figures[column].notna().all())
 
 
 _TRACKER = re.compile(r"<img[^>]*great-expectations-web-assets[^>]*>|url\('[^']*great-expectations-web-assets[^']*'\)")
@@ -226,7 +238,7 @@ def _finding(
         column=kwargs.get("column"),
         severity=severity,
         success=bool(item["success"]) and not fault,
-        observed=fault or _plain(result.get("observed_value", result.get("unexpected_percent"))),
+        observed=fault or _observed(result, kwargs.get("column"), table),
         unexpected_count=int(result.get("unexpected_count") or 0),
         examples=examples,
         note=meta.get("note", rule["type"]),
@@ -234,6 +246,13 @@ def _finding(
         counts_towards_budget=bool(meta.get("budget", True)),
     )
     return finding, rows
+
+
+def _observed(result: Mapping[str, Any], column: str | None, table: pd.DataFrame) -> Any:
+    """The value that an expectation saw; of a single row of figures with the note that says it in words."""
+    observed = _plain(result.get("observed_value", result.get("unexpected_percent")))
+    note = table[f"{column}_note"].iloc[0] if len(table) == 1 and f"{column}_note" in table else None
+    return f"{observed} ({note})" if isinstance(note, str) else observed
 
 
 def _fault(exception_info: Mapping[str, Any]) -> str | None:
@@ -260,8 +279,11 @@ def _allowed(kwargs: Mapping[str, Any]) -> str:
     return " and ".join(parts)
 
 
-def _reason(finding: Finding, value: Any) -> str:
-    return f"{finding.column} is {_plain(value)}, expected {finding.allowed} ({finding.expectation}: {finding.note})"
+def _reason(finding: Finding, value: Any, table: pd.DataFrame, row: int) -> str:
+    """Why a row is rejected; a column `x_note` of the table says more of a value of `x`."""
+    reason = f"{finding.column} is {_plain(value)}, expected {finding.allowed} ({finding.expectation}: {finding.note})"
+    note = table.at[row, f"{finding.column}_note"] if f"{finding.column}_note" in table else None
+    return f"{reason}: {note}" if isinstance(note, str) else reason
 
 
 def _plain(value: Any) -> Any:

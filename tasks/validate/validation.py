@@ -7,15 +7,19 @@ again over what is left until it rejects no further row, and its last pass decid
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from tasks.artifacts import CatalogueRef, Run
+from tasks.assignments import read_assignments
 from tasks.errors import InvalidDataError
-from tasks.quarantine import LeftOut, name_rows, quarantine, run_quarantine
+from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions, run_quarantine
 from tasks.tables import read_table, write_table
+from tasks.validate.changes import champion_snapshot, describe_changes
+from tasks.validate.duplicates import find_groups
 from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
 
 log = logging.getLogger(__name__)
@@ -33,30 +37,59 @@ def validate(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     """
     suite = load_suite(run.config.validation.suite)
     table = read_table(run.workspace, catalogue.table_path)
+    if run.config.validation.near_duplicates:
+        table["group"] = find_groups(table, read_assignments(run))
     runner = SuiteRunner(suite, run.config.validation.model_dump(), run.run_id)
-    passes, kept, rejected = _run_until_settled(runner, table)
+    released = _released(table, read_decisions(run.workspace, run.name))
+    passes, kept, rejected = _run_until_settled(runner, table, released)
     unusable = {entry.path for entry in run_quarantine(run)} - set(table["path"])  # as ingest found
     quarantined = quarantine(run, _left_out(table, rejected))
     faulty = table.loc[[row for row, (_, counts) in rejected.items() if counts], "copies"].sum()
     findings = _over_all_passes(passes)
     findings.append(_budget(run, len(unusable) + int(faulty), len(unusable) + int(table["copies"].sum())))
-    run.workspace.write_json(run.path("validation.json"), [finding.to_json() for finding in findings])
     runner.build_docs(run, run.path("data_docs"))
+    findings += judge_changes(run, kept)
+    write_findings(run, findings)
     path = run.path("validated.parquet")
     write_table(run.workspace, path, kept)
     _judge(findings, table, kept, rejected)
     return replace(catalogue, table_path=path, images=len(kept), quarantined=quarantined)
 
 
+def judge_changes(run: Run, table: pd.DataFrame) -> list[Finding]:
+    """What the suite of changes finds since the champion's snapshot; nothing where there is no champion yet."""
+    before = champion_snapshot(run)
+    if before is None:
+        return []
+    return judge_figures(run, describe_changes(before, table))
+
+
+def judge_figures(run: Run, figures: Mapping[str, Any]) -> list[Finding]:
+    """What the suite of changes finds in those of the figures that are known."""
+    config = run.config.validation
+    row = pd.DataFrame([figures])
+    runner = SuiteRunner.for_figures(load_suite(config.changes_suite), config.model_dump(), run.run_id, row)
+    return runner.run(row).findings
+
+
+def write_findings(run: Run, findings: Sequence[Finding]) -> None:
+    run.workspace.write_json(run.path("validation.json"), [finding.to_json() for finding in findings])
+
+
 def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
     """A catalogue with the columns that expectations need beside those it has.
 
     `side_px`: the shorter side. `aspect_ratio`: the longer side over the shorter. `class_images`: images of the row's
-    class. `imbalance`: images of the largest class over those of the row's class.
+    class. `imbalance`: images of the largest class over those of the row's class. `group_labels`: labels in the row's
+    group of near-duplicates; `group_labels_note` names the images that have them.
     """
     sides = table[["width_px", "height_px"]]
     class_images = table.groupby("label")["label"].transform("size").astype("int64")
+    groups = table["group"].where(table["group"].notna(), table["sha256"])
+    labels = table.groupby(groups)["label"].transform("nunique").astype("int64")
     return table.assign(
+        group_labels=labels,
+        group_labels_note=_name_members(table, groups, labels > 1),
         side_px=sides.min(axis=1),
         aspect_ratio=sides.max(axis=1) / sides.min(axis=1).clip(lower=1),
         class_images=class_images,
@@ -64,18 +97,38 @@ def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _name_members(table: pd.DataFrame, groups: pd.Series, wanted: pd.Series) -> pd.Series:
+    """`'cat' (cat/a.jpg), 'dog' (dog/b.jpg)` for the wanted rows' groups; null elsewhere."""
+    named = (table["label"].map(repr) + " (" + table["path"] + ")")[wanted]
+    return named.groupby(groups[wanted]).transform(", ".join).reindex(table.index)
+
+
 def _run_until_settled(
-    runner: SuiteRunner, table: pd.DataFrame
+    runner: SuiteRunner, table: pd.DataFrame, released: set[int]
 ) -> tuple[list[Verdict], pd.DataFrame, dict[int, tuple[str, bool]]]:
-    """Every pass of the suite, the rows that were kept, and the rejected ones with their reasons."""
+    """Every pass of the suite, the rows that were kept, and the rejected ones with their reasons.
+
+    Rows that a person `released` are kept, save where their class is too small, which is no fault of theirs.
+    """
     kept, rejected, passes = table, {}, []
     while True:
         verdict = runner.run(with_derived_columns(kept))
         passes.append(verdict)
-        if not verdict.rejected:
+        refused = {row: why for row, why in verdict.rejected.items() if row not in released or not why[1]}
+        if not refused:
             return passes, kept, rejected
-        rejected.update(verdict.rejected)
-        kept = kept.drop(index=list(verdict.rejected))
+        rejected.update(refused)
+        kept = kept.drop(index=list(refused))
+
+
+def _released(table: pd.DataFrame, decisions: Decisions) -> set[int]:
+    labels = decisions.released_labels()
+    rows = table[table["sha256"].isin(list(labels))]
+    return {
+        row
+        for row, sha256, label in zip(rows.index, rows["sha256"], rows["label"], strict=True)
+        if label in labels[sha256]
+    }
 
 
 def _over_all_passes(passes: Sequence[Verdict]) -> list[Finding]:
@@ -98,23 +151,27 @@ def _over_all_passes(passes: Sequence[Verdict]) -> list[Finding]:
 
 def _left_out(table: pd.DataFrame, rejected: dict[int, tuple[str, bool]]) -> list[LeftOut]:
     named = name_rows(table.loc[list(rejected)], "")
-    return [item._replace(reason=reason) for item, (reason, _) in zip(named, rejected.values(), strict=True)]
+    return [
+        item._replace(reason=reason, releasable=faulty)
+        for item, (reason, faulty) in zip(named, rejected.values(), strict=True)
+    ]
 
 
 def _budget(run: Run, quarantined: int, files: int) -> Finding:
     """Whether too much of the source was quarantined. Classes left out for being small don't count."""
     share = quarantined / files if files else 0.0
-    allowed = run.config.validation.max_quarantined_share
+    allowed = run.config.validation
     return Finding(
         expectation="quarantine-budget",
         column=None,
         severity="stop",
-        success=share <= allowed,
+        success=share <= allowed.max_quarantined_share and quarantined <= allowed.max_quarantined,
         observed=f"{quarantined} of {files} files ({share:.1%})",
         unexpected_count=0,
         examples=[],
-        note="share of the source's files that were quarantined",
-        allowed=f"at most {allowed:.1%} (validate.max_quarantined_share)",
+        note="share and count of the source's files that were quarantined",
+        allowed=f"at most {allowed.max_quarantined_share:.1%} (validate.max_quarantined_share) and "
+        f"{allowed.max_quarantined} files (validate.max_quarantined)",
     )
 
 

@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.artifacts import CatalogueRef
+from tasks.assignments import assignments_path, no_assignments
 from tasks.config import Split
 from tasks.errors import InvalidDataError
-from tasks.split.assign import ASSIGNMENTS, assign, assignments_path, make_snapshot, ranks, snapshot_id
+from tasks.split import assign as module
+from tasks.split.assign import make_snapshot, ranks, snapshot_id
 from tasks.tables import CATALOGUE, read_table, write_table
 from tests.runs import make_run
 
-NOTHING = ASSIGNMENTS.empty_table().to_pandas()
+NOTHING = no_assignments()
 SHARES = Split(validation_share=0.15, test_share=0.15)
 
 
@@ -27,7 +29,7 @@ def images(numbers, label="cat", split=None):
     """Rows of a catalogue; what is not asked about is filled with something valid."""
     numbers = list(numbers)
     filled = CATALOGUE.empty_table().to_pandas().reindex(range(len(numbers)))
-    filled[["copies", "size_bytes", "width_px", "height_px", "phash"]] = 1
+    filled[["copies", "size_bytes", "width_px", "height_px"]] = 1
     return filled.assign(
         sha256=[digest(n) for n in numbers],
         label=label,
@@ -38,6 +40,12 @@ def images(numbers, label="cat", split=None):
 
 def counts(table):
     return table.groupby("label")["split"].value_counts().to_dict()
+
+
+def assign(table, earlier, shares, run_id):
+    found = module.assign(table, earlier, shares, run_id)
+    assert found.left_out == []
+    return found.table, found.assignments
 
 
 def splits_of(table):
@@ -111,7 +119,51 @@ def test_names_order_and_seeds_play_no_part():
     assert splits_of(assign(source, NOTHING, SHARES, "a")[0]) == splits_of(assign(shuffled, NOTHING, SHARES, "b")[0])
 
 
-@settings(max_examples=20, deadline=None)
+def grouped(table, *groups):
+    """The table with groups of the given numbers' images."""
+    names = table["sha256"].copy()
+    for numbers in groups:
+        names[table["sha256"].isin([digest(n) for n in numbers])] = digest(numbers[0])
+    return table.assign(group=names)
+
+
+def test_near_duplicates_go_into_one_split():
+    source = grouped(images(range(100)), *[(n, n + 1, n + 2) for n in range(0, 60, 3)])
+    table, _ = assign(source, NOTHING, SHARES, "r1")
+    assert (table.groupby("group")["split"].nunique() == 1).all()
+    assert counts(table) == {("cat", "train"): 70, ("cat", "validation"): 15, ("cat", "test"): 15}
+
+
+def test_a_new_near_duplicate_joins_its_group_whatever_the_source_says():
+    first = grouped(pd.concat([images(range(20), split="train"), images([20], split="test")]))
+    _, assigned = assign(first, NOTHING, SHARES, "r1")
+    later = pd.concat([first, images([30], split="train"), images([31])])
+    table, _ = assign(grouped(later, (20, 30, 31)), assigned, SHARES, "r2")
+    assert {splits_of(table)[digest(n)] for n in (20, 30, 31)} == {"test"}
+
+
+def test_a_group_given_several_splits_at_once_guards_the_test_set():
+    given = pd.concat([images(range(10), split="train"), images(range(10, 12), split="validation")])
+    table, _ = assign(grouped(pd.concat([given, images([12], split="test")]), (0, 12), (1, 11)), NOTHING, SHARES, "r1")
+    assert [splits_of(table)[digest(n)] for n in (0, 12, 1, 11)] == ["test", "test", "validation", "validation"]
+
+
+def test_an_image_that_proves_a_leak_makes_the_older_training_image_go():
+    first = grouped(pd.concat([images(range(9), split="train"), images([9], split="test")]))
+    _, assigned = assign(first, NOTHING, SHARES, "r1")
+    later = grouped(pd.concat([first, images([30], split="train")]), (0, 9, 30))
+    for run_id in ("r2", "r3"):
+        found = module.assign(later, assigned, SHARES, run_id)
+        assigned = found.assignments
+        assert [(item.path, item.sha256) for item in found.left_out] == [("cat/0.jpg", digest(0))]
+        assert "first seen in train, and is a near-duplicate of cat/" in found.left_out[0].reason
+        assert digest(0) not in splits_of(found.table)
+        assert splits_of(found.table)[digest(30)] == "test"
+    assert splits_of(assigned)[digest(0)] == "train"
+    assert assigned.set_index("sha256")["group"][[digest(0), digest(9), digest(30)]].nunique() == 1
+
+
+@settings(max_examples=8, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 12), min_size=20, max_size=20),
     order=st.randoms(use_true_random=False),
@@ -150,7 +202,9 @@ def test_ranks_are_uniform_and_fixed():
 def test_a_hundred_thousand_images_take_a_moment():
     count = 100_000
     digests = [f"{n:016x}{0:048x}" for n in np.random.default_rng(1).integers(0, 2**63, count)]
-    table = pd.DataFrame({"sha256": digests, "path": "x", "split": pd.Series([None] * count, dtype=object)})
+    table = pd.DataFrame(
+        {"sha256": digests, "path": "x", "group": None, "split": pd.Series([None] * count, dtype=object)}
+    )
     table["label"] = pd.Series(np.arange(count) % 100).map("class{:02d}".format)
     started = time.perf_counter()
     _, assigned = assign(table[: count * 9 // 10], NOTHING, SHARES, "r1")

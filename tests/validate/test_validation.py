@@ -169,3 +169,16 @@ def test_copies_count_as_files_of_the_source(tmp_path):
     shutil.copy(source / "cat/00000.jpg", source / "cat/copy.jpg")
     run, _ = run_validation(tmp_path, source)
     assert findings(run)["quarantine-budget"]["observed"] == "0 of 13 files (0.0%)"
+
+
+def test_one_picture_saved_twice_under_two_labels_is_quarantined_with_both_named(tmp_path):
+    source = class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    save(source / "cat/a.jpg", photo(1, size=(320, 240)))
+    save(source / "dog/b.jpg", photo(1, size=(320, 240)), quality=50)
+    run, ref = run_validation(tmp_path, source)
+    reasons = {entry.path: entry.reason for entry in run_quarantine(run)}
+    assert (ref.images, set(reasons)) == (16, {"cat/a.jpg", "dog/b.jpg"})
+    for reason in reasons.values():
+        assert "one-label-per-picture" in reason
+        assert "'cat' (cat/a.jpg)" in reason
+        assert "'dog' (dog/b.jpg)" in reason

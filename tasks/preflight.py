@@ -1,0 +1,23 @@
+"""What can be checked of a run before it costs anything: names, files and weights that its configuration asks for."""
+
+from __future__ import annotations
+
+from tasks.artifacts import Run
+from tasks.augment.policy import load_policy
+from tasks.backbones.trunk import trunk_of
+from tasks.evaluate.gates import load_gates
+from tasks.validate.suite import load_suite
+
+
+def check_run(run: Run) -> None:
+    """Finds the run's policy, gates, suite, backbone and weights (downloading the weights where it must).
+
+    Raises:
+        ConfigError: a name that is not known, or a file that is not what it should be.
+        WeightsError: the weights can't be had.
+        WorkspaceError: nothing can be written.
+    """
+    run.workspace.check_writable()
+    load_gates(run.config.evaluate.gates)
+    load_suite(run.config.validation.suite)
+    trunk_of(run, load_policy(run.config.augment.policy, run.config.augment.views))

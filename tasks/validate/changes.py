@@ -1,0 +1,138 @@
+"""What changed since the champion's training snapshot: classes, growth, drift; one row of figures for a suite.
+
+A figure is null where it says nothing (a drift of too few images), and its expectation then does not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2_contingency, ks_2samp
+from sklearn.metrics.pairwise import euclidean_distances
+
+from tasks.artifacts import Run
+from tasks.repository import champion, read_manifest
+from tasks.tables import read_table
+
+# Two samples smaller than this differ by chance alone more than the suite's bounds allow.
+MIN_IMAGES_FOR_DRIFT = 30
+# A removed class is taken for a renamed one where so many of its images now have one added label.
+RENAMED_SHARE = 0.5
+MMD_SAMPLE = 400
+MMD_PERMUTATIONS = 999
+
+
+def champion_snapshot(run: Run) -> pd.DataFrame | None:
+    """The images that the champion was trained and judged on; None before there is one.
+
+    Its labels are those of today: a class that the configuration says was renamed has its new name.
+    """
+    version = champion(run.workspace, run.name)
+    if version is None:
+        return None
+    snapshot = read_manifest(run.workspace, run.name, version)["lineage"]["snapshot"]
+    path = f"snapshots/{snapshot}.parquet"
+    if not run.workspace.exists(path):
+        return None
+    before = read_table(run.workspace, path)
+    return before.assign(label=before["label"].replace(run.config.validation.rename))
+
+
+def describe_changes(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, Any]:
+    """The figures that `expectations/changes.json` judges; `x_note` says in words what `x` counts.
+
+    Args:
+        before: the champion's snapshot.
+        now: the catalogue of today.
+    """
+    new = now[~now["sha256"].isin(before["sha256"])]
+    known = now[["sha256", "label"]].merge(before[["sha256", "label"]], on="sha256", suffixes=("_now", "_before"))
+    added = sorted(set(now["label"]) - set(before["label"]))
+    removed = sorted(set(before["label"]) - set(now["label"]))
+    renamed = _renamed(known, added, removed, before["label"].value_counts())
+    moved = known[(known["label_now"] != known["label_before"]) & ~known["label_before"].isin(list(renamed))]
+    return {
+        "path": "the source",
+        "images_before": len(before),
+        "images_new": len(new),
+        "growth": len(new) / max(len(before), 1),
+        "share_gone": 1 - len(known) / max(len(before), 1),
+        "classes_added": len(added),
+        "classes_added_note": ", ".join(added) or None,
+        "classes_removed": len(removed),
+        "classes_removed_note": ", ".join(removed) or None,
+        "classes_renamed": len(renamed),
+        "classes_renamed_note": ", ".join(f'{old} = "{name}"' for old, name in renamed.items()) or None,
+        "relabelled": len(moved),
+        **_label_mix(before, new),
+        **_image_drift(before, new),
+        "embedding_p_value": None,  # known once features are stored: `tasks.validate.review`
+    }
+
+
+def _renamed(known: pd.DataFrame, added: Sequence[str], removed: Sequence[str], sizes: pd.Series) -> dict[str, str]:
+    """Old name: new name, of removed classes most of whose images now have one added label."""
+    found = {}
+    for old in removed:
+        now = known.loc[(known["label_before"] == old) & known["label_now"].isin(added), "label_now"].value_counts()
+        if len(now) and now.iloc[0] >= RENAMED_SHARE * sizes[old]:
+            found[old] = str(now.index[0])
+    return found
+
+
+def _label_mix(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | None]:
+    """How far the new images' labels are from the old ones', over the classes that both know."""
+    counts = pd.DataFrame({"before": before["label"].value_counts(), "new": new["label"].value_counts()}).dropna()
+    if len(counts) < 2 or counts["new"].sum() < MIN_IMAGES_FOR_DRIFT:
+        return {"label_mix_distance": None, "label_mix_p_value": None}
+    shares = counts / counts.sum()
+    return {
+        "label_mix_distance": float((shares["before"] - shares["new"]).abs().sum() / 2),
+        "label_mix_p_value": float(chi2_contingency(counts.to_numpy())[1]),  # type: ignore[arg-type]
+    }
+
+
+def _image_drift(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | None]:
+    """The Kolmogorov-Smirnov distance of each figure, 0 (alike) to 1, and its p-value."""
+    columns = {
+        "brightness": lambda table: table["brightness"],
+        "contrast": lambda table: table["contrast"],
+        "sharpness": lambda table: table["sharpness"],
+        "side": lambda table: table[["width_px", "height_px"]].min(axis=1),
+    }
+    found: dict[str, float | None] = {}
+    for name, values in columns.items():
+        test = None
+        if min(len(before), len(new)) >= MIN_IMAGES_FOR_DRIFT:
+            test = ks_2samp(values(before).to_numpy(), values(new).to_numpy())
+        found[f"{name}_drift"] = float(test.statistic) if test else None  # type: ignore[attr-defined]
+        found[f"{name}_drift_p_value"] = float(test.pvalue) if test else None  # type: ignore[attr-defined]
+    return found
+
+
+def embedding_p_value(before: np.ndarray, new: np.ndarray, seed: int) -> float | None:
+    """The p-value of two samples of features being drawn from one distribution.
+
+    The maximum mean discrepancy with a Gaussian kernel of median width, against its distribution under permutations
+    (Gretton et al. 2012, "A Kernel Two-Sample Test"). At most 400 images of each side are drawn, by `seed`.
+
+    Args:
+        before, new: [N, D] and [M, D].
+
+    Returns:
+        A p-value, 0.001 at the least; None where a side has fewer than 30 images.
+    """
+    if min(len(before), len(new)) < MIN_IMAGES_FOR_DRIFT:
+        return None
+    rng = np.random.default_rng(seed)
+    x, y = (sample[rng.permutation(len(sample))[:MMD_SAMPLE]].astype(np.float32) for sample in (before, new))
+    squared = euclidean_distances(np.concatenate([x, y]), squared=True)
+    kernel = np.exp(-squared / max(float(np.median(squared)), 1e-12))
+    # One sign for each image and permutation, +1/n or -1/m: the statistic is the quadratic form of the kernel.
+    weights = np.where(np.arange(len(kernel)) < len(x), 1 / len(x), -1 / len(y))
+    shuffled = np.stack([weights, *(rng.permutation(weights) for _ in range(MMD_PERMUTATIONS))])
+    statistics = np.einsum("pi,pi->p", shuffled @ kernel, shuffled)
+    return float((statistics >= statistics[0] - 1e-12).mean())

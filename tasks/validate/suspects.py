@@ -1,0 +1,114 @@
+"""Label suspects: images whose label is probably wrong, found by confident learning; shown, never changed.
+
+Each image is judged by a classifier that was not trained on it (nor on its near-duplicates): a ridge regression from
+stored features onto the classes, in folds. Its Gram matrix is summed once and each fold's share is taken away again, so
+all folds together cost little more than one fit, and features pass through memory block by block.
+
+After Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+FOLDS = 5
+BLOCK = 8192
+# Of the mean variance of the features: keeps the solution tame where there are fewer images than features.
+RIDGE = 0.3
+
+
+def out_of_fold_probabilities(
+    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, classes: int, folds: int = FOLDS
+) -> np.ndarray:
+    """Each image's class probabilities from the images of the other folds, float32 [N, C].
+
+    Args:
+        features: [N, D].
+        targets: class indices, int [N].
+        groups: what must not be spread over folds, int [N]: equal for near-duplicates.
+        classes: C.
+    """
+    fold_of = _folds(targets, groups, folds)
+    grams = [_gram(features, targets, np.flatnonzero(fold_of == fold), classes) for fold in range(folds)]
+    total, cross = (sum(parts) for parts in zip(*grams, strict=True))
+    logits = np.zeros((len(features), classes), np.float32)
+    for fold, (gram, own) in enumerate(grams):
+        weights = _solve(total - gram, cross - own)
+        rows = np.flatnonzero(fold_of == fold)
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            logits[block] = _with_intercept(features[block]) @ weights
+    return softmax(logits * _sharpness(logits, targets), axis=1).astype(np.float32)
+
+
+def rank_suspects(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The images by how doubtful their label is, the worst first.
+
+    An image is a suspect where some other class is as probable as that class usually is for its own images (its
+    threshold), and more so than the given one.
+
+    Args:
+        probabilities: float [N, C], of classifiers that did not see the image.
+        targets: the given classes, int [N].
+
+    Returns:
+        order: int [N], all images, by ascending margin: the given class's probability less the best other one's.
+        suggested: int [N], the most probable other class of each image.
+        suspect: bool [N].
+    """
+    rows = np.arange(len(targets))
+    thresholds = np.array(
+        [probabilities[targets == k, k].mean() if (targets == k).any() else 1.0 for k in range(probabilities.shape[1])]
+    )
+    others = probabilities.copy()
+    others[rows, targets] = -1
+    suggested = others.argmax(axis=1)
+    margin = probabilities[rows, targets] - others[rows, suggested]
+    suspect = (others >= thresholds).any(axis=1) & (margin < 0)
+    return np.argsort(margin, kind="stable"), suggested, suspect
+
+
+def _folds(targets: np.ndarray, groups: np.ndarray, folds: int) -> np.ndarray:
+    """A fold for each image, int [N]: whole groups, dealt out class by class."""
+    _, leaders, members = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.argsort(targets[leaders], kind="stable")
+    fold_of_group = np.empty(len(leaders), np.int64)
+    fold_of_group[order] = np.arange(len(leaders)) % folds
+    return fold_of_group[members]
+
+
+def _gram(features: np.ndarray, targets: np.ndarray, rows: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(X'X, X'Y) of some rows, float64 [D + 1, D + 1] and [D + 1, C]; each class weighs the same."""
+    width = features.shape[1] + 1
+    gram, cross = np.zeros((width, width)), np.zeros((width, classes))
+    weight = np.sqrt(len(targets) / (classes * np.maximum(np.bincount(targets, minlength=classes), 1)))
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        scaled = _with_intercept(features[block]) * weight[targets[block], None].astype(np.float32)
+        gram += scaled.T @ scaled
+        cross += scaled.T @ (np.eye(classes, dtype=np.float32)[targets[block]] * weight[targets[block], None])
+    return gram, cross
+
+
+def _with_intercept(features: np.ndarray) -> np.ndarray:
+    rows = features.astype(np.float32)
+    return np.concatenate([rows, np.ones((len(rows), 1), np.float32)], axis=1)
+
+
+def _solve(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    size = len(gram) - 1
+    penalty = np.full(len(gram), RIDGE * np.trace(gram[:size, :size]) / max(size, 1) + 1e-9)
+    penalty[-1] = 1e-9  # the intercept
+    return cho_solve(cho_factor(gram + np.diag(penalty)), cross).astype(np.float32)
+
+
+def _sharpness(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The factor (inverse temperature) that makes the softmax of `logits` fit the targets best."""
+
+    def loss(log_factor: float) -> float:
+        return -float(log_softmax(logits * np.exp(log_factor), axis=1)[np.arange(len(targets)), targets].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 5), method="bounded").x))  # type: ignore[attr-defined]

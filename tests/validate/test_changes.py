@@ -1,0 +1,116 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.errors import InvalidDataError
+from tasks.ingest.catalogue import build_catalogue
+from tasks.tables import SNAPSHOT, read_table, write_table
+from tasks.validate.changes import champion_snapshot, describe_changes, embedding_p_value
+from tasks.validate.validation import judge_figures, validate
+from tests.photos import class_folders
+from tests.runs import make_run
+
+
+def rows(counts, start=0, brightness=0.5, seed=0):
+    """A catalogue's columns for `counts[label]` images, numbered from `start`."""
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "sha256": [f"{start + n:064x}" for n in range(len(labels))],
+            "label": labels,
+            "brightness": rng.normal(brightness, 0.1, len(labels)),
+            "contrast": rng.normal(0.2, 0.02, len(labels)),
+            "sharpness": rng.normal(500, 50, len(labels)),
+            "width_px": 400,
+            "height_px": rng.integers(300, 400, len(labels)),
+        }
+    )
+
+
+def failed(tmp_path, before, now):
+    findings = judge_figures(make_run(tmp_path / "w", "s"), describe_changes(before, now))
+    return {finding.expectation: finding for finding in findings if not finding.success}
+
+
+def test_more_of_the_same_is_no_finding(tmp_path):
+    before = rows({"cat": 200, "dog": 200})
+    assert failed(tmp_path, before, pd.concat([before, rows({"cat": 50, "dog": 50}, start=1000, seed=1)])) == {}
+
+
+def test_nothing_new_is_said_and_does_not_stop(tmp_path):
+    before = rows({"cat": 20, "dog": 20})
+    assert {name: finding.severity for name, finding in failed(tmp_path, before, before).items()} == {
+        "batch-not-empty": "warn"
+    }
+
+
+@pytest.mark.parametrize(
+    ("now", "name", "observed"),
+    [
+        (rows({"cat": 50, "dog": 400}), "batch-not-a-flood", 10.25),
+        (rows({"cat": 10, "dog": 5}), "source-still-there", 0.625),
+    ],
+)
+def test_a_flood_and_a_vanished_source_stop(tmp_path, now, name, observed):
+    finding = failed(tmp_path, rows({"cat": 20, "dog": 20}), now)[name]
+    assert (finding.severity, finding.observed) == ("stop", observed)
+
+
+def test_classes_that_come_and_go_are_named(tmp_path):
+    before = rows({"cat": 20, "dog": 20, "eel": 20})
+    now = pd.concat([before[before["label"] != "eel"], rows({"fox": 20}, start=1000)])
+    found = failed(tmp_path, before, now)
+    assert found["classes-added"].observed == "1 (fox)"
+    assert found["classes-removed"].observed == "1 (eel)"
+    assert "classes-renamed" not in found
+
+
+def test_a_renamed_class_is_recognised_by_its_images(tmp_path):
+    before = rows({"cat": 20, "dog": 20})
+    now = before.assign(label=before["label"].replace({"dog": "hound"}))
+    now.loc[0, "label"] = "hound"
+    found = failed(tmp_path, before, now)
+    assert found["classes-renamed"].observed == '1 (dog = "hound")'
+    assert "validate.rename" in found["classes-renamed"].note
+    assert found["images-relabelled"].observed == 1
+
+
+def test_drift_of_labels_and_of_light_is_measured(tmp_path):
+    before = rows({"cat": 200, "dog": 200})
+    found = failed(tmp_path, before, pd.concat([before, rows({"cat": 90, "dog": 10}, 1000, brightness=0.8)]))
+    assert found["label-mix-drift"].observed == 0.4
+    assert found["brightness-drift"].observed > 0.7
+    assert set(found) == {"label-mix-drift", "brightness-drift"}
+
+
+def test_a_handful_of_images_is_no_drift(tmp_path):
+    before = rows({"cat": 200, "dog": 200})
+    assert failed(tmp_path, before, pd.concat([before, rows({"cat": 9}, 1000, brightness=0.9)])) == {}
+
+
+def test_features_of_another_distribution_are_told_from_more_of_the_same():
+    rng = np.random.default_rng(1)
+    before, same, other = rng.normal(size=(300, 64)), rng.normal(size=(100, 64)), rng.normal(0.4, 1, (100, 64))
+    assert (embedding_p_value(before, same, seed=3) or 0) > 0.01
+    assert embedding_p_value(before, other, seed=3) == pytest.approx(0.001)
+    assert embedding_p_value(before, other[:10], seed=3) is None
+
+
+def publish_champion(run, table):
+    write_table(run.workspace, "snapshots/before.parquet", table.assign(group=table["sha256"], split="train"), SNAPSHOT)
+    run.workspace.write_json("models/shapes/1/manifest.json", {"lineage": {"snapshot": "before"}})
+
+
+def test_the_champion_s_snapshot_is_what_a_source_is_compared_with(tmp_path):
+    source = class_folders(tmp_path / "photos", {"cat": 6, "dog": 6})
+    run = make_run(tmp_path / "w", source, config={"validate": {"rename": {"hound": "dog"}, "max_growth": 0.4}})
+    assert champion_snapshot(run) is None
+    catalogue = read_table(run.workspace, build_catalogue(run).table_path)
+    publish_champion(run, catalogue.assign(label=catalogue["label"].replace({"dog": "hound"})))
+    class_folders(source, {"cat": 3, "eel": 5}, start=50)
+    with pytest.raises(InvalidDataError, match=r"batch-not-a-flood .* expected at most 0.4; found 0.6667"):
+        validate(run, build_catalogue(run))
+    findings = {item["expectation"]: item for item in run.workspace.read_json(run.path("validation.json"))}
+    assert findings["classes-added"]["observed"] == "1 (eel)"
+    assert findings["classes-removed"]["success"]
