@@ -74,6 +74,24 @@ def retrain(
 
 
 @app.command()
+def demo(workspace: WorkspaceOption = "./workspace", as_json: JsonOption = False) -> None:
+    """Show the whole flow on handwritten digits: no network, no account, under two minutes."""
+    with _plain_errors():
+        Workspace(workspace).check_writable()
+        summaries = []
+        for arrived, summary in _run_demo(workspace):
+            summaries.append(summary)
+            if not as_json:
+                typer.secho(f"\n{arrived}", fg="cyan")
+                _print_summary(summary, as_json=False)
+        if as_json:
+            _print_json({"runs": summaries})
+        else:
+            typer.echo(f"\nOpen the report: {summaries[-1]['report']}")
+            typer.echo("Now your own photographs: headstart retrain FOLDER --name NAME, a subfolder a class")
+
+
+@app.command()
 def status(
     name: Annotated[Optional[str], typer.Argument(help="A model; all of them by default.")] = None,  # noqa: UP045
     workspace: WorkspaceOption = "./workspace",
@@ -135,11 +153,7 @@ def _run_flow(
     loaded = load_config(config, environ=os.environ, overrides=overrides)
     run = new_run(source, name, workspace, loaded)
     check_run(run)
-    # Prefect's own log, tracebacks included, goes to the run's page; here a person reads our messages.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from flows.server import start_ephemeral_server
-
-    server = start_ephemeral_server()
+    server = _prefect()
     from flows.retrain import retrain as flow
     from flows.warmup import preload
 
@@ -148,6 +162,28 @@ def _run_flow(
     if server:
         server.wait()
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
+
+
+def _run_demo(workspace: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    from tasks.runs import new_run
+
+    server = _prefect()
+    from flows.demo import NAME, demo_config, run_demo
+    from flows.warmup import preload
+
+    preload(new_run("", NAME, workspace, demo_config()))
+    if server:
+        server.wait()
+    yield from run_demo(workspace)
+
+
+def _prefect():
+    """Starts Prefect's ephemeral server where none is configured; call it before Prefect is imported."""
+    # Prefect's own log, tracebacks included, goes to the run's page; here a person reads our messages.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.server import start_ephemeral_server
+
+    return start_ephemeral_server()
 
 
 def _print_summary(summary: dict[str, Any], as_json: bool) -> None:

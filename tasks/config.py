@@ -32,8 +32,9 @@ class Backbone(Section):
 
     name: str = "mobilenet_v2"
     """Architecture: a name that `headstart retrain --help` lists, such as `mobilenet_v2` or `embedded`."""
-    weights: str = "imagenet"
-    """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), or the path of a weights file."""
+    weights: str = "default"
+    """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), a weights file's path, or `default`:
+    `imagenet`, and for the embedded backbone the weights that come with it."""
     boundary: str = "avg_pool"
     """Freeze boundary: the layer whose output is cached; layers above it are trained. `avg_pool`: classifier only."""
     image_size_px: int = Field(default=0, ge=0, le=1024)

@@ -14,11 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.backbones import embedded
 from tasks.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     import keras
 
+EMBEDDED = "embedded"
 POOLED = "avg_pool"  # the boundary above the last feature map's global average
 
 
@@ -122,6 +124,14 @@ BACKBONES = {
             weights_file="convnext_tiny_notop.h5",
             summary="27.8 M parameters",
         ),
+        Backbone(
+            name=EMBEDDED,
+            keras_class="MobileNetV2",
+            image_size_px=embedded.INPUT_SIZE_PX,
+            normalisation=TO_PLUS_MINUS_ONE,
+            weights_file="",
+            summary="MobileNetV2, distilled; comes with headstart, no download",
+        ),
     )
 }
 
@@ -140,12 +150,16 @@ def weights_path(backbone: Backbone, weights: str, image_size_px: int) -> Path:
     """Where the weights file lies, downloading Keras's own where it must.
 
     Args:
-        weights: `imagenet`, or a file's path.
+        weights: `default` (Keras's ImageNet weights; the shipped ones of `embedded`), `imagenet`, or a file's path.
 
     Raises:
         WeightsError: no such file, or it can't be downloaded; the message names the ways on.
     """
-    if weights != "imagenet":
+    if backbone.name == EMBEDDED and weights == "imagenet":
+        raise WeightsError("the embedded trunk comes with weights of its own; leave --weights away")
+    if backbone.name == EMBEDDED and weights == "default":
+        return embedded.WEIGHTS
+    if weights not in ("default", "imagenet"):
         path = Path(weights).expanduser()
         if not path.is_file():
             raise WeightsError(
@@ -181,8 +195,12 @@ def build_network(backbone: Backbone, weights: Path | None, image_size_px: int) 
     """
     import keras
 
-    builder = getattr(keras.applications, backbone.keras_class)
     shape = (image_size_px, image_size_px, 3)
+    if weights == embedded.WEIGHTS:
+        network = embedded.build(shape)
+        network.trainable = False
+        return network
+    builder = getattr(keras.applications, backbone.keras_class)
     network = builder(include_top=False, weights=None, input_shape=shape)
     if weights is not None:
         try:
