@@ -24,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+quarantine = typer.Typer(help="What was left out and why; let it in, or leave it out for good.", no_args_is_help=True)
+app.add_typer(quarantine, name="quarantine")
+
 REFUSED, INVALID_DATA = 3, 4
 WorkspaceOption = Annotated[
     str, typer.Option(envvar="HEADSTART_WORKSPACE", help="Where everything is kept: a folder, or an fsspec URL.")
@@ -127,6 +130,127 @@ def predict(
         else:
             for row in predictions:
                 typer.echo(f"{row['probability']:6.1%}  {row['label']}  {row['image']}")
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    to: Annotated[Optional[int], typer.Option(help="The version to publish again; by default the one before.")] = None,  # noqa: UP045
+    workspace: WorkspaceOption = "./workspace",
+    as_json: JsonOption = False,
+) -> None:
+    """Publish an earlier version again, as a new one."""
+    from tasks.publish.rollback import roll_back
+
+    with _plain_errors():
+        done = roll_back(Workspace(workspace), check_name(name), to)
+        if as_json:
+            _print_json(done)
+        else:
+            typer.echo(f"{name}: version {done['restored']} is in service again, as version {done['version']}")
+
+
+@app.command()
+def verify(
+    model_dir: Annotated[str, typer.Argument(help="A version's folder, such as workspace/models/clothing/3.")],
+    public_key: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="PEM file of the key that the version must be signed with."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a published version: digests, signature, graph, parity evidence and gate decision.
+
+    Exit status: 0 all is well; 1 something is not.
+    """
+    from dataclasses import asdict
+
+    from tasks.publish.verify import verify as verify_version
+
+    with _plain_errors():
+        found = verify_version(model_dir, public_key=public_key)
+        if as_json:
+            _print_json({"model_dir": model_dir, "ok": found.ok, "checks": [asdict(check) for check in found.checks]})
+        else:
+            marks = {True: "ok  ", False: "FAIL", None: "-   "}
+            for check in found.checks:
+                typer.echo(f"{marks[check.passed]} {check.name}: {check.detail}")
+    raise typer.Exit(0 if found.ok else HeadstartError.exit_status)
+
+
+@app.command()
+def serve(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    public_key: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="PEM file of the key that versions must be signed with."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Start before the first version is published.")] = False,
+    workspace: WorkspaceOption = "./workspace",
+) -> None:
+    """Serve the model over HTTP: Open Inference Protocol v2, POST /classify, a web page, metrics."""
+    from tasks.serve.server import serve as serve_model
+
+    with _plain_errors():
+        serve_model(
+            Workspace(workspace),
+            check_name(name),
+            host=host,
+            port=port,
+            public_key=public_key,
+            wait=wait,
+            on_start=lambda url: typer.echo(f"{name} is served at {url} (Ctrl-C stops it)", err=True),
+        )
+
+
+@quarantine.command(name="list")
+def list_quarantined(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    workspace: WorkspaceOption = "./workspace",
+    as_json: JsonOption = False,
+) -> None:
+    """List what was left out, and why."""
+    from tasks.quarantine import list_quarantine
+
+    with _plain_errors():
+        entries = list_quarantine(Workspace(workspace), check_name(name))
+        if as_json:
+            _print_json({"quarantine": entries})
+            return
+        for entry in entries:
+            typer.echo(f"{entry['status']:8}  {entry['path']}: {entry['reason']}")
+        typer.echo(f"{len(entries)} files")
+
+
+FilesArgument = Annotated[list[str], typer.Argument(help="Paths, or digests, as `quarantine list` shows them.")]
+
+
+@quarantine.command(name="release")
+def release_quarantined(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    files: FilesArgument,
+    workspace: WorkspaceOption = "./workspace",
+) -> None:
+    """Let images in that an expectation rejected, from the next run on."""
+    from tasks.quarantine import release
+
+    with _plain_errors():
+        typer.echo(f"{len(release(Workspace(workspace), check_name(name), files))} released")
+
+
+@quarantine.command(name="drop")
+def drop_quarantined(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    files: FilesArgument,
+    workspace: WorkspaceOption = "./workspace",
+) -> None:
+    """Leave files out for good: later runs neither use nor report them. The files themselves are not touched."""
+    from tasks.quarantine import drop
+
+    with _plain_errors():
+        typer.echo(f"{len(drop(Workspace(workspace), check_name(name), files))} dropped")
 
 
 @app.command(name="config")

@@ -24,6 +24,7 @@ from tasks.quarantine import read_decisions
 from tasks.repository import champion, read_manifest, version_path
 from tasks.runs import finished_runs
 from tasks.tables import read_table
+from tasks.validate.suite import load_suite
 
 STAGES = ("ingest", "validate", "split", "augment", "extract", "finetune", "export", "evaluate", "publish", "report")
 T = TypeVar("T")
@@ -51,19 +52,20 @@ class Stopwatch:
 
 
 def fingerprint(run: Run, catalogue: CatalogueRef) -> str:
-    """The digest of all that a run's outcome depends on: the images, their labels and splits, the configuration, and
-    what a person decided of the quarantine.
+    """The digest of all that a run's outcome depends on: the images, their labels and splits, the configuration, the
+    gates, the suite, and what a person decided of the quarantine.
 
     Two runs with one fingerprint would do the same work to the same end.
     """
     table = read_table(run.workspace, catalogue.table_path, ["sha256", "label", "split"])
     rows = table.where(table.notna(), None).itertuples(index=False, name=None)
-    decided = [
+    rules = [
         run.config.digest(),
         gates_digest(run.config.evaluate.gates),
+        load_suite(run.config.validation.suite),
         read_decisions(run.workspace, run.name).digest(),
     ]
-    digest = hashlib.sha256(json.dumps(decided).encode())
+    digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode())
     for row in sorted(rows, key=str):
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()

@@ -58,9 +58,7 @@ def save_weights(net: "keras.Model", path: Path) -> str:
     for name, values in _named_variables(net):
         kernel = values.numpy()
         if not np.isfinite(kernel).all():
-            raise ValueError(
-                f"{name} holds values that are not finite: training has diverged, nothing was written"
-            )
+            raise ValueError(f"{name} holds values that are not finite: training has diverged, nothing was written")
         if kernel.ndim == 4 and not _depthwise(name):
             scale = np.maximum(np.abs(kernel).max((0, 1, 2)), 1e-12).astype(np.float32) / 127
             arrays[name], arrays[f"{name}.scale"] = np.rint(kernel / scale).astype(np.int8), scale

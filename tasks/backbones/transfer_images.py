@@ -72,9 +72,7 @@ def photo_crop(rng: Rng, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
     border = cv2.BORDER_REFLECT_101 if rng.random() < 0.8 else cv2.BORDER_CONSTANT
     affine = np.hstack([matrix, shift[:, None]])
     fill = tuple(int(v) for v in rng.integers(0, 256, 3))
-    return cv2.warpAffine(
-        photo, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=fill
-    )
+    return cv2.warpAffine(photo, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=fill)
 
 
 def recolour(rng: Rng, image: np.ndarray) -> np.ndarray:
@@ -83,9 +81,7 @@ def recolour(rng: Rng, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.8:
         blend = np.eye(3) + rng.normal(0, 0.08, (3, 3))
         pixels = pixels @ blend.astype(np.float32)
-        pixels = (pixels - 0.5) * np.float32(np.exp(rng.normal(0, 0.25))) + np.float32(
-            0.5 + rng.normal(0, 0.1)
-        )
+        pixels = (pixels - 0.5) * np.float32(np.exp(rng.normal(0, 0.25))) + np.float32(0.5 + rng.normal(0, 0.1))
     if rng.random() < 0.15:
         pixels = pixels[..., rng.permutation(3)]
     if rng.random() < 0.05:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 
+MIN_EPOCH_STEPS = 30  # of optimisation, in an epoch
 SILENT: Any = 0  # Keras takes 0, its stubs say str
 
 
@@ -50,6 +51,7 @@ def train_head(
 
     keras.utils.set_random_seed(config.seed)
     model = build_head(train.features, classes, config)
+    train = repeated(train, MIN_EPOCH_STEPS * config.batch_size)
     steps = math.ceil(len(train.targets) / config.batch_size) * config.epochs
     rate: Any = schedule(config, steps)  # the stubs know of floats only
     optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
@@ -80,6 +82,14 @@ def train_head(
         best_epoch=int(stopping.best_epoch),
         temperature=fit_temperature(logits, validation.targets),
     )
+
+
+def repeated(rows: Split, least: int) -> Split:
+    """The rows as often as it takes to have `least` of them: an epoch of a few hundred images is too few steps."""
+    times = math.ceil(least / max(1, len(rows.targets)))
+    if times <= 1:
+        return rows
+    return Split(features=np.tile(rows.features, (times, 1)), targets=np.tile(rows.targets, times))
 
 
 def build_head(features: np.ndarray, classes: int, config: Finetune) -> keras.Model:

@@ -31,9 +31,7 @@ def test_layer_names_are_those_of_keras_mobilenet_v2(trunk):
 def test_without_weights_it_is_another_network(trunk):
     random = embedded.build(weights=False)
     kernel = "block_12_project"
-    assert not np.allclose(
-        random.get_layer(kernel).get_weights()[0], trunk.get_layer(kernel).get_weights()[0]
-    )
+    assert not np.allclose(random.get_layer(kernel).get_weights()[0], trunk.get_layer(kernel).get_weights()[0])
 
 
 def test_files_are_small_enough_for_the_repository():

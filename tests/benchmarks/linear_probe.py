@@ -87,9 +87,7 @@ def task_of_files(name: str, files: Sequence[tuple[Path, str]], test: Sequence[b
 
 def clothing(folder: Path, size: int) -> Task:
     train, validation = labelled_files(folder / "train"), labelled_files(folder / "validation")
-    return task_of_files(
-        "clothing", [*train, *validation], [False] * len(train) + [True] * len(validation), size
-    )
+    return task_of_files("clothing", [*train, *validation], [False] * len(train) + [True] * len(validation), size)
 
 
 def signs(folder: Path, size: int) -> Task:
@@ -143,10 +141,7 @@ def probe_accuracy(features: np.ndarray, task: Task) -> float:
     train, labels = features[~task.test], task.labels[~task.test]
     inner = train_test_split(train, labels, test_size=0.2, random_state=0, stratify=labels)
     inner_train, inner_test, inner_labels, inner_truth = inner
-    scores = [
-        _head(strength).fit(inner_train, inner_labels).score(inner_test, inner_truth)
-        for strength in STRENGTHS
-    ]
+    scores = [_head(strength).fit(inner_train, inner_labels).score(inner_test, inner_truth) for strength in STRENGTHS]
     head = _head(STRENGTHS[int(np.argmax(scores))]).fit(train, labels)
     return float(head.score(features[task.test], task.labels[task.test]))
 

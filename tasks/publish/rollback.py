@@ -1,0 +1,74 @@
+"""Rolling back: an earlier version's content, published again as a new version, for versions only go up."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.errors import UsageError
+from tasks.repository import (
+    champion,
+    next_version,
+    read_manifest,
+    read_model,
+    triton_config,
+    version_path,
+    versions,
+    write_version,
+)
+from tasks.workspace import Workspace
+
+
+def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datetime | None = None) -> dict[str, Any]:
+    """Publishes version `to` again; by default the one before the content that is in service.
+
+    The graph is the same to the bit; only the `version` in its metadata is the new one.
+
+    Returns:
+        `{"name", "version", "restored", "replaced", "model"}`.
+
+    Raises:
+        UsageError: there is no such version, or none before, or it is in service already.
+        DamagedFileError: its file is not what its manifest says.
+    """
+    current = champion(workspace, name)
+    if current is None:
+        raise UsageError(f"{name} has no published version in {workspace.url}")
+    in_service = read_manifest(workspace, name, current).get("restored", current)
+    target = to if to is not None else _before(workspace, name, in_service)
+    if target in (current, in_service):
+        raise UsageError(f"version {target} of {name} is what is in service already (as version {current})")
+    manifest = read_manifest(workspace, name, target)
+    version = next_version(workspace, name)
+    content = _with_version(read_model(workspace, name, target), version)
+    manifest |= {
+        "restored": manifest.get("restored", target),
+        "replaced": current,
+        "published_at": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
+    }
+    config = triton_config(name, len(manifest["labels"]))
+    write_version(workspace, name, version, {"model.onnx": content}, manifest, config)
+    return {
+        "name": name,
+        "version": version,
+        "restored": target,
+        "replaced": current,
+        "model": workspace.display(version_path(name, version, "model.onnx")),
+    }
+
+
+def _before(workspace: Workspace, name: str, version: int) -> int:
+    earlier = [each for each in versions(workspace, name) if each < version]
+    if not earlier:
+        raise UsageError(f"{name} has no version before {version}; name one with --to")
+    return earlier[-1]
+
+
+def _with_version(content: bytes, version: int) -> bytes:
+    import onnx
+
+    from tasks.onnx_graph import describe
+
+    model = onnx.load_model_from_string(content)
+    describe(model, {"version": str(version)})
+    return model.SerializeToString()
