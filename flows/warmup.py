@@ -20,7 +20,9 @@ from tasks.validate import suite
 
 log = logging.getLogger(__name__)
 
-HEAVY = ("tensorflow", "keras", "tf2onnx", "albumentations", "onnxruntime")
+# Keras first, as the stages import it: two threads that enter its circle with TensorFlow from different ends each wait
+# for the other, and Python breaks the deadlock by handing out half-made modules.
+HEAVY = ("keras", "tensorflow", "tf2onnx", "albumentations", "onnxruntime")
 
 
 def preload(run: Run) -> threading.Thread:

@@ -137,6 +137,9 @@ def _route(server: Server, path: str, handler: Handler, method: str) -> Route:
             response = await _request_error(request, exc)
         except ClientDisconnect:
             response = Response(status_code=499)  # nobody is there to read it; the count is what is wanted
+        except Exception:  # a fault of ours: it is logged in full, and the client learns no more than that
+            log.exception("%s %s failed", request.method, request.url.path)
+            response = _json({"error": "a fault in the server; its log says more"}, 500)
         server.metrics.latency.labels(path).observe(time.perf_counter() - started)
         server.metrics.requests.labels(path, str(response.status_code)).inc()
         return response
@@ -150,6 +153,7 @@ async def _classify(server: Server, request: Request) -> Response:
         body = await read_body(request, account, server.limits)
         content = await image_bytes(request, body, server.limits)
         pixels = await server.off_loop(decode_image, content, server.limits)
+        account.add(pixels.nbytes)
         (answer,) = await server.answer(pixels[None])
     return _json(_classes(answer, pixels, top))
 
@@ -181,6 +185,7 @@ async def _infer(server: Server, request: Request) -> Response:
         body = await read_body(request, account, server.limits)
         header_length = request.headers.get(protocol.HEADER_LENGTH)
         wanted = await server.off_loop(protocol.parse_infer_request, body, header_length, server.limits)
+        account.add(wanted.images.nbytes)
         answers = await server.answer(wanted.images)
     content, json_length = await server.off_loop(protocol.infer_response, wanted, answers)
     if json_length is None:

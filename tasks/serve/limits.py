@@ -19,7 +19,7 @@ class Limits:
     """To read a request's body (408), and again to answer it (503)."""
     max_waiting: int = 256
     """Images that wait for the model. One more is answered with 503."""
-    max_pending_bytes: int = 512 * MIB
-    """Of all requests under way together. One more is answered with 503."""
+    max_pending_bytes: int = 1024 * MIB
+    """Of all bodies and decoded images under way together. One more is answered with 503."""
     max_batch: int = 16
     """Images of one size that the model answers together, where it is faster so."""

@@ -9,6 +9,7 @@ import uvicorn
 
 from tasks.errors import UsageError
 from tasks.serve.app import create_app
+from tasks.serve.http_protocol import BoundedHttpProtocol
 from tasks.serve.limits import Limits
 from tasks.serve.metrics import Metrics
 from tasks.serve.model_slot import ModelSlot
@@ -59,6 +60,7 @@ def serve(
         app,
         host=host,
         port=port,
+        http=BoundedHttpProtocol,
         access_log=False,
         log_level=logging.WARNING,
         server_header=False,

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from tasks.serve.app import create_app
+from tasks.serve.http_protocol import BoundedHttpProtocol
 from tasks.serve.limits import Limits
 from tasks.serve.model_slot import ModelSlot
 from tasks.workspace import Workspace
@@ -25,7 +26,9 @@ def running(
     model_slot = ModelSlot(Workspace(str(workspace)), name, **slot)
     model_slot.refresh()
     app = create_app(model_slot, limits=limits, poll_s=poll_s)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, http=BoundedHttpProtocol, log_level="warning", access_log=False)
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -139,9 +139,29 @@ def test_a_slow_body_is_given_up(tmp_path):
         assert httpx.post(f"{url}/classify", content=encoded()).status_code == 200
 
 
+def test_a_fault_of_the_server_is_counted_and_tells_the_client_nothing(tmp_path, monkeypatch):
+    publish(tmp_path, 1)
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("tasks.serve.app.decode_image", fail)
+    with running(tmp_path) as url:
+        answer = httpx.post(f"{url}/classify", content=encoded())
+        assert (answer.status_code, answer.json()) == (500, {"error": "a fault in the server; its log says more"})
+        assert 'headstart_requests_total{route="/classify",status="500"} 1.0' in httpx.get(f"{url}/metrics").text
+
+
+def test_decoded_images_count_too(tmp_path):
+    publish(tmp_path, 1)
+    with running(tmp_path, limits=Limits(max_pending_bytes=100_000)) as url:
+        assert httpx.post(f"{url}/classify", content=encoded(size_px=(400, 300))).status_code == 503
+        assert httpx.post(f"{url}/classify", content=encoded(size_px=(100, 100))).status_code == 200
+
+
 def test_all_requests_together_have_a_bound(tmp_path):
     publish(tmp_path, 1)
-    with running(tmp_path, limits=Limits(max_pending_bytes=1000)) as url:
-        answer = httpx.post(f"{url}/classify", content=encoded("red", "BMP"))
+    with running(tmp_path, limits=Limits(max_pending_bytes=12_000)) as url:
+        answer = httpx.post(f"{url}/classify", content=encoded("red", "BMP", (100, 100)))
         assert answer.status_code == 503
         assert httpx.post(f"{url}/classify", content=encoded("red")).status_code == 200

@@ -231,6 +231,18 @@ def test_what_is_not_http_gets_a_400(url, request_head):
     assert httpx.get(f"{url}/v2/health/live").status_code == 200
 
 
+def test_a_head_without_an_end_is_cut_short(url):
+    answer = raw(url, b"GET / HTTP/1.1\r\n" + b"X-Filler: " + b"x" * 100_000)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"longer than 65536 bytes" in answer
+
+
+def test_a_head_that_does_not_come_is_hung_up_on(url, monkeypatch):
+    monkeypatch.setattr("tasks.serve.http_protocol.HEAD_TIMEOUT_S", 0.2)
+    assert raw(url, b"GET / HTTP/1.1\r\nHost: x") == b""
+    assert raw(url, b"") == b""
+
+
 def test_a_body_cut_off_by_its_sender_leaves_the_server_well(url):
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as connection:

@@ -1,0 +1,34 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import importlib, threading, time
+from flows.warmup import HEAVY
+
+faults = []
+
+def enter(*modules):
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    except Exception as exc:
+        faults.append(repr(exc))
+
+ahead = threading.Thread(target=enter, args=HEAVY)
+ahead.start()
+time.sleep({delay_s})
+enter("keras")
+ahead.join()
+print(faults)
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.3, 2.0])
+def test_a_stage_may_import_keras_while_it_is_being_prepared(delay_s):
+    command = [sys.executable, "-c", SCRIPT.format(delay_s=delay_s)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.stdout.strip() == "[]", done.stderr
