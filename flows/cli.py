@@ -182,7 +182,7 @@ def verify(
 def serve(
     name: Annotated[str, typer.Argument(help="The model's name.")],
     host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     public_key: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="PEM file of the key that versions must be signed with."),
