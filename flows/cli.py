@@ -271,20 +271,25 @@ def _run_flow(
 ) -> dict[str, Any]:
     """Checks everything that can be checked quickly, then hands over to Prefect."""
     from tasks.config import load_config
+    from tasks.ingest import ahead
     from tasks.preflight import check_run
     from tasks.runs import finished_runs, new_run
 
     loaded = load_config(config, environ=os.environ, overrides=overrides)
     run = new_run(source, name, workspace, loaded)
     check_run(run)
-    server = _prefect()
+    much_to_do = force or next(finished_runs(run.workspace, name), None) is None
+    # While Prefect's server starts on one core, the other reads the images and imports what their stages need.
+    server, inspection = _prefect(), ahead.start(run) if much_to_do else None
     from flows.retrain import retrain as flow
     from flows.warmup import preload
 
-    if force or next(finished_runs(run.workspace, name), None) is None:
+    if much_to_do:
         preload(run)
     if server:
         server.wait()
+    if inspection:
+        inspection.wait()
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import sys
 import threading
 
 from tasks.artifacts import Run
@@ -30,9 +29,6 @@ def preload(run: Run) -> threading.Thread:
 
     Both are only brought forward: a stage that comes to them first does them itself, and a fault shows there.
     """
-    # An import keeps Python's lock busy; at the usual 5 ms a turn, the threads that read images would wait for it at
-    # every step (ingest of 3,409 photographs beside it took 15 s so).
-    sys.setswitchinterval(0.0005)
     thread = threading.Thread(target=_prepare, args=(run,), name="preload", daemon=True)
     thread.start()
     return thread

@@ -74,6 +74,12 @@ def build_catalogue(run: Run, progress: Progress | None = None) -> CatalogueRef:
     return CatalogueRef(table_path=path, images=len(table), quarantined=quarantined, source=run.source)
 
 
+def inspect_source(run: Run) -> None:
+    """Fills the inspection store from the run's source, and does nothing else of `build_catalogue`."""
+    for _ in _read_all(run, list_source(run).entries, _known_inspections(run), None):
+        pass
+
+
 def _known_inspections(run: Run) -> pd.DataFrame:
     """Every stored inspection of this inspector, indexed by sha256."""
     parts = [part.to_pandas() for part in inspection_store(run.workspace).read()]
