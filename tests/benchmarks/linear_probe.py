@@ -11,7 +11,7 @@ differ:
 - signs: a subfolder a class, a fifth held out by the hash of the file's bytes. Never seen in distillation.
 - photographs: grey patches of photographs that come with scikit-image and scikit-learn; the class is the
   photograph, training patches are cut from its left, test patches from its right. Never seen in distillation.
-  It asks for textures and materials rather than objects, and with 17 photographs it is a small check, no more.
+  It asks for textures and materials rather than objects; with 17 photographs it is a small check, no more.
 
 The head is a logistic regression on standardised features. Its regularisation is chosen on a fifth of the
 training images, among three strengths. The random row is the mean of three seeds.
