@@ -14,8 +14,7 @@ Three things make the same hours go further:
    matched, so each image gives thousands of numbers, and early layers need no gradient from the far end.
 2. Training goes by stages. The early layers cost most of the time and hold 4 % of the weights. They are
    learned first, on 64 px crops; then they rest, and their output is computed once for each image. The late
-   layers train on that, several times faster than the whole. A last stage trains all of it together for a
-   short while.
+   layers train on that, several times faster than the whole would.
 3. The teacher's outputs are computed once, by ONNX Runtime, and kept on disk.
 
 Early stopping, learning rates and the like may be chosen on the held-out distillation loss that is logged
@@ -51,13 +50,12 @@ HELD_OUT_ROWS = 1024
 class Stage:
     """One stretch of training.
 
-    `start` is the layer whose cached output feeds the stage (None: the images themselves); `sees` names the
-    cached input; `targets` are the teacher's layers to match, each with its cached array of that name.
+    `start` is the layer whose cached output feeds the stage (None: image crops); `targets` are the teacher's
+    layers to match.
     """
 
     name: str
     start: str | None
-    sees: str
     targets: tuple[str, ...]
     samples: int
     batch: int
@@ -65,7 +63,7 @@ class Stage:
 
     @property
     def steps(self) -> int:
-        return max(1, self.samples // self.batch)
+        return self.samples // self.batch
 
 
 @dataclass(frozen=True)
@@ -79,21 +77,19 @@ class Recipe:
     formula_share: float = 0.25
     alpha: float = 1.0
     seed: int = 2026
-    checkpoint_steps: int = 100
+    checkpoint_steps: int = 300
     early_samples: int = 200_000
-    late_samples: int = 700_000
-    whole_samples: int = 40_000
+    late_samples: int = 200_000
     batch: int = 128
     late_batch: int = 32
     held_out_rows: int = HELD_OUT_ROWS
     shard_rows: int = SHARD_ROWS
 
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[Stage, Stage]:
         # Late layers learn more from many small steps than from fewer exact ones.
-        early = Stage("early", None, "crops", EARLY_TARGETS, self.early_samples, self.batch, 4e-3)
-        late = Stage("late", EARLY_END, "student", LATE_TARGETS, self.late_samples, self.late_batch, 2e-3)
-        whole = Stage("whole", None, "images", LATE_TARGETS, self.whole_samples, self.late_batch, 3e-4)
-        return early, late, whole
+        early = Stage("early", None, EARLY_TARGETS, self.early_samples, self.batch, 4e-3)
+        late = Stage("late", EARLY_END, LATE_TARGETS, self.late_samples, self.late_batch, 2e-3)
+        return early, late
 
 
 # Rows on disk
@@ -109,7 +105,9 @@ class RowStore:
         if path.exists() and self._count_path.exists():
             self.array = np.lib.format.open_memmap(path, mode="r+")
             if self.array.shape != shape:
-                raise ValueError(f"{path} has shape {self.array.shape}, the recipe needs {shape}: use another --out")
+                raise ValueError(
+                    f"{path} has shape {self.array.shape}, the recipe needs {shape}: use another --out"
+                )
         else:
             self.array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
             _write_text(self._count_path, "0")
@@ -203,13 +201,16 @@ def maps_session(net: "keras.Model", layers: Sequence[str]) -> Any:
     proto, _ = tf2onnx.convert.from_function(forward, input_signature=signature, opset=18)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
-    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def run_maps(session: Any, pixels: np.ndarray, batch: int = 64) -> list[np.ndarray]:
     """The session's maps for uint8 images, float32 (N, h, w, c), one array a layer."""
     parts = [
-        session.run(None, {"image": to_network_range(pixels[i : i + batch])}) for i in range(0, len(pixels), batch)
+        session.run(None, {"image": to_network_range(pixels[i : i + batch])})
+        for i in range(0, len(pixels), batch)
     ]
     return [np.concatenate(maps) for maps in zip(*parts, strict=True)]
 
@@ -358,7 +359,9 @@ class Trainer:
         self.stage, self.data = stage, data
         channels = {n: t.store.array.shape[-1] for n, t in zip(stage.targets, data.targets, strict=True)}
         self.model = stage_model(net, stage, channels)
-        self.optimizer: Any = keras.optimizers.AdamW(stage.peak_learning_rate, weight_decay=0.01, global_clipnorm=5.0)
+        self.optimizer: Any = keras.optimizers.AdamW(
+            stage.peak_learning_rate, weight_decay=0.01, global_clipnorm=5.0
+        )
         self.optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         self.optimizer.build(self.model.trainable_variables)
         self._step = tf.function(self._train_step, reduce_retracing=True)
@@ -462,10 +465,7 @@ def distill(photos: Path, teacher: Path, out: Path, recipe: Recipe) -> "keras.Mo
     targets |= record_teacher(teacher, images, LATE_TARGETS, recipe, out)
     net = random_student(recipe)
     for number, stage in enumerate(recipe.stages()):
-        if stage.sees == "student":
-            seen = record_student(net, images, recipe, out)
-        else:
-            seen = {"crops": crops, "images": images}[stage.sees]
+        seen = crops if stage.start is None else record_student(net, images, recipe, out)
         wanted = [targets[name] for name in stage.targets]
         data = StageData(seen, wanted, recipe.held_out_rows, seed=(recipe.seed, 2 + number))
         run_stage(net, stage, data, recipe, out)
@@ -476,7 +476,9 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recip
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs, searched through")
     parser.add_argument("--teacher", type=Path, required=True, help="MobileNetV2 1.0 no-top weights, .h5")
-    parser.add_argument("--out", type=Path, required=True, help="working folder, about 70 kB an image; resumable")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="working folder, about 110 kB an image; resumable"
+    )
     settings = Recipe.__dataclass_fields__
     for name, setting in settings.items():
         flag = "--transfer-images" if name == "images" else "--" + name.replace("_", "-")
