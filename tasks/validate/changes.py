@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2_contingency, ks_2samp
-from sklearn.metrics.pairwise import euclidean_distances
 
 from tasks.artifacts import Run
 from tasks.repository import champion, read_manifest
@@ -85,6 +83,8 @@ def _renamed(known: pd.DataFrame, added: Sequence[str], removed: Sequence[str], 
 
 def _label_mix(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | None]:
     """How far the new images' labels are from the old ones', over the classes that both know."""
+    from scipy.stats import chi2_contingency
+
     counts = pd.DataFrame({"before": before["label"].value_counts(), "new": new["label"].value_counts()}).dropna()
     if len(counts) < 2 or counts["new"].sum() < MIN_IMAGES_FOR_DRIFT:
         return {"label_mix_distance": None, "label_mix_p_value": None}
@@ -97,6 +97,8 @@ def _label_mix(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | Non
 
 def _image_drift(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | None]:
     """The Kolmogorov-Smirnov distance of each figure, 0 (alike) to 1, and its p-value."""
+    from scipy.stats import ks_2samp
+
     columns = {
         "brightness": lambda table: table["brightness"],
         "contrast": lambda table: table["contrast"],
@@ -125,6 +127,8 @@ def embedding_p_value(before: np.ndarray, new: np.ndarray, seed: int) -> float |
     Returns:
         A p-value, 0.001 at the least; None where a side has fewer than 30 images.
     """
+    from sklearn.metrics.pairwise import euclidean_distances
+
     if min(len(before), len(new)) < MIN_IMAGES_FOR_DRIFT:
         return None
     rng = np.random.default_rng(seed)

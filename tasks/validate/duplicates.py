@@ -24,8 +24,6 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tasks.errors import DecodeError, SourceError
 from tasks.images import load, open_image, read_bytes, to_rgb
@@ -269,6 +267,9 @@ def _picture(uri: str) -> np.ndarray | None:
 
 def _components(count: int, first: np.ndarray, second: np.ndarray, old: np.ndarray) -> np.ndarray:
     """The connected component of each of `count` rows, by pairs and by the groups (-1: none) that they had."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     rows = np.flatnonzero(old >= 0)
     _, firsts, inverse = np.unique(old[rows], return_index=True, return_inverse=True)
     sources, targets = np.concatenate([first, rows]), np.concatenate([second, rows[firsts][inverse]])

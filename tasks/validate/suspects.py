@@ -10,9 +10,6 @@ After Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertai
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
 FOLDS = 5
 BLOCK = 8192
@@ -31,6 +28,8 @@ def out_of_fold_probabilities(
         groups: what must not be spread over folds, int [N]: equal for near-duplicates.
         classes: C.
     """
+    from scipy.special import softmax
+
     fold_of = _folds(targets, groups, folds)
     grams = [_gram(features, targets, np.flatnonzero(fold_of == fold), classes) for fold in range(folds)]
     total, cross = (sum(parts) for parts in zip(*grams, strict=True))
@@ -99,6 +98,8 @@ def _with_intercept(features: np.ndarray) -> np.ndarray:
 
 
 def _solve(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    from scipy.linalg import cho_factor, cho_solve
+
     size = len(gram) - 1
     penalty = np.full(len(gram), RIDGE * np.trace(gram[:size, :size]) / max(size, 1) + 1e-9)
     penalty[-1] = 1e-9  # the intercept
@@ -107,6 +108,8 @@ def _solve(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
 
 def _sharpness(logits: np.ndarray, targets: np.ndarray) -> float:
     """The factor (inverse temperature) that makes the softmax of `logits` fit the targets best."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
     def loss(log_factor: float) -> float:
         return -float(log_softmax(logits * np.exp(log_factor), axis=1)[np.arange(len(targets)), targets].mean())
