@@ -105,9 +105,7 @@ class RowStore:
         if path.exists() and self._count_path.exists():
             self.array = np.lib.format.open_memmap(path, mode="r+")
             if self.array.shape != shape:
-                raise ValueError(
-                    f"{path} has shape {self.array.shape}, the recipe needs {shape}: use another --out"
-                )
+                raise ValueError(f"{path} has shape {self.array.shape}, the recipe needs {shape}: use another --out")
         else:
             self.array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
             _write_text(self._count_path, "0")
@@ -201,16 +199,13 @@ def maps_session(net: "keras.Model", layers: Sequence[str]) -> Any:
     proto, _ = tf2onnx.convert.from_function(forward, input_signature=signature, opset=18)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
-    return onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def run_maps(session: Any, pixels: np.ndarray, batch: int = 64) -> list[np.ndarray]:
     """The session's maps for uint8 images, float32 (N, h, w, c), one array a layer."""
     parts = [
-        session.run(None, {"image": to_network_range(pixels[i : i + batch])})
-        for i in range(0, len(pixels), batch)
+        session.run(None, {"image": to_network_range(pixels[i : i + batch])}) for i in range(0, len(pixels), batch)
     ]
     return [np.concatenate(maps) for maps in zip(*parts, strict=True)]
 
@@ -359,9 +354,7 @@ class Trainer:
         self.stage, self.data = stage, data
         channels = {n: t.store.array.shape[-1] for n, t in zip(stage.targets, data.targets, strict=True)}
         self.model = stage_model(net, stage, channels)
-        self.optimizer: Any = keras.optimizers.AdamW(
-            stage.peak_learning_rate, weight_decay=0.01, global_clipnorm=5.0
-        )
+        self.optimizer: Any = keras.optimizers.AdamW(stage.peak_learning_rate, weight_decay=0.01, global_clipnorm=5.0)
         self.optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
         self.optimizer.build(self.model.trainable_variables)
         self._step = tf.function(self._train_step, reduce_retracing=True)
@@ -476,9 +469,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recip
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs, searched through")
     parser.add_argument("--teacher", type=Path, required=True, help="MobileNetV2 1.0 no-top weights, .h5")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="working folder, about 110 kB an image; resumable"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="working folder, about 110 kB an image; resumable")
     settings = Recipe.__dataclass_fields__
     for name, setting in settings.items():
         flag = "--transfer-images" if name == "images" else "--" + name.replace("_", "-")
