@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tasks.artifacts import Run
 from tasks.augment.policy import load_policy
@@ -37,8 +42,30 @@ def preload(run: Run) -> threading.Thread:
 def _prepare(run: Run) -> None:
     try:
         suite.preload()
-        for module in HEAVY:
-            importlib.import_module(module)
+        with _without_banner():
+            for module in HEAVY:
+                importlib.import_module(module)
         ensure_exported(run, trunk_of(run, load_policy(run.config.augment.policy, run.config.augment.views)))
     except Exception as exc:  # noqa: BLE001 - the stage that needs it meets the same fault, and reports it
         log.debug("nothing was prepared: %s", exc)
+
+
+@contextmanager
+def _without_banner() -> Iterator[None]:
+    """Keeps what TensorFlow's C++ says at its import (oneDNN is on, no GPU) off standard error; no variable does.
+
+    It writes to the file descriptor, so that is turned aside for the block; what anything else wrote follows after.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            aside.seek(0)
+            said = [line for line in aside if not line.startswith((b"I0000", b"WARNING: All log messages before absl"))]
+            os.write(2, b"".join(line for line in said if b"\r" not in line))

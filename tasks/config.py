@@ -103,7 +103,7 @@ class Finetune(Section):
 
     learning_rate: float = Field(default=0.002, gt=0, le=1)
     """Peak learning rate of AdamW, after warm-up; it decays to zero by a cosine."""
-    epochs: int = Field(default=12, ge=1, le=1000)
+    epochs: int = Field(default=14, ge=1, le=1000)
     """Upper bound of epochs; early stopping ends sooner."""
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly."""
@@ -111,9 +111,9 @@ class Finetune(Section):
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(default=128, ge=1)
     """Rows in a step."""
-    hidden_units: int = Field(default=256, ge=0, le=8192)
+    hidden_units: int = Field(default=512, ge=0, le=8192)
     """Width of the head's hidden layer; 0 leaves a linear classifier."""
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    dropout: float = Field(default=0.4, ge=0, lt=1)
     """Share of features dropped in training."""
     label_smoothing: float = Field(default=0.2, ge=0, lt=1)
     """Probability mass taken from the true class and spread over all."""

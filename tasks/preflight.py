@@ -6,18 +6,22 @@ from tasks.artifacts import Run
 from tasks.augment.policy import load_policy
 from tasks.backbones.trunk import trunk_of
 from tasks.evaluate.gates import load_gates
+from tasks.ingest.sources import list_source
 from tasks.validate.suite import load_suite
 
 
 def check_run(run: Run) -> None:
-    """Finds the run's policy, gates, suite, backbone and weights (downloading the weights where it must).
+    """Finds the run's source, policy, gates, suite, backbone and weights (downloading the weights where it must).
 
     Raises:
         ConfigError: a name that is not known, or a file that is not what it should be.
         WeightsError: the weights can't be had.
+        SourceError: the source is missing, empty or of no known form.
         WorkspaceError: nothing can be written.
     """
     run.workspace.check_writable()
+    if "://" not in run.source and not run.source.startswith("tfds:"):
+        list_source(run)  # quick for a folder; elsewhere it is left to the ingest stage
     load_gates(run.config.evaluate.gates)
     load_suite(run.config.validation.suite)
     trunk_of(run, load_policy(run.config.augment.policy, run.config.augment.views))

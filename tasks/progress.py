@@ -10,14 +10,14 @@ from typing import Any
 class Progress:
     """A progress bar for one stage; `advance` may be called from any thread."""
 
-    def __init__(self, stage: str, total: int, unit: str) -> None:
+    def __init__(self, stage: str, total: int | None, unit: str) -> None:
+        """`total` is None where it is known with the first `report` only."""
         self._stage, self._total, self._unit = stage, total, unit
         self._bar: Any = None
         self._lock = threading.Lock()
-        self.done = 0
 
     def __enter__(self) -> Progress:
-        if self._total and sys.stderr.isatty():
+        if self._total != 0 and sys.stderr.isatty():
             from tqdm.auto import tqdm
 
             self._bar = tqdm(total=self._total, desc=self._stage, unit=f" {self._unit}", file=sys.stderr, leave=False)
@@ -28,7 +28,13 @@ class Progress:
             self._bar.close()
 
     def advance(self, count: int = 1) -> None:
-        with self._lock:
-            self.done += count
-            if self._bar is not None:
+        if self._bar is not None:
+            with self._lock:
                 self._bar.update(count)
+
+    def report(self, done: int, total: int) -> None:
+        """So many of so many are done."""
+        if self._bar is not None:
+            with self._lock:
+                self._bar.total = total
+                self._bar.update(done - self._bar.n)

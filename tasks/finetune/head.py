@@ -96,8 +96,8 @@ def build_head(features: np.ndarray, classes: int, config: Finetune) -> keras.Mo
     """Signed square root, centring, dropout, one hidden layer (or none), one dense layer.
 
     The square root evens out the few strong channels of average-pooled activations (power normalisation, Perronnin
-    et al. 2010). On the clothing photographs, validation accuracy was 0.845 for a linear layer on plain features,
-    0.859 with the square root, 0.87 with the square root and 256 hidden units (0.875 with 512, at twice the time).
+    et al. 2010): on the clothing photographs it raised a linear layer's validation accuracy from 0.845 to 0.859. Over
+    four seeds, 256 hidden units gave 0.856 on average and 512 gave 0.865.
 
     Args:
         features: float [N, D], the training rows; the centre and the scale are theirs.

@@ -6,7 +6,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import CatalogueRef, Run
-from tasks.ingest.catalogue import Progress, build_catalogue
+from tasks.ingest.catalogue import build_catalogue
+from tasks.progress import Progress
 from tasks.retry import is_transient
 
 
@@ -18,6 +19,7 @@ from tasks.retry import is_transient
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def ingest_images(run: Run, progress: Progress | None = None) -> CatalogueRef:
+def ingest_images(run: Run) -> CatalogueRef:
     """Lists, reads, hashes and inspects the source; what was inspected before is not decoded again."""
-    return build_catalogue(run, progress)
+    with Progress("ingest", None, "images") as progress:
+        return build_catalogue(run, progress.report)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests import photos
-from tests.conftest import TRUNK_SIZE_PX
 
 
 def headstart(*args: object, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -95,19 +94,19 @@ def test_help_and_light_commands_import_nothing_heavy(command: str):
     assert done.stderr.strip() == "[]"
 
 
-def test_the_whole_journey(tmp_path: Path, small_trunk: dict[str, object]):
+def test_the_whole_journey(tmp_path: Path):
     """A first model, nothing new, new images, a prediction, the status: each in a process of its own."""
     source = photos.class_folders(tmp_path / "my photos", {"red": 40, "blau-grün": 40, "it's": 40})
     (source / "red" / "broken.jpg").write_bytes(photos.truncated_jpeg())
     (source / "red" / ".DS_Store").write_bytes(b"x")
     workspace = tmp_path / "w"
-    common = ["--name", "tints", "--workspace", workspace, "--json", "--weights", small_trunk["weights"]]
-    common += ["--set", f"backbone.image_size_px={TRUNK_SIZE_PX}", "--set", "split.test_share=0.25"]
+    common = ["--name", "tints", "--workspace", workspace, "--json", "--backbone", "embedded"]
+    common += ["--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25"]
 
     done = headstart("retrain", source, *common)
     first = json.loads(done.stdout)
     assert (done.returncode, first["verdict"], first["version"]) == (0, "promoted", 1), first["reasons"]
-    assert first["images"] == {"total": 120, "new": 120, "quarantined": 1, "embedded": 120}
+    assert first["images"] == {"total": 121, "new": 120, "quarantined": 1, "embedded": 120}
     model = workspace / "models/tints/1/model.onnx"
     assert first["model"] == str(model)
     manifest = json.loads((model.parent / "manifest.json").read_text())
