@@ -93,14 +93,17 @@ def _rename_into_place(workspace: Workspace, aside: str, target: str) -> None:
     sync_folder(Path(workspace.path(target)).parent)
 
 
-def triton_config(name: str, classes: int) -> str:
-    """`config.pbtxt` for ONNX Runtime's backend: dynamic batch, height and width."""
+def triton_config(name: str) -> str:
+    """`config.pbtxt` for ONNX Runtime's backend: dynamic batch, height and width.
+
+    It holds for all versions, so the number of classes is left open: a later one may have more.
+    """
     return f'''name: "{name}"
 backend: "onnxruntime"
 max_batch_size: 0
 input [ {{ name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, -1, 3 ] }} ]
 output [
-  {{ name: "probabilities" data_type: TYPE_FP32 dims: [ -1, {classes} ] }},
+  {{ name: "probabilities" data_type: TYPE_FP32 dims: [ -1, -1 ] }},
   {{ name: "label" data_type: TYPE_STRING dims: [ -1 ] }}
 ]
 version_policy: {{ latest {{ num_versions: 1 }} }}

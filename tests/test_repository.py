@@ -18,7 +18,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def publish(workspace: Workspace, version: int, content: bytes = b"model") -> None:
-    write_version(workspace, "hats", version, {"model.onnx": content}, {"metrics": {}}, triton_config("hats", 3))
+    write_version(workspace, "hats", version, {"model.onnx": content}, {"metrics": {}}, triton_config("hats"))
 
 
 def test_versions_go_up_and_the_highest_is_in_service(workspace: Workspace):

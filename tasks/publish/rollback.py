@@ -46,8 +46,7 @@ def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datet
         "replaced": current,
         "published_at": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
     }
-    config = triton_config(name, len(manifest["labels"]))
-    write_version(workspace, name, version, {"model.onnx": content}, manifest, config)
+    write_version(workspace, name, version, {"model.onnx": content}, manifest, triton_config(name))
     return {
         "name": name,
         "version": version,

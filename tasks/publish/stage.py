@@ -48,6 +48,6 @@ def publish(
         candidate.version,
         {"model.onnx": content},
         manifest,
-        triton_config(run.name, len(snapshot.labels)),
+        triton_config(run.name),
     )
     return f"models/{run.name}/{candidate.version}/model.onnx"
