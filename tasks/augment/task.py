@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from tasks.artifacts import Run
 from tasks.augment.policy import Policy, load_policy
+from tasks.task import stage
 
 
-@task(name="augment", cache_policy=NO_CACHE, persist_result=False)
+@stage("augment")
 def choose_policy(run: Run) -> Policy:
     """The checked augmentation policy; extraction applies it to each training image as it decodes it."""
     return load_policy(run.config.augment.policy, run.config.augment.views)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from tasks.artifacts import FeaturesRef, Run, SnapshotRef, TrunkRef
 from tasks.augment.policy import Policy
 from tasks.backbones.trunk import trunk_of
 from tasks.extract import plan
 from tasks.extract.export import ensure_exported
 from tasks.progress import Progress
-from tasks.retry import is_transient
-
-RETRIES = {"retries": 2, "retry_delay_seconds": [1, 5], "retry_condition_fn": is_transient}
-UNCACHED = {"cache_policy": NO_CACHE, "persist_result": False}
+from tasks.task import stage
 
 
-@task(name="extract", **RETRIES, **UNCACHED)
+@stage("extract")
 def extract_features(run: Run, snapshot: SnapshotRef, policy: Policy) -> tuple[TrunkRef, FeaturesRef]:
     """Embeds the images of a snapshot that have no row yet, shard by shard."""
     trunk_ref = trunk_of(run, policy)
@@ -32,7 +26,7 @@ def extract_features(run: Run, snapshot: SnapshotRef, policy: Policy) -> tuple[T
     return trunk_ref, features
 
 
-@task(name="extract-shard", **RETRIES, **UNCACHED)
+@stage("extract-shard")
 def embed_shard(run, trunk_ref, policy, shard, on_image) -> int:
     """One shard: retried by itself, written as one part."""
     return plan.embed_shard(run, trunk_ref, policy, shard, on_image)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from tasks.artifacts import FeaturesRef, HeadRef, Run, SnapshotRef
 from tasks.finetune.stage import finetune
 from tasks.progress import Progress
-from tasks.retry import is_transient
+from tasks.task import stage
 
 
-@task(
-    name="finetune",
-    retries=1,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@stage("finetune")
 def finetune_head(run: Run, snapshot: SnapshotRef, features: FeaturesRef) -> HeadRef:
     """Trains the head on stored features."""
     with Progress("finetune", run.config.finetune.epochs, "epochs") as progress:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from tasks.artifacts import CatalogueRef, Run
 from tasks.ingest.catalogue import build_catalogue
 from tasks.progress import Progress
-from tasks.retry import is_transient
+from tasks.task import stage
 
 
-@task(
-    name="ingest",
-    retries=2,
-    retry_delay_seconds=[1, 5],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-)
+@stage("ingest")
 def ingest_images(run: Run) -> CatalogueRef:
     """Lists, reads, hashes and inspects the source; what was inspected before is not decoded again."""
     with Progress("ingest", None, "images") as progress:

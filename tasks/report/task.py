@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from tasks.artifacts import Run
 from tasks.report.evidence import read_evidence
 from tasks.report.markdown import artifact_key, decision_markdown, gate_rows
 from tasks.report.page import write_report
+from tasks.task import stage
 
 
-@task(name="report", retries=2, retry_delay_seconds=[1, 5], cache_policy=NO_CACHE, persist_result=False)
+@stage("report")
 def write_run_report(run: Run) -> str:
     """Writes report.html and model_card.md, and shows the verdict in Prefect. Returns the page's path."""
     path = write_report(run)
