@@ -85,13 +85,13 @@ def demo(workspace: WorkspaceOption = "./workspace", as_json: JsonOption = False
         for arrived, summary in _run_demo(workspace):
             summaries.append(summary)
             if not as_json:
-                typer.secho(f"\n{arrived}", fg="cyan")
+                say(typer.style(f"\n{arrived}", fg="cyan"))
                 _print_summary(summary, as_json=False)
         if as_json:
             _print_json({"runs": summaries})
         else:
-            typer.echo(f"\nOpen the report: {summaries[-1]['report']}")
-            typer.echo("Now your own photographs: headstart retrain FOLDER --name NAME, a subfolder a class")
+            say(f"\nOpen the report: {summaries[-1]['report']}")
+            say("Now your own photographs: headstart retrain FOLDER --name NAME, a subfolder a class")
 
 
 @app.command()
@@ -110,7 +110,7 @@ def status(
         if as_json:
             _print_json(found[0] if name else {"models": found})
         else:
-            typer.echo("\n\n".join(map(status_text, found)) or f"no models in {workspace} yet; run headstart retrain")
+            say("\n\n".join(map(status_text, found)) or f"no models in {workspace} yet; run headstart retrain")
 
 
 @app.command()
@@ -129,7 +129,7 @@ def predict(
             _print_json({"predictions": predictions})
         else:
             for row in predictions:
-                typer.echo(f"{row['probability']:6.1%}  {row['label']}  {row['image']}")
+                say(f"{row['probability']:6.1%}  {row['label']}  {row['image']}")
 
 
 @app.command()
@@ -147,7 +147,7 @@ def rollback(
         if as_json:
             _print_json(done)
         else:
-            typer.echo(f"{name}: version {done['restored']} is in service again, as version {done['version']}")
+            say(f"{name}: version {done['restored']} is in service again, as version {done['version']}")
 
 
 @app.command()
@@ -174,7 +174,7 @@ def verify(
         else:
             marks = {True: "ok  ", False: "FAIL", None: "-   "}
             for check in found.checks:
-                typer.echo(f"{marks[check.passed]} {check.name}: {check.detail}")
+                say(f"{marks[check.passed]} {check.name}: {check.detail}")
     raise typer.Exit(0 if found.ok else HeadstartError.exit_status)
 
 
@@ -220,8 +220,8 @@ def list_quarantined(
             _print_json({"quarantine": entries})
             return
         for entry in entries:
-            typer.echo(f"{entry['status']:8}  {entry['path']}: {entry['reason']}")
-        typer.echo(f"{len(entries)} files")
+            say(f"{entry['status']:8}  {entry['path']}: {entry['reason']}")
+        say(f"{len(entries)} files")
 
 
 FilesArgument = Annotated[list[str], typer.Argument(help="Paths, or digests, as `quarantine list` shows them.")]
@@ -237,7 +237,7 @@ def release_quarantined(
     from tasks.quarantine import release
 
     with _plain_errors():
-        typer.echo(f"{len(release(Workspace(workspace), check_name(name), files))} released")
+        say(f"{len(release(Workspace(workspace), check_name(name), files))} released")
 
 
 @quarantine.command(name="drop")
@@ -250,7 +250,7 @@ def drop_quarantined(
     from tasks.quarantine import drop
 
     with _plain_errors():
-        typer.echo(f"{len(drop(Workspace(workspace), check_name(name), files))} dropped")
+        say(f"{len(drop(Workspace(workspace), check_name(name), files))} dropped")
 
 
 @app.command(name="config")
@@ -258,7 +258,7 @@ def show_config() -> None:
     """List every key of the configuration with its default and its meaning."""
     from tasks.config_table import config_lines
 
-    typer.echo("\n".join(config_lines()))
+    say("\n".join(config_lines()))
 
 
 def main() -> None:
@@ -310,6 +310,9 @@ def _prefect():
     """Starts Prefect's ephemeral server where none is configured; call it before Prefect is imported."""
     # Prefect's own log, tracebacks included, goes to the run's page; here a person reads our messages.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # Some libraries print; standard output is the answer's alone. (Turning it aside around each is no way: two threads
+    # that do so at once can leave it turned aside for good.)
+    sys.stdout = sys.stderr
     from flows.server import start_ephemeral_server
 
     return start_ephemeral_server()
@@ -320,18 +323,23 @@ def _print_summary(summary: dict[str, Any], as_json: bool) -> None:
         _print_json(summary)
         return
     test = summary["metrics"].get("test", {})
-    typer.secho(f"{summary['name']}: {summary['verdict']}", bold=True)
+    say(typer.style(f"{summary['name']}: {summary['verdict']}", bold=True))
     for reason in summary["reasons"]:
-        typer.echo(f"  {reason}")
+        say(f"  {reason}")
     if test:
-        typer.echo(f"  test accuracy {test['accuracy']:.3f} on {test['n']} images")
+        say(f"  test accuracy {test['accuracy']:.3f} on {test['n']} images")
     for what in ("model", "report"):
         if summary[what]:
-            typer.echo(f"  {what}: {summary[what]}")
+            say(f"  {what}: {summary[what]}")
+
+
+def say(text: str) -> None:
+    """Prints to the real standard output, wherever `sys.stdout` leads by now."""
+    typer.echo(text, file=sys.__stdout__)
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    say(json.dumps(value, ensure_ascii=False))
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from typing import TYPE_CHECKING
 
@@ -37,13 +35,12 @@ def to_onnx(model: keras.Model, *, input_name: str, output_name: str, channels_f
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            graph, _ = tf2onnx.convert.from_function(
-                forward,
-                input_signature=forward.input_signature,
-                opset=OPSET,
-                inputs_as_nchw=[f"{input_name}:0"] if channels_first else None,
-            )
+        graph, _ = tf2onnx.convert.from_function(
+            forward,
+            input_signature=forward.input_signature,
+            opset=OPSET,
+            inputs_as_nchw=[f"{input_name}:0"] if channels_first else None,
+        )
     except Exception as exc:
         raise ExportError(f"tf2onnx can't export {model.name}: {exc}") from exc
     if len(graph.graph.input) != 1:
