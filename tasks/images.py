@@ -19,6 +19,8 @@ from tasks.errors import DecodeError, SourceChangedError, SourceError
 
 # Pillow's own bound only warns; ours is an error, and is set by the configuration (ingest.max_pixels).
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of odd metadata, which is no fault of the pixels. Once, here: a filter for a call is one for all threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Formats that are opened at all: each is a plain raster format whose decoder is part of Pillow.
 # (MPO, the pictures of some phones and 3-D cameras, is opened as JPEG.)
@@ -100,10 +102,8 @@ def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
 def load(image: Image.Image) -> Image.Image:
     """Decodes the pixels of an opened image and turns it upright. Raises DecodeError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is no fault of the pixels
-            image.load()
-            return ImageOps.exif_transpose(image)
+        image.load()
+        return ImageOps.exif_transpose(image)
     except DAMAGE as exc:
         raise DecodeError(f"the image is truncated or damaged: {exc}") from exc
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import threading
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +93,21 @@ def _build(tree: dict[str, Any]) -> Any:
 
     cv2.setNumThreads(1)  # the threads of extraction already fill the cores
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # an unknown argument only warns; it must not pass
-            return albumentations.from_dict(tree)
+        pipeline = albumentations.from_dict(tree)
     except Exception as exc:
         raise ConfigError(f"augment.policy: albumentations can't build the pipeline: {exc}") from exc
+    # An unknown argument only warns, and does not come back. (Turning warnings into errors for the call would do so for
+    # every thread.)
+    if unknown := _lost_keys(tree["transform"], albumentations.to_dict(pipeline)["transform"]):
+        raise ConfigError(f"augment.policy: albumentations can't build the pipeline: it knows no {', '.join(unknown)}")
+    return pipeline
+
+
+def _lost_keys(given: Any, kept: Any) -> list[str]:
+    """The keys of `given`, at any depth of the transforms, that `kept` lacks."""
+    lost = [key for key in given if key not in kept]
+    pairs = zip(given.get("transforms") or [], kept.get("transforms") or [], strict=False)
+    return lost + [key for one, other in pairs for key in _lost_keys(one, other)]
 
 
 def _refuse_code(tree: Any, path: Path) -> None:
