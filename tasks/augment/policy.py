@@ -93,7 +93,7 @@ def _build(tree: dict[str, Any]) -> Any:
 
     cv2.setNumThreads(1)  # the threads of extraction already fill the cores
     try:
-        pipeline = albumentations.from_dict(tree)
+        pipeline: Any = albumentations.from_dict(tree)
     except Exception as exc:
         raise ConfigError(f"augment.policy: albumentations can't build the pipeline: {exc}") from exc
     # An unknown argument only warns, and does not come back. (Turning warnings into errors for the call would do so for
