@@ -26,6 +26,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # (MPO, the pictures of some phones and 3-D cameras, is opened as JPEG.)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 DEFAULT_MAX_PIXELS = 100_000_000
+# What JPEG can hold. A strip of few pixels but millions long is an attack: resized, it would fill the memory.
+MAX_SIDE_PX = 65_535
 # What Pillow's decoders raise on damaged bytes; the less obvious ones were found by feeding them 300,000 such files.
 DAMAGE = (
     OSError,
@@ -65,7 +67,7 @@ def open_image(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Im
     """Opens an image by its header; no pixel is decoded yet.
 
     Raises:
-        DecodeError: not an image, one of an unsupported kind, or one of more than `max_pixels` pixels.
+        DecodeError: not an image, one of an unsupported kind, or one of more than `max_pixels` pixels or MAX_SIDE_PX.
     """
     if not content:
         raise DecodeError("the file is empty")
@@ -78,6 +80,8 @@ def open_image(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Im
     width, height = image.size
     if width * height > max_pixels:
         raise DecodeError(f"{width}x{height} pixels are more than the {max_pixels} allowed by ingest.max_pixels")
+    if max(width, height) > MAX_SIDE_PX:
+        raise DecodeError(f"{width}x{height} pixels: a side is longer than the {MAX_SIDE_PX} that are allowed")
     return image
 
 

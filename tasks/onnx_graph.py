@@ -15,8 +15,9 @@ from onnx import TensorProto, compose, helper, numpy_helper
 
 from tasks.backbones.registry import Normalisation
 from tasks.errors import ExportError
+from tasks.onnx_resize import resize_nodes
 
-# Opset 18 is the first with an antialiased Resize; IR 8 is what ONNX Runtime 1.14 (2023) and later read.
+# Opset 18 is the highest that tf2onnx 1.17 writes; IR 8 is what ONNX Runtime 1.14 (2023) and later read.
 OPSET = 18
 IR_VERSION = 8
 
@@ -24,16 +25,10 @@ IR_VERSION = 8
 def preprocessing(image_size_px: int, normalisation: Normalisation) -> onnx.ModelProto:
     """The graph from `image` uint8 [N, H, W, 3] (RGB; N, H, W dynamic) to `pixels` float32 [N, 3, S, S].
 
-    It resizes to a square of `image_size_px` (bilinear, antialiased when it shrinks: what Pillow's BILINEAR does),
-    then normalises.
+    It resizes to a square of `image_size_px` (bilinear, antialiased when it shrinks: what Pillow's BILINEAR does,
+    without its rounding), then normalises.
     """
-    # Transposing bytes before the cast moves a quarter of the memory.
-    nodes = [
-        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["planes"], ["planes_f32"], to=TensorProto.FLOAT),
-        helper.make_node("Resize", ["planes_f32", "", "", "size"], ["square"], mode="linear", antialias=1, axes=[2, 3]),
-    ]
-    constants = [numpy_helper.from_array(np.array([image_size_px] * 2, np.int64), "size")]
+    nodes, constants = resize_nodes(image_size_px, "square")
     last = "square"
     if normalisation.reverse_channels:
         nodes.append(helper.make_node("Gather", [last, "bgr"], ["reversed"], axis=1))

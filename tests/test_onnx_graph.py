@@ -42,14 +42,43 @@ def test_normalisation_is_keras_own(backbone: Backbone):
     assert np.abs(found - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize("size", [(640, 480), (50, 31), (24, 24), (23, 200), (1, 1)])
-def test_the_resize_is_pillows_bilinear(size: tuple[int, int]):
-    image = photo(8, size=size)
-    found = run_preprocessing(BACKBONES["convnext_tiny"], 24, np.asarray(image))
-    expected = np.asarray(image.resize((24, 24), Image.Resampling.BILINEAR), np.float32)
-    # Pillow rounds to 8 bits after each direction.
-    assert np.abs(found - expected).mean() < 0.5
-    assert np.abs(found - expected).max() < 4
+# Shrunk a little, a lot and by non-integers; enlarged; one pixel; a strip; a phone's photograph.
+SIZES = [(640, 480), (50, 31), (24, 24), (23, 200), (100, 100), (1, 1), (3000, 2), (4000, 3000)]
+
+
+def pillow_bilinear(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Float32 [S, S, 3] of uint8 [H, W, 3], in floats so that Pillow does not round between its two passes."""
+    channels = [Image.fromarray(pixels[..., channel].astype(np.float32)) for channel in range(3)]
+    return np.stack([np.asarray(each.resize((size, size), Image.Resampling.BILINEAR)) for each in channels], axis=-1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("side", [24, 224])  # of 24 the second block is cut off, 224 is 14 whole ones
+def test_the_resize_is_pillows_bilinear(size: tuple[int, int], side: int):
+    pixels = np.asarray(photo(8, size=size))
+    found = run_preprocessing(BACKBONES["convnext_tiny"], side, pixels)
+    assert np.abs(found - pillow_bilinear(pixels, side)).max() < 0.01  # of 255 levels
+
+
+def test_a_batch_is_resized_image_by_image():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 57, 40, 3), dtype=np.uint8)
+    session = open_session(preprocessing(32, BACKBONES["convnext_tiny"].normalisation).SerializeToString())
+    [planes] = session.run(["pixels"], {"image": images})
+    for image, found in zip(images, np.asarray(planes).transpose(0, 2, 3, 1), strict=True):
+        assert np.abs(found - pillow_bilinear(image, 32)).max() < 0.01
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_openvino_computes_the_same_pixels(size: tuple[int, int]):
+    openvino = pytest.importorskip("openvino", reason="there is no OpenVINO here to compare with")
+    graph = preprocessing(40, BACKBONES["mobilenet_v2"].normalisation).SerializeToString()
+    core = openvino.Core()
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}  # not bfloat16, which it prefers where the processor has it
+    compiled = core.compile_model(core.read_model(model=graph), "CPU", exact)
+    pixels = np.asarray(photo(8, size=size))[None]
+    [expected] = open_session(graph).run(["pixels"], {"image": pixels})
+    assert np.abs(compiled(pixels)[0] - np.asarray(expected)).max() < 1e-4  # of a range from -1 to 1
 
 
 def test_classification_is_a_calibrated_softmax_with_names():

@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from tasks.errors import RequestError
+from tasks.images import MAX_SIDE_PX
 from tasks.serve.limits import Limits
 from tasks.serve.model import Answer, ServedModel
 
@@ -178,6 +179,8 @@ def _shape(tensor: dict[str, Any], limits: Limits) -> tuple[int, ...]:
     count, height, width, _ = shape
     if height * width > limits.max_pixels:
         raise RequestError(413, f"{width}x{height} pixels are more than the {limits.max_pixels} allowed here")
+    if max(height, width) > MAX_SIDE_PX:
+        raise RequestError(413, f"{width}x{height} pixels: a side is longer than the {MAX_SIDE_PX} allowed here")
     if count > limits.max_waiting:
         raise RequestError(413, f"{count} images are more than the {limits.max_waiting} that a request may hold")
     if math.prod(shape) > limits.max_body_bytes:
