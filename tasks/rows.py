@@ -37,9 +37,9 @@ class Rows:
         Raises:
             WorkspaceError: the disk has no room for it.
         """
-        self.shape = (count, width)
+        self.shape: tuple[int, int] = (count, width)
         self.dtype = np.dtype(dtype)
-        self._file = tempfile.TemporaryFile(dir=folder, prefix=".rows-")
+        self._file = tempfile.TemporaryFile(dir=folder, prefix=".rows-")  # noqa: SIM115 - closed by `close`
         try:
             _reserve(self._file.fileno(), self.nbytes)
         except OSError as exc:
@@ -112,7 +112,7 @@ class Rows:
         """Reads or writes one stretch whole; the system may do less than it is asked for in one call."""
         if self.row_bytes == 0:
             return
-        content, offset = memoryview(rows.reshape(-1).view(np.uint8)), first * self.row_bytes
+        content, offset = memoryview(rows.reshape(-1).view(np.uint8).data), first * self.row_bytes
         while len(content):
             done = operation(self._file.fileno(), [content], offset)
             if done == 0:

@@ -13,7 +13,7 @@ from tasks.rows import Rows, row_blocks
 
 
 def filled(values: np.ndarray, folder: Path) -> Rows:
-    rows = Rows(*values.shape, values.dtype, folder)
+    rows = Rows(len(values), values.shape[1], values.dtype, folder)
     rows[:] = values
     return rows
 
