@@ -1,20 +1,22 @@
 """Feature rows in the workspace: one Parquet store for each recipe, keyed by (image sha256, view)."""
 
-# pyarrow.compute makes its functions at import, where no type checker sees them.
-# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tasks.errors import WorkspaceError
+from tasks.rows import Rows
 from tasks.store import PartStore
 from tasks.workspace import Workspace
 
 KEY = ("sha256", "view")
+T = TypeVar("T", Rows, np.ndarray)
+DIGEST = np.dtype("S64")  # a SHA-256 in hexadecimal
 
 
 def feature_store(workspace: Workspace, recipe: str, row_bytes: int = -1) -> PartStore:
@@ -39,35 +41,89 @@ def append_rows(
     store.append(pa.table([pa.array(sha256s, pa.string()), pa.array(views, pa.int16()), column], schema=store.schema))
 
 
+def stored_views(workspace: Workspace, recipe: str, sha256s: Sequence[str], views: int) -> np.ndarray:
+    """Which views of which images have a row, bool [N, views]."""
+    found = np.zeros((views, len(sha256s)), bool)
+    wanted = _Wanted(sha256s, range(views))
+    for part in feature_store(workspace, recipe).read(KEY):
+        found.reshape(-1)[wanted.places(part)[1]] = True
+    return found.T
+
+
+def load_rows(
+    workspace: Workspace, recipe: str, sha256s: Sequence[str], views: Sequence[int], dtype: type = np.float16
+) -> Rows:
+    """The rows of some images under some views, on disk: view by view, each in the order of `sha256s`.
+
+    One pass through the store, a few MB at a time. The scratch file lies in the workspace where that is a local folder,
+    else where the system has its temporary files.
+
+    Raises:
+        WorkspaceError: a row is missing (extraction makes it again), or there is no room for the scratch file.
+    """
+    folder = Path(workspace.path("")) if workspace.is_local else None
+    count = len(sha256s) * len(views)
+    return _collect(workspace, recipe, sha256s, views, dtype, lambda width: Rows(count, width, dtype, folder))
+
+
 def load_features(
     workspace: Workspace, recipe: str, sha256s: Sequence[str], view: int, dtype: type = np.float16
 ) -> np.ndarray:
-    """The rows of some images under one view, in the order of `sha256s`: [N, D] of `dtype`.
+    """The rows of some images under one view, in the order of `sha256s`, in memory: [N, D] of `dtype`.
 
     Raises:
         WorkspaceError: an image has no row (extraction makes it again).
     """
-    positions: dict[str, list[int]] = {}
-    for position, sha256 in enumerate(sha256s):
-        positions.setdefault(sha256, []).append(position)
-    wanted = pa.array(list(positions), pa.string())
-    result: np.ndarray | None = None
-    filled = np.zeros(len(sha256s), bool)
+    return _collect(workspace, recipe, sha256s, [view], dtype, lambda width: np.empty((len(sha256s), width), dtype))
+
+
+def _collect(
+    workspace: Workspace,
+    recipe: str,
+    sha256s: Sequence[str],
+    views: Sequence[int],
+    dtype: type,
+    make: Callable[[int], T],
+) -> T:
+    """Fills what `make` gives for a width."""
+    wanted = _Wanted(sha256s, views)
+    filled = np.zeros(len(sha256s) * len(views), bool)
+    result: T | None = None
     for part in feature_store(workspace, recipe).read():
-        rows = part.filter(pc.and_(pc.equal(part["view"], view), pc.is_in(part["sha256"], value_set=wanted)))
-        values = _values(rows["features"], dtype)
-        if result is None:
-            result = np.zeros((len(sha256s), values.shape[1]), dtype)
-        for row, sha256 in enumerate(rows["sha256"].to_pylist()):
-            result[positions[sha256]] = values[row]
-            filled[positions[sha256]] = True
+        rows, places = wanted.places(part)
+        values = _values(part["features"], dtype)
+        result = make(values.shape[1]) if result is None else result
+        order = np.argsort(places)  # neighbours are written together
+        result[places[order]] = values[rows[order]]
+        filled[places] = True
     if result is None or not filled.all():
-        missing = int((~filled).sum())
+        missing = int((~filled.reshape(len(views), -1)).any(axis=0).sum())
         raise WorkspaceError(
-            f"{missing} of {len(sha256s)} images have no row in features/{recipe} (view {view}); run the retrain again "
-            "and they are made"
+            f"{missing} of {len(sha256s)} images have no row in features/{recipe} "
+            f"(view {', '.join(map(str, views))}); run the retrain again and they are made"
         )
     return result
+
+
+class _Wanted:
+    """Finds where the rows of some images under some views go: view by view, each in the order of the images."""
+
+    def __init__(self, sha256s: Sequence[str], views: Sequence[int]) -> None:
+        digests = np.array(sha256s, DIGEST)
+        self._order = np.argsort(digests, kind="stable")
+        self._digests = digests[self._order]
+        self._views = np.array(views)
+
+    def places(self, part: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """(row of the part, place) of each row that is wanted, int [M] each; an image that is wanted twice has two."""
+        digests = np.array(part["sha256"].to_pylist(), DIGEST)
+        images = np.searchsorted(self._digests, digests)
+        counts = np.searchsorted(self._digests, digests, side="right") - images
+        rows = np.repeat(np.arange(len(digests)), counts)
+        firsts = np.cumsum(counts) - counts
+        images = self._order[np.repeat(images - firsts, counts) + np.arange(len(rows))]
+        of_row, place = np.nonzero(part["view"].to_numpy()[rows, None] == self._views)
+        return rows[of_row], place * len(self._digests) + images[of_row]
 
 
 def _values(column: pa.ChunkedArray, dtype: type) -> np.ndarray:

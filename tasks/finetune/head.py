@@ -12,12 +12,14 @@ import numpy as np
 
 from tasks.config import Finetune
 from tasks.finetune.data import Split
+from tasks.rows import Rows, row_blocks
 
 if TYPE_CHECKING:
     import keras
 
 
 MIN_EPOCH_STEPS = 30  # of optimisation, in an epoch
+HELD_OUT_BATCH = 1024  # rows
 SILENT: Any = 0  # Keras takes 0, its stubs say str
 
 
@@ -49,33 +51,35 @@ def train_head(
     """
     import keras
 
+    from tasks.finetune.batches import Batches
+
     keras.utils.set_random_seed(config.seed)
     model = build_head(train.features, classes, config)
-    train = repeated(train, MIN_EPOCH_STEPS * config.batch_size)
-    steps = math.ceil(len(train.targets) / config.batch_size) * config.epochs
-    rate: Any = schedule(config, steps)  # the stubs know of floats only
+    # An epoch of a few hundred images is too few steps.
+    times = math.ceil(MIN_EPOCH_STEPS * config.batch_size / len(train.targets))
+    weights = class_weights(train.targets, classes, config.class_weights)
+    batches = Batches(train, weights, config.batch_size, seed=config.seed, times=times)
+    held_out = Batches(validation, np.ones(classes, np.float32), HELD_OUT_BATCH)
+    rate: Any = schedule(config, len(batches) * config.epochs)  # the stubs know of floats only
     optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
     model.compile(
         optimizer=optimizer,
         loss=smoothed_cross_entropy(classes, config.label_smoothing),
         weighted_metrics=["accuracy"],
     )
-    weights = class_weights(train.targets, classes, config.class_weights)
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=config.patience, restore_best_weights=True)
     fitted = model.fit(
-        train.features,
-        train.targets,
-        sample_weight=weights[train.targets],
-        validation_data=(validation.features, validation.targets),
+        batches,
+        validation_data=held_out,
         epochs=config.epochs,
-        batch_size=config.batch_size,
+        shuffle=False,  # the batches are
         callbacks=[stopping, _recorder(on_epoch)],
         verbose=SILENT,
     )
     history = [
         {key: float(values[epoch]) for key, values in fitted.history.items()} for epoch in range(len(fitted.epoch))
     ]
-    logits = model.predict(validation.features, batch_size=1024, verbose=SILENT)
+    logits = model.predict(held_out, verbose=SILENT)
     return TrainedHead(
         model=model,
         history=history,
@@ -84,15 +88,7 @@ def train_head(
     )
 
 
-def repeated(rows: Split, least: int) -> Split:
-    """The rows as often as it takes to have `least` of them: an epoch of a few hundred images is too few steps."""
-    times = math.ceil(least / max(1, len(rows.targets)))
-    if times <= 1:
-        return rows
-    return Split(features=np.tile(rows.features, (times, 1)), targets=np.tile(rows.targets, times))
-
-
-def build_head(features: np.ndarray, classes: int, config: Finetune) -> keras.Model:
+def build_head(features: np.ndarray | Rows, classes: int, config: Finetune) -> keras.Model:
     """Signed square root, centring, dropout, one hidden layer (or none), one dense layer.
 
     The square root evens out the few strong channels of average-pooled activations (power normalisation, Perronnin
@@ -104,12 +100,11 @@ def build_head(features: np.ndarray, classes: int, config: Finetune) -> keras.Mo
     """
     import keras
 
-    rows = features.astype(np.float32)
-    rooted = np.sign(rows) * np.sqrt(np.abs(rows))
+    mean, variance = rooted_moments(features)
     # One scale for all: a scale for each feature would blow up those that are nearly constant.
-    scale = 1 / math.sqrt(rooted.var(axis=0).mean() + 1e-12)
-    offset = (-rooted.mean(axis=0) * scale).tolist()
-    inputs = keras.Input(rows.shape[1:], name="features")
+    scale = 1 / math.sqrt(variance.mean() + 1e-12)
+    offset = (-mean * scale).tolist()
+    inputs = keras.Input(features.shape[1:], name="features")
     values = keras.ops.multiply(keras.ops.sign(inputs), keras.ops.sqrt(keras.ops.abs(inputs)))
     values = keras.layers.Rescaling(scale, offset, name="centre")(values)
     values = keras.layers.Dropout(config.dropout, name="dropout")(values)
@@ -118,6 +113,18 @@ def build_head(features: np.ndarray, classes: int, config: Finetune) -> keras.Mo
         values = keras.layers.Dropout(config.dropout, name="hidden_dropout")(values)
     logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(values)
     return keras.Model(inputs, logits, name="head")
+
+
+def rooted_moments(features: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the signed square root of each feature, float64 [D] each, in one pass block by block."""
+    total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    for block in row_blocks(features):
+        # The square of the root is the magnitude; sums are kept in float64, whose error over 10^9 rows is below 1e-6.
+        magnitude = np.abs(block.astype(np.float32))
+        total += (np.sign(block) * np.sqrt(magnitude)).sum(axis=0, dtype=np.float64)
+        squares += magnitude.sum(axis=0, dtype=np.float64)
+    mean = total / len(features)
+    return mean, np.maximum(squares / len(features) - mean**2, 0)
 
 
 def schedule(config: Finetune, steps: int):

@@ -17,13 +17,11 @@ def finetune(
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, logs: None,
 ) -> HeadRef:
     """Trains the head and writes `candidate/head.keras` and `history.json` into the run's folder."""
-    trained = train_head(
-        load_split(run, snapshot, features, "train"),
-        load_split(run, snapshot, features, "validation"),
-        len(snapshot.labels),
-        run.config.finetune,
-        on_epoch,
-    )
+    with (
+        load_split(run, snapshot, features, "train") as train,
+        load_split(run, snapshot, features, "validation") as validation,
+    ):
+        trained = train_head(train, validation, len(snapshot.labels), run.config.finetune, on_epoch)
     history = {
         "epochs": [{"epoch": number, **logs} for number, logs in enumerate(trained.history, start=1)],
         "best_epoch": trained.best_epoch + 1,
