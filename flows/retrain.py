@@ -20,7 +20,7 @@ from tasks.report.task import write_run_report
 from tasks.runs import new_run, one_at_a_time
 from tasks.split.task import split_images
 from tasks.summary import Stopwatch, fingerprint, invalid_data, settled, summarise
-from tasks.validate.task import validate_images
+from tasks.validate.task import review_images, validate_images
 
 
 @flow(name="retrain", flow_run_name="{name}", validate_parameters=True)
@@ -57,20 +57,27 @@ def _retrain(run, force: bool) -> dict[str, Any]:
         return {**summary, "timings_s": stage.timings()}
     preload(run)
     try:
-        valid = stage(validate_images, run, catalogue)
+        summary = _make_model(run, stage, catalogue, print_of_run)
     except InvalidDataError as exc:
-        return _finish(run, stage, invalid_data(run, exc.reasons))
+        summary = invalid_data(run, catalogue, exc.reasons)
+    return _finish(run, stage, summary)
+
+
+def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str, Any]:
+    valid = stage(validate_images, run, catalogue)
     snapshot = stage(split_images, run, valid)
     policy = stage(choose_policy, run)
     trunk, features = stage(extract_features, run, snapshot, policy)
+    # Training does not wait for the review, which changes no label; the verdict does, for the review may stop the run.
+    review = review_images.submit(run, snapshot, features)
     head = stage(finetune_head, run, snapshot, features)
     # Exported before it is judged: the gates judge the very file that ships.
     candidate = stage(export_candidate, run, snapshot, trunk, head)
+    review.result()
     decision = stage(evaluate_candidate, run, snapshot, trunk, head, candidate)
     if decision.promote:
         stage(publish_model, run, snapshot, trunk, head, candidate, decision)
-    summary = summarise(run, catalogue, snapshot, trunk, features, head, candidate, decision, print_of_run)
-    return _finish(run, stage, summary)
+    return summarise(run, catalogue, snapshot, trunk, features, head, candidate, decision, print_of_run)
 
 
 def _finish(run, stage: Stopwatch, summary: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tasks.artifacts import (
 )
 from tasks.evaluate.gates import gates_digest
 from tasks.lineage import lineage
-from tasks.quarantine import read_decisions
+from tasks.quarantine import read_decisions, run_quarantine
 from tasks.repository import champion, read_manifest, version_path
 from tasks.runs import finished_runs
 from tasks.tables import read_table
@@ -63,6 +63,7 @@ def fingerprint(run: Run, catalogue: CatalogueRef) -> str:
         run.config.digest(),
         gates_digest(run.config.evaluate.gates),
         load_suite(run.config.validation.suite),
+        load_suite(run.config.validation.changes_suite),
         read_decisions(run.workspace, run.name).digest(),
     ]
     digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode())
@@ -140,9 +141,11 @@ def summarise(
     }
 
 
-def invalid_data(run: Run, reasons: list[str]) -> dict[str, Any]:
+def invalid_data(run: Run, catalogue: CatalogueRef, reasons: list[str]) -> dict[str, Any]:
     """The summary of a run that validation stopped."""
     version = champion(run.workspace, run.name)
+    files = int(read_table(run.workspace, catalogue.table_path, ["copies"])["copies"].sum())
+    quarantined = len({(entry.path, entry.label) for entry in run_quarantine(run)})
     return {
         "run_id": run.run_id,
         "verdict": "invalid-data",
@@ -152,7 +155,7 @@ def invalid_data(run: Run, reasons: list[str]) -> dict[str, Any]:
         "model": None if version is None else run.workspace.display(version_path(run.name, version, "model.onnx")),
         "report": run.workspace.display(run.path("report.html")),
         "snapshot": None,
-        "images": {"total": 0, "new": 0, "quarantined": 0, "embedded": 0},
+        "images": {"total": files + catalogue.quarantined, "new": 0, "quarantined": quarantined, "embedded": 0},
         "metrics": {"test": {}, "validation": {}},
         "labels": [],
         "source": run.source,

@@ -127,16 +127,21 @@ def embedding_p_value(before: np.ndarray, new: np.ndarray, seed: int) -> float |
     Returns:
         A p-value, 0.001 at the least; None where a side has fewer than 30 images.
     """
-    from sklearn.metrics.pairwise import euclidean_distances
-
     if min(len(before), len(new)) < MIN_IMAGES_FOR_DRIFT:
         return None
     rng = np.random.default_rng(seed)
     x, y = (sample[rng.permutation(len(sample))[:MMD_SAMPLE]].astype(np.float32) for sample in (before, new))
-    squared = euclidean_distances(np.concatenate([x, y]), squared=True)
+    squared = _squared_distances(np.concatenate([x, y]))
     kernel = np.exp(-squared / max(float(np.median(squared)), 1e-12))
     # One sign for each image and permutation, +1/n or -1/m: the statistic is the quadratic form of the kernel.
     weights = np.where(np.arange(len(kernel)) < len(x), 1 / len(x), -1 / len(y))
     shuffled = np.stack([weights, *(rng.permutation(weights) for _ in range(MMD_PERMUTATIONS))])
     statistics = np.einsum("pi,pi->p", shuffled @ kernel, shuffled)
     return float((statistics >= statistics[0] - 1e-12).mean())
+
+
+def _squared_distances(rows: np.ndarray) -> np.ndarray:
+    """Of each pair of rows, [N, N]; centred first, for a common mean costs float32 its digits."""
+    centred = rows - rows.mean(axis=0)
+    lengths = np.einsum("nd,nd->n", centred, centred)
+    return np.maximum(lengths[:, None] + lengths - 2 * centred @ centred.T, 0)

@@ -1,9 +1,11 @@
 """What only stored features can tell, once they are there: suspect labels, near-duplicates that the perceptual hash
-missed, and drift of what the network sees."""
+missed, and drift of what the network sees.
+
+It runs beside the training of the head, which does not wait for it; the verdict does, for drift may be a reason to stop.
+"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +14,15 @@ import pandas as pd
 
 from tasks.artifacts import Run, SnapshotRef
 from tasks.assignments import read_assignments, write_assignments
+from tasks.errors import InvalidDataError
 from tasks.features import load_features
 from tasks.tables import read_table
 from tasks.validate.changes import champion_snapshot, embedding_p_value
+from tasks.validate.docs import build_docs
 from tasks.validate.duplicates import join_groups, near_in_features
 from tasks.validate.suite import Finding
 from tasks.validate.suspects import out_of_fold_probabilities, rank_suspects
-from tasks.validate.validation import judge_figures, write_findings
-
-log = logging.getLogger(__name__)
+from tasks.validate.validation import failures_to_stop, judge_figures, warn, write_findings
 
 LISTED_SUSPECTS = 100
 
@@ -31,18 +33,25 @@ def review_snapshot(run: Run, snapshot: SnapshotRef, recipe: str) -> int:
     Writes `suspects.json` to the run's folder, the most doubtful first: a list of {sha256, path, uri, split, label,
     suggested, probability (of the given label), suggested_probability}; and adds its findings to `validation.json`.
     Labels stay as they are. Copies join one group in the assignments, which keeps them in one split from the next run
-    on; of this run they are reported.
+    on; of this run they are reported. The Data Docs are built last.
 
     Returns:
         How many labels are suspect.
+
+    Raises:
+        InvalidDataError: the suite of changes says that drift of what the network sees stops a run, and it does.
     """
     table = read_table(run.workspace, snapshot.table_path)
     features = load_features(run.workspace, recipe, table["sha256"].tolist(), view=0)
     suspects = find_suspects(table, features, snapshot.labels)
     run.workspace.write_json(run.path("suspects.json"), suspects[:LISTED_SUSPECTS])
     findings = [_suspects_finding(suspects, len(table)), _join_by_features(run, table, features)]
-    findings += judge_figures(run, {"path": "the source", "embedding_p_value": _drift(run, table, features)})
+    findings += judge_figures(run, {"path": "the source", **_drift(run, table, features)}, "features")
     _add_findings(run, findings)
+    build_docs(run)
+    if reasons := failures_to_stop(findings):
+        raise InvalidDataError(reasons)
+    warn(findings)
     return len(suspects)
 
 
@@ -58,16 +67,13 @@ def find_suspects(table: pd.DataFrame, features: np.ndarray, labels: Sequence[st
     groups = pd.factorize(table["group"])[0]
     probabilities = out_of_fold_probabilities(features, targets, groups, len(labels))
     order, suggested, suspect = rank_suspects(probabilities, targets)
-    named = table[["sha256", "path", "uri", "split", "label"]].to_dict("records")
-    return [
-        {
-            **{str(key): value for key, value in named[row].items()},
-            "suggested": labels[int(suggested[row])],
-            "probability": round(float(probabilities[row, targets[row]]), 4),
-            "suggested_probability": round(float(probabilities[row, suggested[row]]), 4),
-        }
-        for row in order[suspect[order]].tolist()
-    ]
+    rows = order[suspect[order]]
+    found = table.loc[rows, ["sha256", "path", "uri", "split", "label"]].assign(
+        suggested=np.array(labels, object)[suggested[rows]],
+        probability=probabilities[rows, targets[rows]].round(4).astype(float),
+        suggested_probability=probabilities[rows, suggested[rows]].round(4).astype(float),
+    )
+    return found.to_dict("records")  # type: ignore[return-value]
 
 
 def _suspects_finding(suspects: Sequence[dict[str, Any]], images: int) -> Finding:
@@ -113,14 +119,14 @@ def _join_by_features(run: Run, table: pd.DataFrame, features: np.ndarray) -> Fi
     )
 
 
-def _drift(run: Run, table: pd.DataFrame, features: np.ndarray) -> float | None:
+def _drift(run: Run, table: pd.DataFrame, features: np.ndarray) -> dict[str, float | None]:
     """The two-sample test of the features of what the champion was trained on and of what is new since."""
     before = champion_snapshot(run)
     if before is None:
-        return None
+        return {"embedding_p_value": None}
     trained = table["sha256"].isin(before.loc[before["split"] == "train", "sha256"]).to_numpy()
     new = ~table["sha256"].isin(before["sha256"]).to_numpy()
-    return embedding_p_value(features[trained], features[new], run.config.finetune.seed)
+    return {"embedding_p_value": embedding_p_value(features[trained], features[new], run.config.finetune.seed)}
 
 
 def _add_findings(run: Run, findings: Sequence[Finding]) -> None:
@@ -130,6 +136,3 @@ def _add_findings(run: Run, findings: Sequence[Finding]) -> None:
     names = {finding.expectation for finding in findings}
     kept = [Finding(**item) for item in earlier if item["expectation"] not in names]
     write_findings(run, [*kept, *findings])
-    for finding in findings:
-        if not finding.success:
-            log.warning("%s: %s", finding.severity, finding.sentence())

@@ -16,8 +16,6 @@ import json
 import logging
 import math
 import os
-import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +24,6 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 import expectations
-from tasks.artifacts import Run
 from tasks.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -69,16 +66,18 @@ class Finding:
 class Verdict:
     """One pass of the suite: a finding for each expectation, and for each rejected row its reason.
 
-    `rejected` maps the row's number in the table to (reason, whether it counts towards the budget).
+    `rejected` maps the row's number in the table to (reason, whether it counts towards the budget). `result` is what
+    Great Expectations itself says, as JSON: its Data Docs are made of it.
     """
 
     findings: list[Finding]
     rejected: dict[int, tuple[str, bool]]
+    result: dict[str, Any]
 
 
 def preload() -> None:
     """Imports Great Expectations, which takes seconds, so that a flow can do it while files are being read."""
-    _great_expectations()
+    great_expectations()
 
 
 def load_suite(name_or_path: str) -> dict[str, Any]:
@@ -108,41 +107,34 @@ def load_suite(name_or_path: str) -> dict[str, Any]:
 
 
 class SuiteRunner:
-    """A suite made ready, to be run over one table or several, and the Data Docs of those runs."""
+    """A suite made ready, to be run over one table or several."""
 
-    def __init__(self, suite: Mapping[str, Any], parameters: Mapping[str, Any], run_name: str) -> None:
-        gx = _great_expectations()
+    def __init__(self, suite: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+        gx = great_expectations()
         self._parameters = dict(parameters)
-        self._run_name = run_name
-        self._context = gx.get_context(mode="ephemeral")
-        self._context.variables.progress_bars = {"globally": False}
-        batch = self._context.data_sources.add_pandas("catalogue").add_dataframe_asset("images")
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False}
+        batch = context.data_sources.add_pandas("catalogue").add_dataframe_asset("images")
         definition = gx.ValidationDefinition(
             name=suite["name"],
             data=batch.add_batch_definition_whole_dataframe("all"),
-            suite=self._context.suites.add(_gx_suite(gx, suite)),
+            suite=context.suites.add(gx_suite(suite)),
         )
         self._checkpoint = gx.Checkpoint(
             name=suite["name"],
-            validation_definitions=[self._context.validation_definitions.add(definition)],
+            validation_definitions=[context.validation_definitions.add(definition)],
             result_format={"result_format": "COMPLETE"},
         )
 
     @classmethod
-    def for_figures(cls, suite: Mapping[str, Any], parameters: Mapping[str, Any], run_name: str, figures: pd.DataFrame):
+    def for_figures(cls, suite: Mapping[str, Any], parameters: Mapping[str, Any], figures: pd.DataFrame):
         """A suite over one row of figures, without the expectations whose figure is null or absent."""
         rules = [rule for rule in suite["expectations"] if _applies(rule, figures)]
-        return cls({**suite, "expectations": rules}, parameters, run_name)
+        return cls({**suite, "expectations": rules}, parameters)
 
     def run(self, table: pd.DataFrame) -> Verdict:
         """Runs the suite over `table`, whose index is the rows' numbers and which has the column `path`."""
-        from great_expectations import RunIdentifier
-
-        result = self._checkpoint.run(
-            batch_parameters={"dataframe": table},
-            expectation_parameters=self._parameters,
-            run_id=RunIdentifier(run_name=self._run_name),
-        )
+        result = self._checkpoint.run(batch_parameters={"dataframe": table}, expectation_parameters=self._parameters)
         [outcome] = result.run_results.values()
         findings: list[Finding] = []
         rejected: dict[int, tuple[str, bool]] = {}
@@ -153,27 +145,8 @@ class SuiteRunner:
                 for row, value in rows.items():
                     reason = _reason(finding, value, table, row)
                     rejected.setdefault(row, (reason, finding.counts_towards_budget))
-        return Verdict(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.expectation)), rejected)
-
-    def build_docs(self, run: Run, folder: str) -> str:
-        """Builds Data Docs of all passes under `folder` of the workspace; returns the path of their first page.
-
-        Only pages and styles are kept, without the pictures that tell Great Expectations of each page viewed.
-        """
-        with tempfile.TemporaryDirectory() as aside:
-            for site in list(self._context.get_site_names()):
-                self._context.delete_data_docs_site(site)
-            self._context.add_data_docs_site(site_name="data_docs", site_config=_site(aside))
-            self._context.build_data_docs()
-            for page in sorted(Path(aside).rglob("*")):
-                if page.suffix == ".html":
-                    content = _TRACKER.sub("", page.read_text(encoding="utf-8")).encode()
-                elif page.suffix == ".css":
-                    content = page.read_bytes()
-                else:
-                    continue
-                run.workspace.write_bytes(f"{folder}/{page.relative_to(aside).as_posix()}", content)
-        return f"{folder}/index.html"
+        findings.sort(key=lambda f: (SEVERITIES.index(f.severity), f.expectation))
+        return Verdict(findings, rejected, outcome.to_json_dict())
 
 
 def _applies(rule: Mapping[str, Any], figures: pd.DataFrame) -> bool:
@@ -181,19 +154,17 @@ def _applies(rule: Mapping[str, Any], figures: pd.DataFrame) -> bool:
     return column is None or (column in figures and figures[column].notna().all())
 
 
-_TRACKER = re.compile(r"<img[^>]*great-expectations-web-assets[^>]*>|url\('[^']*great-expectations-web-assets[^']*'\)")
-
-
-def _great_expectations() -> Any:
+def great_expectations() -> Any:
+    """The library, imported where it is first needed: it takes seconds."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when it is imported
     module = importlib.import_module("great_expectations")
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     return module
 
 
-def _gx_suite(gx: Any, suite: Mapping[str, Any]) -> Any:
+def gx_suite(suite: Mapping[str, Any]) -> Any:
     """The suite as Great Expectations' own; built rule by rule, for the whole would leave out a bad one silently."""
-    return gx.ExpectationSuite(
+    return great_expectations().ExpectationSuite(
         name=suite["name"], expectations=[_gx_rule(rule) for rule in suite["expectations"]], meta=suite.get("meta", {})
     )
 
@@ -210,14 +181,6 @@ def _gx_rule(rule: Mapping[str, Any]) -> Any:
     except Exception as exc:
         name = rule["meta"].get("name", rule["type"])
         raise ConfigError(f"the suite's expectation {name!r} (validate.suite) is not a valid one: {exc}") from exc
-
-
-def _site(folder: str) -> dict[str, Any]:
-    return {
-        "class_name": "SiteBuilder",
-        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": folder},
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-    }
 
 
 def _finding(

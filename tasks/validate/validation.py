@@ -19,6 +19,7 @@ from tasks.errors import InvalidDataError
 from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions, run_quarantine
 from tasks.tables import read_table, write_table
 from tasks.validate.changes import champion_snapshot, describe_changes
+from tasks.validate.docs import build_docs, keep_results
 from tasks.validate.duplicates import find_groups
 from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
 
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 def validate(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     """Runs the configured suite over a catalogue; returns the catalogue of what passed.
 
-    Writes to the run's folder `validated.parquet`, `validation.json` (a list of `Finding`s) and `data_docs/`, and the
-    rejected rows to the quarantine, before it decides anything.
+    Writes to the run's folder `validated.parquet`, `validation.json` (a list of `Finding`s) and what the Data Docs are
+    made of, and the rejected rows to the quarantine, before it decides anything. Of a run that it stops it builds the
+    Data Docs, too; of others the review does, later.
 
     Raises:
         InvalidDataError: an expectation of severity `stop` fails over what is left, or the quarantine is over budget.
@@ -39,7 +41,7 @@ def validate(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     table = read_table(run.workspace, catalogue.table_path)
     if run.config.validation.near_duplicates:
         table["group"] = find_groups(table, read_assignments(run))
-    runner = SuiteRunner(suite, run.config.validation.model_dump(), run.run_id)
+    runner = SuiteRunner(suite, run.config.validation.model_dump())
     released = _released(table, read_decisions(run.workspace, run.name))
     passes, kept, rejected = _run_until_settled(runner, table, released)
     unusable = {entry.path for entry in run_quarantine(run)} - set(table["path"])  # as ingest found
@@ -47,12 +49,15 @@ def validate(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     faulty = table.loc[[row for row, (_, counts) in rejected.items() if counts], "copies"].sum()
     findings = _over_all_passes(passes)
     findings.append(_budget(run, len(unusable) + int(faulty), len(unusable) + int(table["copies"].sum())))
-    runner.build_docs(run, run.path("data_docs"))
+    keep_results(run, "images", [verdict.result for verdict in passes])
     findings += judge_changes(run, kept)
     write_findings(run, findings)
     path = run.path("validated.parquet")
     write_table(run.workspace, path, kept)
-    _judge(findings, table, kept, rejected)
+    if reasons := _reasons_to_stop(findings, table, kept, rejected):
+        build_docs(run)
+        raise InvalidDataError(reasons)
+    warn(findings)
     return replace(catalogue, table_path=path, images=len(kept), quarantined=quarantined)
 
 
@@ -64,16 +69,31 @@ def judge_changes(run: Run, table: pd.DataFrame) -> list[Finding]:
     return judge_figures(run, describe_changes(before, table))
 
 
-def judge_figures(run: Run, figures: Mapping[str, Any]) -> list[Finding]:
-    """What the suite of changes finds in those of the figures that are known."""
+def judge_figures(run: Run, figures: Mapping[str, Any], part: str = "changes") -> list[Finding]:
+    """What the suite of changes finds in those of the figures that are known; `part` names them in the Data Docs."""
     config = run.config.validation
     row = pd.DataFrame([figures])
-    runner = SuiteRunner.for_figures(load_suite(config.changes_suite), config.model_dump(), run.run_id, row)
-    return runner.run(row).findings
+    runner = SuiteRunner.for_figures(load_suite(config.changes_suite), config.model_dump(), row)
+    verdict = runner.run(row)
+    keep_results(run, part, [verdict.result])
+    return verdict.findings
 
 
 def write_findings(run: Run, findings: Sequence[Finding]) -> None:
+    """Writes `validation.json`."""
     run.workspace.write_json(run.path("validation.json"), [finding.to_json() for finding in findings])
+
+
+def failures_to_stop(findings: Sequence[Finding]) -> list[str]:
+    """A sentence for each expectation of severity `stop` that was not met."""
+    return [finding.sentence() for finding in findings if finding.severity == "stop" and not finding.success]
+
+
+def warn(findings: Sequence[Finding]) -> None:
+    """Logs what was not met and is no reason to stop."""
+    for finding in findings:
+        if not finding.success:
+            log.warning("%s: %s", finding.severity, finding.sentence())
 
 
 def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -175,27 +195,23 @@ def _budget(run: Run, quarantined: int, files: int) -> Finding:
     )
 
 
-def _judge(
+def _reasons_to_stop(
     findings: Sequence[Finding],
     table: pd.DataFrame,
     kept: pd.DataFrame,
     rejected: dict[int, tuple[str, bool]],
-) -> None:
-    """Stops the run where a `stop` expectation failed, and logs what is only a warning."""
-    reasons = [finding.sentence() for finding in findings if finding.severity == "stop" and not finding.success]
-    if reasons:
-        if rejected:
-            lost = sorted(set(table["label"]) - set(kept["label"]))
-            reasons.append(
-                f"{len(rejected)} of {len(table)} images were quarantined before that"
-                + (f", with them all of the classes {_counted(table, lost)}" if lost else "")
-            )
-        if kept["label"].nunique() < 2:
-            reasons.append(f"the classes left are {_counted(kept, sorted(set(kept['label']))) or 'none'}")
-        raise InvalidDataError(reasons)
-    for finding in findings:
-        if not finding.success:
-            log.warning("%s: %s", finding.severity, finding.sentence())
+) -> list[str]:
+    """Why the run can't go on, and what had been left out before that; nothing where it can."""
+    reasons = failures_to_stop(findings)
+    if reasons and rejected:
+        lost = sorted(set(table["label"]) - set(kept["label"]))
+        reasons.append(
+            f"{len(rejected)} of {len(table)} images were quarantined before that"
+            + (f", with them all of the classes {_counted(table, lost)}" if lost else "")
+        )
+    if reasons and kept["label"].nunique() < 2:
+        reasons.append(f"the classes left are {_counted(kept, sorted(set(kept['label']))) or 'none'}")
+    return reasons
 
 
 def _counted(table: pd.DataFrame, labels: Sequence[str]) -> str:
