@@ -58,6 +58,14 @@ def retrain(
         Optional[str],  # noqa: UP045
         typer.Option(help="'imagenet', or the path of a weights file (no top)."),
     ] = None,
+    engine: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What runs the frozen trunk: onnxruntime, tensorflow, or auto (TensorFlow where it has a GPU)."),
+    ] = None,
+    precision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Of the frozen trunk: fp32, or int8, which is twice as fast on a processor, and ships."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run although nothing is new.")] = False,
     workspace: WorkspaceOption = "./workspace",
     as_json: JsonOption = False,
@@ -71,6 +79,8 @@ def retrain(
         overrides = list(set_ or [])
         overrides += [f"backbone.name={backbone}"] if backbone else []
         overrides += [f"backbone.weights={weights}"] if weights else []
+        overrides += [f"backbone.precision={precision}"] if precision else []
+        overrides += [f"extract.engine={engine}"] if engine else []
         summary = _run_flow(source, name, config, overrides, workspace, force)
         _print_summary(summary, as_json)
     raise typer.Exit({"refused": REFUSED, "invalid-data": INVALID_DATA}.get(summary["verdict"], 0))

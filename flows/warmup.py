@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tasks.artifacts import Run
-from tasks.augment.policy import load_policy
+from tasks.augment.policy import policy_of
 from tasks.backbones.trunk import trunk_of
 from tasks.extract.export import ensure_exported
 from tasks.validate import suite
@@ -45,7 +45,7 @@ def _prepare(run: Run) -> None:
         with _without_banner():
             for module in HEAVY:
                 importlib.import_module(module)
-        ensure_exported(run, trunk_of(run, load_policy(run.config.augment.policy, run.config.augment.views)))
+        ensure_exported(run, trunk_of(run, policy_of(run.config)))
     except Exception as exc:  # noqa: BLE001 - the stage that needs it meets the same fault, and reports it
         log.debug("nothing was prepared: %s", exc)
 

@@ -66,23 +66,32 @@ class SnapshotRef:
 class TrunkRef:
     """A frozen trunk: preprocessing and everything below the freeze boundary, as one ONNX graph.
 
-    The graph takes `image` uint8 [N, H, W, 3] and answers `features` float32: [N, D] pooled, or [N, h, w, C] at a
-    lower boundary.
+    The graph takes `image` uint8 [N, H, W, 3] and answers `features` float32 [N, D], pooled; where the boundary is a
+    lower layer, also `activations` float32 [N, h, w, C], that layer's output (the pooled features come from the same
+    pass, through the layers above as they were pre-trained).
     """
 
-    recipe: str
+    recipe: str  # of what the head is trained on: the features, or the activations
+    pooled_recipe: str  # of the features; at the boundary avg_pool it is the same
     onnx_path: str
     backbone: str
     weights: str  # the path of the weights file on this machine
     boundary: str
     image_size_px: int
+    precision: Literal["fp32", "int8"] = "fp32"
+
+    @property
+    def output(self) -> Literal["features", "activations"]:
+        """What the layers above the boundary take."""
+        return "features" if self.recipe == self.pooled_recipe else "activations"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesRef:
-    """The stored activations of one snapshot under one recipe; rows are keyed by (image sha256, view)."""
+    """What the trunk made of one snapshot, in the store; rows are keyed by (image sha256, view)."""
 
-    recipe: str
+    recipe: str  # of the pooled features, of every image
+    activations_recipe: str | None  # of the boundary's activations, of training and validation images
     views: int  # augmented views of each training image, beside view 0, the image as it is
     embedded: int  # images that had no row before this run
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnx.utils
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from tasks.backbones.registry import Normalisation
@@ -95,6 +96,24 @@ def chain(*models: onnx.ModelProto) -> onnx.ModelProto:
     return check(_model(whole.graph, whole.opset_import))
 
 
+def part(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """The subgraph between some values of a graph. Raises ExportError where there is no such value."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    try:
+        cut = onnx.utils.Extractor(inferred).extract_model(list(inputs), list(outputs))
+    except (ValueError, KeyError) as exc:
+        raise ExportError(f"the graph has no part from {', '.join(inputs)} to {', '.join(outputs)}: {exc}") from exc
+    return check(_model(cut.graph, cut.opset_import))
+
+
+def keep_output(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> onnx.ModelProto:
+    """Makes a value that other nodes use an output, too, in front of the others."""
+    outputs = [output, *model.graph.output]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    return check(model)
+
+
 def check(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns `model` if onnx.checker and shape inference accept it; raises ExportError otherwise."""
     try:
@@ -122,5 +141,11 @@ def rename_batch(model: onnx.ModelProto) -> None:
 
 
 def _model(graph: onnx.GraphProto, opsets: Sequence[onnx.OperatorSetIdProto] | None = None) -> onnx.ModelProto:
-    opsets = opsets or [helper.make_opsetid("", OPSET)]
+    # Parts that were joined bring a domain each; of one domain the highest version holds.
+    versions = {"": OPSET}
+    for entry in opsets or []:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        versions[domain] = max(versions.get(domain, 0), entry.version)
+    used = {node.domain for node in graph.node} | {""}
+    opsets = [helper.make_opsetid(domain, version) for domain, version in versions.items() if domain in used]
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="headstart")

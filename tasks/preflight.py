@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.artifacts import Run
-from tasks.augment.policy import load_policy
+from tasks.augment.policy import policy_of
 from tasks.backbones.trunk import trunk_of
 from tasks.evaluate.gates import load_gates
 from tasks.ingest.sources import list_source
@@ -24,4 +24,4 @@ def check_run(run: Run) -> None:
         list_source(run)  # quick for a folder; elsewhere it is left to the ingest stage
     load_gates(run.config.evaluate.gates)
     load_suite(run.config.validation.suite)
-    trunk_of(run, load_policy(run.config.augment.policy, run.config.augment.views))
+    trunk_of(run, policy_of(run.config))

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tasks.backbones.registry import POOLED
+from tasks.config import Config
 from tasks.errors import ConfigError
 
 POLICIES_FOLDER = Path(__file__).with_name("policies")
@@ -31,6 +33,16 @@ class Policy:
 
     def digest(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def policy_of(config: Config) -> Policy:
+    """The policy that a configuration asks for. Raises ConfigError."""
+    views = config.augment.views
+    if views == "auto":
+        # Measured on subsets of clothing-dataset-small, 100 to 2,000 images, 5 draws each: with a mirrored view beside
+        # the image a classifier on pooled features was 0.3 points worse on average, and cost twice the pass.
+        views = 0 if config.backbone.boundary == POOLED else 1
+    return load_policy(config.augment.policy, views)
 
 
 def load_policy(name: str, views: int) -> Policy:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tasks.artifacts import Run
-from tasks.augment.policy import Policy, load_policy
+from tasks.augment.policy import Policy, policy_of
 from tasks.task import stage
 
 
 @stage("augment")
 def choose_policy(run: Run) -> Policy:
     """The checked augmentation policy; extraction applies it to each training image as it decodes it."""
-    return load_policy(run.config.augment.policy, run.config.augment.views)
+    return policy_of(run.config)

@@ -1,4 +1,4 @@
-"""The frozen trunk: its identity and its Keras form."""
+"""The frozen trunk: its identity, and its Keras form below and above the freeze boundary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tasks.artifacts import Run, TrunkRef
 from tasks.augment.policy import Policy
-from tasks.backbones.registry import POOLED, Backbone, build_network, get_backbone, weights_digest, weights_path
+from tasks.backbones.registry import POOLED, build_network, get_backbone, weights_digest, weights_path
 from tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ RECIPE_VERSION = 2
 
 
 def trunk_of(run: Run, policy: Policy) -> TrunkRef:
-    """Names the trunk that a run's configuration asks for, without building it (and without TensorFlow).
+    """Names the float32 trunk that a run's configuration asks for, without building it (and without TensorFlow).
 
     The recipe is the digest of everything that a feature row depends on beside the image: the weights, the layers up
     to the boundary, the preprocessing and the augmentation policy. It is not the digest of ONNX bytes, which differ
@@ -36,14 +36,14 @@ def trunk_of(run: Run, policy: Policy) -> TrunkRef:
         "recipe_version": RECIPE_VERSION,
         "backbone": backbone.name,
         "weights_sha256": weights_digest(weights),
-        "boundary": config.boundary,
         "image_size_px": size,
         "normalisation": asdict(backbone.normalisation),
         "augmentation": policy.digest(),
     }
-    recipe = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    recipe = recipe_digest({**identity, "boundary": config.boundary})
     return TrunkRef(
         recipe=recipe,
+        pooled_recipe=recipe_digest({**identity, "boundary": POOLED}),
         onnx_path=f"trunks/{recipe}.onnx",
         backbone=backbone.name,
         weights=str(weights),
@@ -52,30 +52,83 @@ def trunk_of(run: Run, policy: Policy) -> TrunkRef:
     )
 
 
+def recipe_digest(identity: dict) -> str:
+    """16 hex digits that name everything in `identity`."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @cache
 def build_trunk(trunk: TrunkRef) -> keras.Model:
-    """The same trunk in Keras: pixels float32 [N, S, S, 3], normalised, to features.
+    """The trunk in Keras: pixels float32 [N, S, S, 3], normalised, to the boundary's output ([N, D] pooled).
 
     Raises:
-        ConfigError: the backbone has no such boundary.
+        ConfigError: the backbone can't be cut there.
         WeightsError: the weights don't fit.
     """
     import keras
 
-    backbone: Backbone = get_backbone(trunk.backbone)
-    network = build_network(backbone, Path(trunk.weights), trunk.image_size_px)
-    if trunk.boundary == POOLED:
-        features = keras.layers.GlobalAveragePooling2D(name=POOLED)(network.output)
-    else:
-        features = _layer(network, trunk.boundary).output
-    return keras.Model(network.input, features, name=f"{trunk.backbone}_trunk")
+    network = _network(trunk)
+    output = _pooled(network) if trunk.boundary == POOLED else _boundary_layer(network, trunk.boundary).output
+    return keras.Model(network.input, output, name=f"{trunk.backbone}_trunk")
 
 
-def _layer(network: keras.Model, name: str):
-    names = [layer.name for layer in network.layers]
-    if name not in names:
-        shown = ", ".join(part for part in names if part.endswith(("_add", "_out", "_pool", "_concat"))) or names[-1]
+def build_upper(trunk: TrunkRef) -> keras.Model:
+    """The layers above a lower boundary, as they were pre-trained: activations [N, h, w, C] to features [N, D].
+
+    Each call builds layers of its own, so they can be trained without touching another's.
+
+    Raises:
+        ConfigError, WeightsError: as `build_trunk`.
+    """
+    import keras
+
+    network = _network(trunk)
+    below = _boundary_layer(network, trunk.boundary).output
+    return keras.Model(below, _pooled(network), name=f"{trunk.backbone}_upper")
+
+
+def build_outputs(trunk: TrunkRef) -> keras.Model:
+    """Pixels to all that the exported trunk answers, by name: `features` and, at a lower boundary, `activations`."""
+    import keras
+
+    network = _network(trunk)
+    outputs = {"features": _pooled(network)}
+    if trunk.boundary != POOLED:
+        outputs["activations"] = _boundary_layer(network, trunk.boundary).output
+    return keras.Model(network.input, outputs, name=f"{trunk.backbone}_outputs")
+
+
+def boundaries(network: keras.Model) -> list[str]:
+    """The layers, from below, at which a network can be cut: all that lies above depends on their output alone."""
+    found, alive = [], set()
+    consumers = {
+        layer.name: {node.operation.name for node in layer._outbound_nodes} for layer in network.layers
+    }
+    done: set[str] = set()
+    for layer in network.layers:  # in topological order
+        done.add(layer.name)
+        alive = {name for name in alive | {layer.name} if not consumers[name] <= done}
+        if alive == {layer.name}:
+            found.append(layer.name)
+    return found[1:]  # the first is the input itself
+
+
+def _network(trunk: TrunkRef) -> keras.Model:
+    return build_network(get_backbone(trunk.backbone), Path(trunk.weights), trunk.image_size_px)
+
+
+def _pooled(network: keras.Model):
+    import keras
+
+    return keras.layers.GlobalAveragePooling2D(name=POOLED)(network.output)
+
+
+def _boundary_layer(network: keras.Model, name: str):
+    possible = boundaries(network)
+    if name not in possible:
+        shown = [part for part in possible if part.endswith(("_add", "_out", "_pool", "_concat"))] or possible
+        why = "has no layer" if name not in {layer.name for layer in network.layers} else "can't be cut at"
         raise ConfigError(
-            f"backbone.boundary: {network.name} has no layer {name!r}; use {POOLED}, or one such as {shown}"
+            f"backbone.boundary: {network.name} {why} {name!r}; use {POOLED}, or one such as {', '.join(shown)}"
         )
     return network.get_layer(name)

@@ -1,9 +1,12 @@
-"""The pass through the trunk: decode, augment and infer, each core on images of its own.
+"""The pass through the trunk: decode, augment and infer, each core busy.
 
-A worker thread takes an image from bytes to feature rows by itself: no queue between stages, so no core waits for
-another, and each image's pixels stay in its core's cache. ONNX Runtime runs one image at a time on one thread for
-each worker: measured on MobileNetV2 at 224 px with 2 cores, 430 images/s so, 412 in batches of 4, and 284 in batches
-of 64 spread over both cores.
+`onnxruntime`, for processors: a worker thread takes an image from bytes to feature rows by itself. There is no queue
+between stages, so no core waits for another, and each image's pixels stay in its core's cache. ONNX Runtime runs one
+image at a time on one thread for each worker: measured on MobileNetV2 at 224 px with 2 cores, 430 images/s so, 412 in
+batches of 4, and 284 in batches of 64 spread over both cores.
+
+`tensorflow`, for a GPU: worker threads decode, augment and run the preprocessing graph, while the GPU runs the Keras
+trunk on the batch before.
 """
 
 from __future__ import annotations
@@ -11,33 +14,51 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import onnxruntime as ort
 
+from tasks.artifacts import Run, TrunkRef
 from tasks.augment.policy import Augmenter
+from tasks.errors import ConfigError
 from tasks.images import decode, read_checked
-from tasks.onnx_session import available_cores
+from tasks.onnx_session import available_cores, open_session
+
+GPU_BATCH_IMAGES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One image to embed, under each of `views`."""
+    """One image to embed, under each of `views`, and which outputs of the trunk are wanted of it."""
 
     sha256: str
     uri: str
     views: tuple[int, ...]
+    outputs: tuple[str, ...] = ("features",)
+
+
+# For each output of a task float16 [len(views), D], an activation map being one long row.
+Rows = dict[str, np.ndarray]
+
+
+class Engine(Protocol):
+    """What runs the trunk. `images` gives each task's views, uint8 [H, W, 3]; it is called on worker threads."""
+
+    def embed(
+        self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
+    ) -> Iterator[tuple[Task, Rows]]: ...
 
 
 def embed(
     tasks: Sequence[Task],
-    session: ort.InferenceSession,
+    engine: Engine,
     augmenter: Augmenter | None,
     *,
     workers: int = 0,
     max_pixels: int,
     on_image: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Task, np.ndarray]]:
+) -> Iterator[tuple[Task, Rows]]:
     """Feature rows of each image, in the order of `tasks`.
 
     Args:
@@ -45,28 +66,107 @@ def embed(
         workers: threads; 0 takes one for each core.
         on_image: called after each image (progress).
 
-    Yields:
-        the task and float16 [len(views), D] (activations of a lower boundary are flattened).
-
     Raises:
         SourceChangedError: an image's bytes are no longer those that were inspected.
         DecodeError: pixels that were decodable at reduced size are damaged at full size.
     """
 
-    def one(task: Task) -> tuple[Task, np.ndarray]:
+    def images(task: Task) -> list[np.ndarray]:
         pixels = decode(read_checked(task.uri, task.sha256), max_pixels)
-        rows = [_features(session, _view(augmenter, pixels, task.sha256, view)) for view in task.views]
+        return [pixels if augmenter is None else augmenter.view(pixels, task.sha256, view) for view in task.views]
+
+    for done in engine.embed(tasks, images, workers or available_cores()):
         on_image()
-        return task, np.stack(rows)
-
-    with ThreadPoolExecutor(workers or available_cores(), thread_name_prefix="embed") as pool:
-        yield from pool.map(one, tasks)
+        yield done
 
 
-def _view(augmenter: Augmenter | None, pixels: np.ndarray, sha256: str, view: int) -> np.ndarray:
-    return pixels if augmenter is None else augmenter.view(pixels, sha256, view)
+def choose_engine(run: Run, trunk: TrunkRef) -> Engine:
+    """The engine that the configuration names; `auto` takes TensorFlow where it has a GPU, else ONNX Runtime.
+
+    Raises:
+        ConfigError: an 8-bit trunk on TensorFlow.
+    """
+    wanted = run.config.extract.engine
+    if trunk.precision == "int8" and wanted == "tensorflow":
+        raise ConfigError("an int8 trunk runs in ONNX Runtime: leave --engine tensorflow or --precision int8 away")
+    if wanted == "tensorflow" or (wanted == "auto" and trunk.precision == "fp32" and _has_gpu()):
+        return TensorflowEngine(trunk)
+    return OnnxRuntimeEngine(run.workspace.local_file(trunk.onnx_path))
 
 
-def _features(session: ort.InferenceSession, pixels: np.ndarray) -> np.ndarray:
-    [features] = session.run(["features"], {"image": pixels[None]})
-    return features.reshape(-1).astype(np.float16)  # type: ignore[union-attr]
+class OnnxRuntimeEngine:
+    """The exported trunk in ONNX Runtime, one image a worker."""
+
+    def __init__(self, onnx_file: str | bytes) -> None:
+        self._session = open_session(onnx_file)
+
+    def embed(
+        self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
+    ) -> Iterator[tuple[Task, Rows]]:
+        def one(task: Task) -> tuple[Task, Rows]:
+            answers = [self._session.run(task.outputs, {"image": image[None]}) for image in images(task)]
+            return task, {
+                name: np.stack([_row(answer[place]) for answer in answers]) for place, name in enumerate(task.outputs)
+            }
+
+        with ThreadPoolExecutor(workers, thread_name_prefix="embed") as pool:
+            yield from pool.map(one, tasks)
+
+
+class TensorflowEngine:
+    """The Keras trunk in TensorFlow, in batches, behind the preprocessing graph that ships."""
+
+    def __init__(self, trunk: TrunkRef) -> None:
+        import tensorflow as tf
+
+        from tasks.backbones.registry import get_backbone
+        from tasks.backbones.trunk import build_outputs
+        from tasks.onnx_graph import preprocessing
+
+        # What ships computes in float32: so does this, also where the GPU has shorter products.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        graph = preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation)
+        self._preprocessing = open_session(graph.SerializeToString())
+        model = build_outputs(trunk)
+        shape = (None, trunk.image_size_px, trunk.image_size_px, 3)
+        # One signature for full and partial batches, so that the network is traced once.
+        self._forward = tf.function(
+            lambda pixels: model(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+        )
+
+    def embed(
+        self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
+    ) -> Iterator[tuple[Task, Rows]]:
+        def pixels(task: Task) -> np.ndarray:
+            views = [self._preprocessing.run(["pixels"], {"image": image[None]})[0] for image in images(task)]
+            return np.concatenate(views).transpose(0, 2, 3, 1)
+
+        batches = [tasks[start : start + GPU_BATCH_IMAGES] for start in range(0, len(tasks), GPU_BATCH_IMAGES)]
+        with ThreadPoolExecutor(workers, thread_name_prefix="embed") as pool:
+            coming = pool.map(pixels, batches[0] if batches else [])
+            for batch, following in zip(batches, [*batches[1:], []], strict=True):
+                ready = np.concatenate(list(coming))
+                coming = pool.map(pixels, following)  # made while this batch is computed
+                answers = self._forward(ready)
+                yield from _dealt(batch, {name: values.numpy() for name, values in answers.items()})  # type: ignore[union-attr]
+
+
+def _dealt(batch: Sequence[Task], answers: dict[str, np.ndarray]) -> Iterator[tuple[Task, Rows]]:
+    """Each task's rows of a batch's answers."""
+    stops = np.cumsum([len(task.views) for task in batch]).tolist()
+    for task, stop in zip(batch, stops, strict=True):
+        mine = slice(stop - len(task.views), stop)
+        yield task, {name: np.stack([_row(answer) for answer in answers[name][mine]]) for name in task.outputs}
+
+
+def _row(answer: np.ndarray) -> np.ndarray:
+    return np.asarray(answer).reshape(-1).astype(np.float16)
+
+
+def _has_gpu() -> bool:
+    """Whether TensorFlow has a GPU to run on; where no device is there to be had, it need not be imported to tell."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return False
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))

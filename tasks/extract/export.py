@@ -7,16 +7,16 @@ import threading
 import onnx
 
 from tasks.artifacts import Run, TrunkRef
-from tasks.backbones.registry import get_backbone
-from tasks.backbones.trunk import build_trunk
+from tasks.backbones.registry import POOLED, get_backbone
+from tasks.backbones.trunk import build_trunk, build_upper
 from tasks.keras_export import to_onnx
-from tasks.onnx_graph import chain, describe, preprocessing
+from tasks.onnx_graph import chain, describe, keep_output, preprocessing
 
 _exporting = threading.Lock()
 
 
 def ensure_exported(run: Run, trunk: TrunkRef) -> bool:
-    """Exports the trunk where the workspace has no such graph yet. True where it had to."""
+    """Exports the float32 trunk where the workspace has no such graph yet. True where it had to."""
     with _exporting:  # whoever comes second finds it done
         if run.workspace.exists(trunk.onnx_path):
             return False
@@ -25,8 +25,16 @@ def ensure_exported(run: Run, trunk: TrunkRef) -> bool:
 
 
 def export_trunk(trunk: TrunkRef) -> onnx.ModelProto:
-    """The graph from `image` uint8 [N, H, W, 3] to `features` float32: [N, D] pooled, or [N, h, w, C] at a boundary."""
-    layers = to_onnx(build_trunk(trunk), input_name="pixels", output_name="features", channels_first=True)
-    model = chain(preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation), layers)
+    """The graph from `image` uint8 [N, H, W, 3] to what `TrunkRef` says."""
+    lower = to_onnx(build_trunk(trunk), input_name="pixels", output_name=trunk.output, channels_first=True)
+    return assemble(trunk, lower)
+
+
+def assemble(trunk: TrunkRef, lower: onnx.ModelProto) -> onnx.ModelProto:
+    """Puts the preprocessing in front of `lower` (`pixels` to the boundary), and the layers above it behind."""
+    model = chain(preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation), lower)
+    if trunk.boundary != POOLED:
+        upper = to_onnx(build_upper(trunk), input_name="activations", output_name="features", channels_first=False)
+        model = keep_output(chain(model, upper), model.graph.output[0])
     describe(model, {"recipe": trunk.recipe, "backbone": trunk.backbone, "boundary": trunk.boundary})
     return model

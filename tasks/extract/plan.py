@@ -1,4 +1,4 @@
-"""What extraction has to do: the images of a snapshot that have no row yet, cut into shards."""
+"""What extraction has to do: the rows of a snapshot that are not stored yet, cut into shards."""
 
 from __future__ import annotations
 
@@ -6,25 +6,52 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tasks.artifacts import Run, SnapshotRef, TrunkRef
+from tasks.artifacts import FeaturesRef, Run, SnapshotRef, TrunkRef
 from tasks.augment.policy import Augmenter, Policy
-from tasks.extract.engine import Task, embed
-from tasks.features import append_rows, feature_store
-from tasks.onnx_session import open_session
+from tasks.extract.engine import Engine, Task, embed
+from tasks.features import append_rows, stored_views
 from tasks.tables import read_table
 
 
+def features_of(trunk: TrunkRef, policy: Policy, embedded: int) -> FeaturesRef:
+    """Names what extraction leaves in the store."""
+    activations = trunk.recipe if trunk.output == "activations" else None
+    return FeaturesRef(
+        recipe=trunk.pooled_recipe, activations_recipe=activations, views=policy.views, embedded=embedded
+    )
+
+
+def recipe_of(trunk: TrunkRef, output: str) -> str:
+    """The store in which the rows of one of the trunk's outputs lie."""
+    return trunk.pooled_recipe if output == "features" else trunk.recipe
+
+
 def missing_tasks(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, policy: Policy) -> list[Task]:
-    """The images of the snapshot that lack a row: view 0 of all, and the policy's views of training images."""
+    """The images of the snapshot that lack a row, with the views and outputs that they lack.
+
+    Wanted are view 0 of every image and the policy's views of training images; and boundary activations of what is
+    trained on or stops the training, but not of test images.
+    """
     table = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
-    known = feature_store(run.workspace, trunk.recipe).keys()
-    tasks = []
-    for sha256, uri, split in table.itertuples(index=False, name=None):
-        wanted = range(policy.views + 1) if split == "train" else range(1)
-        views = tuple(view for view in wanted if (sha256, view) not in known)
-        if views:
-            tasks.append(Task(sha256, uri, views))
-    return tasks
+    sha256s, views = table["sha256"].tolist(), policy.views + 1
+    wanted = np.zeros((len(table), views), bool)
+    wanted[:, 0] = True
+    wanted[(table["split"] == "train").to_numpy()] = True
+    tuned = (table["split"] != "test").to_numpy()
+    lacking = {"features": wanted & ~stored_views(run.workspace, trunk.pooled_recipe, sha256s, views)}
+    if trunk.output == "activations":
+        known = stored_views(run.workspace, trunk.recipe, sha256s, views)
+        lacking["activations"] = wanted & tuned[:, None] & ~known
+    todo = np.logical_or.reduce(list(lacking.values()))
+    return [
+        Task(
+            sha256=sha256s[row],
+            uri=table.at[row, "uri"],
+            views=tuple(np.flatnonzero(todo[row]).tolist()),
+            outputs=tuple(name for name, rows in lacking.items() if rows[row].any()),
+        )
+        for row in np.flatnonzero(todo.any(axis=1)).tolist()
+    ]
 
 
 def cut(tasks: Sequence[Task], shard_images: int) -> list[list[Task]]:
@@ -34,23 +61,30 @@ def cut(tasks: Sequence[Task], shard_images: int) -> list[list[Task]]:
 
 
 def embed_shard(
-    run: Run, trunk: TrunkRef, policy: Policy, shard: Sequence[Task], on_image: Callable[[], None] = lambda: None
+    run: Run,
+    trunk: TrunkRef,
+    policy: Policy,
+    engine: Engine,
+    shard: Sequence[Task],
+    on_image: Callable[[], None] = lambda: None,
 ) -> int:
-    """Embeds one shard into one part of the store, atomically. Returns the rows written."""
-    session = open_session(run.workspace.local_file(trunk.onnx_path))
+    """Embeds one shard into one part of each store, atomically. Returns how many images it has."""
     augmenter = Augmenter(policy) if any(task.views != (0,) for task in shard) else None
-    rows = list(
+    done = list(
         embed(
             shard,
-            session,
+            engine,
             augmenter,
             workers=run.config.extract.workers,
             max_pixels=run.config.ingest.max_pixels,
             on_image=on_image,
         )
     )
-    sha256s = [task.sha256 for task, _ in rows for _ in task.views]
-    views = [view for task, _ in rows for view in task.views]
-    features = np.concatenate([values for _, values in rows])
-    append_rows(run.workspace, trunk.recipe, sha256s, views, features)
-    return len(sha256s)
+    for output in ("features", "activations"):
+        rows = [(task, answers[output]) for task, answers in done if output in answers]
+        if rows:
+            sha256s = [task.sha256 for task, _ in rows for _ in task.views]
+            views = [view for task, _ in rows for view in task.views]
+            stacked = np.concatenate([values for _, values in rows])
+            append_rows(run.workspace, recipe_of(trunk, output), sha256s, views, stacked)
+    return len(shard)
