@@ -205,6 +205,24 @@ def serve(
         )
 
 
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
+    workspace: WorkspaceOption = "./workspace",
+    as_json: JsonOption = False,
+) -> None:
+    """Free space: merge small parts, remove what no model needs any more. Models and snapshots are never touched."""
+    from tasks.clean import clean as clean_workspace
+    from tasks.clean import cleaned_text
+
+    with _plain_errors():
+        done = clean_workspace(Workspace(workspace), dry_run=dry_run)
+        if as_json:
+            _print_json(done.as_dict())
+        else:
+            say(cleaned_text(done))
+
+
 @quarantine.command(name="list")
 def list_quarantined(
     name: Annotated[str, typer.Argument(help="The model's name.")],
