@@ -1,7 +1,8 @@
 """What only stored features can tell, once they are there: suspect labels, near-duplicates that the perceptual hash
 missed, and drift of what the network sees.
 
-It runs beside the training of the head, which does not wait for it; the verdict does, for drift may be a reason to stop.
+It runs beside the training of the head, which does not wait for it. The verdict does, for drift may be a reason to
+stop.
 """
 
 from __future__ import annotations

@@ -99,8 +99,8 @@ def _with_intercept(features: np.ndarray) -> np.ndarray:
 
 
 def _solve(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """The ridge regression's weights, float32 [D + 1, C]; `gram` is overwritten. The penalty bounds the condition number
-    to some thousands, so single precision, at half the time, ranks the images alike."""
+    """The ridge regression's weights, float32 [D + 1, C]; `gram` is overwritten. The penalty bounds its condition
+    number to some thousands, so single precision, at half the time, ranks the images alike."""
     from scipy.linalg import solve
 
     diagonal = np.einsum("ii->i", gram)  # a view
