@@ -211,7 +211,7 @@ def list_quarantined(
     workspace: WorkspaceOption = "./workspace",
     as_json: JsonOption = False,
 ) -> None:
-    """List what was left out, and why."""
+    """List what was left out, and why: status, date, snapshot, digest, label, path and reason, a file a line."""
     from tasks.quarantine import list_quarantine
 
     with _plain_errors():
@@ -220,7 +220,8 @@ def list_quarantined(
             _print_json({"quarantine": entries})
             return
         for entry in entries:
-            say(f"{entry['status']:8}  {entry['path']}: {entry['reason']}")
+            seen = f"{entry['date'][:10]}  {entry['snapshot'] or '-':16}  {(entry['sha256'] or '-')[:12]:12}"
+            say(f"{entry['status']:8}  {seen}  {entry['label'] or '-'}  {entry['path']}: {entry['reason']}")
         say(f"{len(entries)} files")
 
 
