@@ -215,13 +215,31 @@ def serve(
         )
 
 
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
+    workspace: WorkspaceOption = "./workspace",
+    as_json: JsonOption = False,
+) -> None:
+    """Free space: merge small parts, remove what no model needs any more. Models and snapshots are never touched."""
+    from tasks.clean import clean as clean_workspace
+    from tasks.clean import cleaned_text
+
+    with _plain_errors():
+        done = clean_workspace(Workspace(workspace), dry_run=dry_run)
+        if as_json:
+            _print_json(done.as_dict())
+        else:
+            say(cleaned_text(done))
+
+
 @quarantine.command(name="list")
 def list_quarantined(
     name: Annotated[str, typer.Argument(help="The model's name.")],
     workspace: WorkspaceOption = "./workspace",
     as_json: JsonOption = False,
 ) -> None:
-    """List what was left out, and why."""
+    """List what was left out, and why: status, date, snapshot, digest, label, path and reason, a file a line."""
     from tasks.quarantine import list_quarantine
 
     with _plain_errors():
@@ -230,7 +248,8 @@ def list_quarantined(
             _print_json({"quarantine": entries})
             return
         for entry in entries:
-            say(f"{entry['status']:8}  {entry['path']}: {entry['reason']}")
+            seen = f"{entry['date'][:10]}  {entry['snapshot'] or '-':16}  {(entry['sha256'] or '-')[:12]:12}"
+            say(f"{entry['status']:8}  {seen}  {entry['label'] or '-'}  {entry['path']}: {entry['reason']}")
         say(f"{len(entries)} files")
 
 

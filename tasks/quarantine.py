@@ -15,7 +15,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -28,7 +28,7 @@ Decided = Literal["released", "dropped"]
 
 
 class LeftOut(NamedTuple):
-    """A file that can't be used. `sha256` is None where it was not read.
+    """A file that can't be used. `sha256` is None where it was not read, `uri` where it has no picture to show.
 
     `releasable`: a person may decide to use it all the same. No decision makes a damaged file an image.
     """
@@ -38,11 +38,12 @@ class LeftOut(NamedTuple):
     label: str | None
     reason: str
     releasable: bool = False
+    uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineEntry:
-    """One file and one reason, with the run that met it first."""
+    """One file and one reason, with the run that met it first, and the snapshot that this run made without it."""
 
     path: str
     sha256: str | None
@@ -51,6 +52,8 @@ class QuarantineEntry:
     releasable: bool
     run_id: str
     date: str  # ISO 8601, UTC
+    uri: str | None = None
+    snapshot: str | None = None  # None where validation stopped the run
 
     @property
     def key(self) -> tuple[str, str | None, str]:
@@ -92,8 +95,8 @@ def decisions_path(name: str) -> str:
 
 def name_rows(table: pd.DataFrame, reason: str, releasable: bool = False) -> list[LeftOut]:
     """The rows of a catalogue, all left out for one reason."""
-    rows = zip(table["path"], table["sha256"], table["label"], strict=True)
-    return [LeftOut(path, sha256, label, reason, releasable) for path, sha256, label in rows]
+    rows = zip(table["path"], table["sha256"], table["label"], table["uri"], strict=True)
+    return [LeftOut(path, sha256, label, reason, releasable, uri) for path, sha256, label, uri in rows]
 
 
 def quarantine(run: Run, found: Iterable[LeftOut]) -> int:
@@ -102,6 +105,15 @@ def quarantine(run: Run, found: Iterable[LeftOut]) -> int:
     for path in (register_path(run.name), run.path("quarantine.jsonl")):
         _merge(run.workspace, path, entries)
     return len({(entry.path, entry.label) for entry in run_quarantine(run)})
+
+
+def name_snapshot(run: Run, snapshot: str) -> None:
+    """Enters the snapshot that this run came to into what it has quarantined."""
+    for path in (register_path(run.name), run.path("quarantine.jsonl")):
+        held = read_entries(run.workspace, path)
+        named = [replace(entry, snapshot=snapshot) if entry.run_id == run.run_id else entry for entry in held]
+        if named != held:
+            _write(run.workspace, path, named)
 
 
 def run_quarantine(run: Run) -> list[QuarantineEntry]:
@@ -182,5 +194,9 @@ def _merge(workspace: Workspace, path: str, entries: list[QuarantineEntry]) -> N
     known = {entry.key for entry in held}
     fresh = {entry.key: entry for entry in entries if entry.key not in known}
     if fresh or not held:
-        lines = [json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in [*held, *fresh.values()]]
-        workspace.write_bytes(path, "".join(lines).encode())
+        _write(workspace, path, [*held, *fresh.values()])
+
+
+def _write(workspace: Workspace, path: str, entries: Iterable[QuarantineEntry]) -> None:
+    lines = [json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries]
+    workspace.write_bytes(path, "".join(lines).encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tasks.config import Config
 from tasks.errors import WorkspaceError
 from tasks.workspace import Workspace, check_name
 
+CLEANING = ".cleaning.lock"  # no model's name begins with a dot
 RUN_ID = re.compile(r"\d{8}T\d{6}-(?P<name>.+)-[0-9a-f]{6}")
 
 
@@ -47,19 +48,47 @@ def one_at_a_time(run: Run, timeout_s: float = 3600) -> Iterator[None]:
     store there is none: there Prefect's concurrency limit on the deployment does this.
 
     Raises:
-        WorkspaceError: another run holds it for longer than `timeout_s`.
+        WorkspaceError: another run, or a cleaning, holds a lock for longer than `timeout_s`.
     """
     if not run.workspace.is_local:
         yield
         return
+    with _lock(run.workspace, f"{run.name}.lock", f"another retrain of {run.name}, or `headstart clean`,", timeout_s):
+        # Passed through, not held: whoever cleans from now on finds the name's lock taken.
+        with _lock(run.workspace, CLEANING, "`headstart clean`", timeout_s):
+            pass
+        yield
+
+
+@contextmanager
+def no_run(workspace: Workspace) -> Iterator[None]:
+    """Keeps every retrain from starting; the other side of `one_at_a_time`. On an object store it does nothing.
+
+    Raises:
+        WorkspaceError: a retrain, or another such block, is under way.
+    """
+    if not workspace.is_local:
+        yield
+        return
+    with ExitStack() as held:
+        held.enter_context(_lock(workspace, CLEANING, "another `headstart clean`", 0))
+        for file in workspace.names("locks"):
+            if file != CLEANING:
+                held.enter_context(_lock(workspace, file, f"a retrain of {file.removesuffix('.lock')}", 0))
+        yield
+
+
+@contextmanager
+def _lock(workspace: Workspace, file: str, holder: str, timeout_s: float) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    lock = FileLock(run.workspace.path(f"locks/{run.name}.lock"))
+    lock = FileLock(workspace.path(f"locks/{file}"))
     Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=timeout_s)
     except Timeout:
-        raise WorkspaceError(f"another retrain of {run.name} has held {lock.lock_file} for {timeout_s:.0f} s") from None
+        waited = f"has held {lock.lock_file} for {timeout_s:.0f} s" if timeout_s else "is under way"
+        raise WorkspaceError(f"{holder} {waited}; run again when it is done") from None
     try:
         yield
     finally:

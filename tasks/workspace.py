@@ -14,12 +14,15 @@ PUT is atomic by itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import tempfile
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,19 @@ def check_name(name: str) -> str:
             "a letter or a digit, such as 'clothing'"
         )
     return name
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file: its path relative to the workspace, its size, and when it was last written."""
+
+    path: str
+    size_bytes: int
+    modified: datetime  # UTC
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -121,9 +137,19 @@ class Workspace:
         except FileNotFoundError:
             return []
 
+    def files(self, relative: str) -> list[FileInfo]:
+        """Every file anywhere under a folder, sorted by path; none where the folder is absent."""
+        self.fs.invalidate_cache()
+        found = self.fs.find(self.path(relative), detail=True)
+        return [
+            FileInfo(path.removeprefix(f"{self.path('')}/"), int(info["size"]), _modified(info))
+            for path, info in sorted(found.items())
+            if info["type"] == "file"
+        ]
+
     def remove(self, relative: str) -> None:
         """Removes a file or a whole folder; nothing happens where it is absent."""
-        if self.exists(relative):
+        with contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.path(relative), recursive=True)
 
     def local_file(self, relative: str) -> str:
@@ -138,6 +164,13 @@ class Workspace:
         if not target.exists():
             _replace_file(target, self.read_bytes(relative))
         return str(target)
+
+
+def _modified(info: Mapping[str, Any]) -> datetime:
+    """When a file was last written, by what its file system says of it; now, where it does not say."""
+    times = (info.get(key) for key in ("mtime", "LastModified", "created"))
+    time = next((time for time in times if time is not None), datetime.now(UTC))
+    return time if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
 
 
 def _replace_file(target: Path, content: bytes) -> None:

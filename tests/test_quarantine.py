@@ -6,6 +6,7 @@ from PIL import Image
 from tasks.errors import UsageError
 from tasks.ingest.catalogue import build_catalogue
 from tasks.quarantine import drop, list_quarantine, read_decisions, release, run_quarantine
+from tasks.split.assign import make_snapshot
 from tasks.tables import read_table
 from tasks.validate.validation import validate
 from tests.photos import class_folders, save
@@ -67,6 +68,19 @@ def test_releasing_one_side_of_a_conflict_says_which_label_is_right(attempt, wor
     assert "cat/00000.jpg" in quarantined
     release(workspace, "shapes", ["cat/00000.jpg"])  # and now nobody can tell again
     assert attempt("r3")[0] & HELD == set()
+
+
+def test_each_entry_names_the_snapshot_that_was_made_without_it(tmp_path, source):
+    snapshots = []
+    for run_id in ("r1", "r2"):
+        run = make_run(tmp_path / "w", source, run_id)
+        snapshots.append(make_snapshot(run, validate(run, build_catalogue(run))).id)
+        assert {entry.snapshot for entry in run_quarantine(run)} == {snapshots[-1]}
+        (source / "dog" / "late.jpg").write_bytes(b"no picture either")
+        class_folders(source, {"cat": 1}, start=70)
+    listed = {item["path"]: item["snapshot"] for item in list_quarantine(run.workspace, "shapes")}
+    assert snapshots[0] != snapshots[1]
+    assert listed == dict.fromkeys(HELD, snapshots[0]) | {"dog/late.jpg": snapshots[1]}
 
 
 def test_a_dropped_file_is_neither_used_nor_reported_again(attempt, workspace):

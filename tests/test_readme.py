@@ -28,4 +28,4 @@ def test_every_documented_flag_exists():
     commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
     known = {option for command in commands for parameter in command.params for option in parameter.opts}
     lines = [line for line in README.splitlines() if "python -m" not in line and "WEIGHTS.h5" not in line]
-    assert set(re.findall(r"(?<![\w-])--[a-z]+", "\n".join(lines))) <= known | {"--help"}
+    assert set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", "\n".join(lines))) <= known | {"--help"}

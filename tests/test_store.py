@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,8 +16,8 @@ import pyarrow as pa
 import pytest
 
 from tasks.errors import WorkspaceError
-from tasks.features import append_rows, feature_store, load_features
-from tasks.store import PartStore
+from tasks.features import append_rows, feature_store, load_features, load_rows, stored_views
+from tasks.store import ROW_GROUP_BYTES, PartStore
 from tasks.workspace import Workspace
 
 SCHEMA = pa.schema([("sha256", pa.string()), ("value", pa.int64())])
@@ -60,6 +66,96 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path: Path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: store.append(rows((f"k{n % 40}", n % 40))), range(200)))
     assert store.keys() == {(f"k{n}",) for n in range(40)}
+
+
+def append_some(folder: Path, writer: int) -> None:
+    """Half of what each process writes is what the others write, too."""
+    store = make_store(folder)
+    for number in range(25):
+        store.append(rows((f"shared{number}", number)))
+        store.append(rows((f"own{writer}-{number}", number)))
+
+
+def test_processes_that_write_at_the_same_time_lose_nothing(tmp_path: Path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=append_some, args=(tmp_path, writer)) for writer in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    own = {(f"own{writer}-{number}",) for writer in range(3) for number in range(25)}
+    assert make_store(tmp_path).keys() == own | {(f"shared{number}",) for number in range(25)}
+    assert not list(tmp_path.glob("things/.*"))
+
+
+WRITER = """
+import sys
+from tests.test_store import make_store, rows
+from pathlib import Path
+store = make_store(Path(sys.argv[1]))
+for number in range(1_000_000):
+    store.append(rows(*((f"{number}-{row}", row) for row in range(20_000))))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.003, 0.011])
+def test_a_writer_that_is_killed_leaves_no_half_row(tmp_path: Path, delay_s: float):
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE)
+    assert writer.stdout
+    written = [int(writer.stdout.readline()) for _ in range(3)]
+    time.sleep(delay_s)  # somewhere in a later part
+    os.kill(writer.pid, signal.SIGKILL)
+    written += [int(line) for line in writer.stdout]
+    writer.wait()
+    found: dict[str, set[int]] = {}
+    for part in make_store(tmp_path).read():
+        for key, value in zip(part["sha256"].to_pylist(), part["value"].to_pylist(), strict=True):
+            found.setdefault(key.split("-")[0], set()).add(value)
+    assert {str(number) for number in written} <= found.keys()
+    assert all(values == set(range(20_000)) for values in found.values())
+
+
+def test_a_part_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store, hashed = make_store(tmp_path), []
+    path = store.append(rows(("a", 1)))
+    gives_its_name = PartStore._gives_its_name
+    monkeypatch.setattr(
+        PartStore, "_gives_its_name", lambda self, part: hashed.append(part) or gives_its_name(self, part)
+    )
+    for _ in range(3):
+        assert make_store(tmp_path).keys() == {("a",)}
+    assert hashed == [path]
+    os.utime(tmp_path / path, (0, 0))
+    store.keys()
+    assert hashed == [path, path]
+
+
+def test_rows_come_a_few_at_a_time(tmp_path: Path):
+    store = make_store(tmp_path)
+    store.append(rows(*((f"{number:064}", number) for number in range(300_000))))
+    tables = list(store.read())
+    assert len(tables) > 2
+    assert max(table.nbytes for table in tables) < 2 * ROW_GROUP_BYTES
+    assert sum(table.num_rows for table in tables) == 300_000
+
+
+def test_what_is_stored_is_known_by_image_and_view(tmp_path: Path):
+    workspace = Workspace(str(tmp_path))
+    append_rows(workspace, "r", ["a", "a", "b"], [0, 1, 0], np.ones((3, 2), np.float16))
+    assert stored_views(workspace, "r", ["b", "zz", "a"], 2).tolist() == [[True, False], [False, False], [True, True]]
+    assert not stored_views(workspace, "other", ["a"], 1).any()
+
+
+def test_rows_are_laid_out_view_by_view(tmp_path: Path):
+    workspace = Workspace(str(tmp_path))
+    values = np.arange(12, dtype=np.float16).reshape(4, 3)
+    append_rows(workspace, "r", ["a", "b", "a", "b"], [1, 0, 0, 1], values)
+    with load_rows(workspace, "r", ["b", "a"], [0, 1]) as laid:
+        assert (laid[:] == values[[1, 2, 3, 0]]).all()
+    with pytest.raises(WorkspaceError, match="1 of 2 images have no row"):
+        load_rows(workspace, "r", ["b", "zz"], [0, 1])
 
 
 def test_features_come_back_in_the_order_asked_for(tmp_path: Path):

@@ -19,6 +19,7 @@ import expectations
 from tasks.artifacts import GateResult
 from tasks.config import Section
 from tasks.errors import ConfigError
+from tasks.evaluate.classes import ClassChanges
 from tasks.evaluate.comparison import Comparison
 from tasks.evaluate.metrics import majority_share, wilson_interval
 from tasks.evaluate.parity import Parity
@@ -47,13 +48,18 @@ class ChampionPolicy(Section):
     promote: list[Literal["better", "equivalent", "worse", "not-enough-data"]]
 
 
+class NewClasses(Section):
+    min_recall: float = Field(ge=0, le=1)
+
+
 class Gates(Section):
-    """The thresholds of one gates file; every key has to be there."""
+    """The thresholds of one gates file; every key has to be there, save those of `new_classes`."""
 
     evidence: Evidence
     floors: Floors
     parity: ParityLimits
     champion: ChampionPolicy
+    new_classes: NewClasses = NewClasses(min_recall=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +72,8 @@ class Findings:
     per_class: list[dict[str, float]]
     parity: Parity | None
     champion_version: int | None
-    comparison: Comparison | None
+    comparison: Comparison | None  # over the test images of the classes that both know
+    changes: ClassChanges | None = None  # since the champion; None before there is one
 
 
 def gates_file(name: str) -> Path:
@@ -102,6 +109,7 @@ def judge(gates: Gates, found: Findings) -> tuple[GateResult, ...]:
         _over_majority(gates, found),
         _at_least("macro F1", found.metrics["macro_f1"], gates.floors.min_macro_f1, "is the mean of the classes' F1"),
         _class_recall(gates, found),
+        *_new_classes(gates.new_classes, found),
         *_parity(gates.parity, found.parity),
         _champion(gates.champion, found),
     )
@@ -149,6 +157,24 @@ def _class_recall(gates: Gates, found: Findings) -> GateResult:
     return GateResult(name="class recall", passed=not below, value=worst, threshold=least, reason=reason)
 
 
+def _new_classes(floor: NewClasses, found: Findings) -> list[GateResult]:
+    """Of classes that the champion does not know the comparison says nothing: they have a floor of their own. No gate
+    where there are none."""
+    if found.changes is None or not found.changes.added:
+        return []
+    per_class = dict(zip(found.labels, found.per_class, strict=True))
+    recalls = {label: per_class[label]["recall"] for label in found.changes.added}
+    # A class without a test image has no recall (NaN), and so does not pass.
+    below = [label for label, recall in recalls.items() if not recall >= floor.min_recall]
+    named = ", ".join(f"{label} ({recalls[label]:.2f} of {per_class[label]['n']})" for label in below or recalls)
+    reason = f"recall of classes that are new to the champion: {named}; at least {floor.min_recall:.2f} is asked for"
+    worst = min(recalls.values(), key=lambda recall: -1 if math.isnan(recall) else recall)
+    value = None if math.isnan(worst) else worst
+    return [
+        GateResult(name="new classes", passed=not below, value=value, threshold=floor.min_recall, reason=reason),
+    ]
+
+
 def _parity(limits: ParityLimits, parity: Parity | None) -> tuple[GateResult, GateResult]:
     if parity is None or parity.n == 0:
         return (
@@ -180,6 +206,9 @@ def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
     if found.comparison is None:
         return _missing(name, -policy.non_inferiority_margin, f"version {found.champion_version} could not be scored")
     c = found.comparison
+    if c.n == 0:
+        why = "no test image is of a class that both know; if these are other classes, give the model another --name"
+        return _missing(name, -policy.non_inferiority_margin, why)
     said = {
         "better": "better",
         "equivalent": "equivalent (not worse by the margin)",
@@ -188,8 +217,8 @@ def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
     }[c.outcome]
     reason = (
         f"{said}: {c.challenger_accuracy:.3f} against version {found.champion_version}'s {c.champion_accuracy:.3f} on "
-        f"the same {c.n} test images; {c.won} won, {c.lost} lost, difference {c.difference:+.3f}, at least "
-        f"{c.low:+.3f} (one-sided {policy.confidence:.0%}), p = {c.p_value:.3f}"
+        f"the same {c.n} test images{_of_shared(found.changes)}; {c.won} won, {c.lost} lost, difference "
+        f"{c.difference:+.3f}, at least {c.low:+.3f} (one-sided {policy.confidence:.0%}), p = {c.p_value:.3f}"
     )
     return GateResult(
         name=name,
@@ -198,6 +227,11 @@ def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
         threshold=-policy.non_inferiority_margin,
         reason=reason,
     )
+
+
+def _of_shared(changes: ClassChanges | None) -> str:
+    said = changes.sentence() if changes else ""
+    return f" of the {len(changes.shared)} classes that both know ({said})" if changes and said else ""
 
 
 def _missing(name: str, threshold: float, why: str = "it was not measured") -> GateResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from tasks.artifacts import GateDecision, GateResult, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
 from tasks.classifier import Classifier
 from tasks.errors import HeadstartError
+from tasks.evaluate.classes import ClassChanges, class_changes
 from tasks.evaluate.comparison import Comparison, compare
 from tasks.evaluate.gates import ChampionPolicy, Findings, judge, load_gates
 from tasks.evaluate.metrics import class_metrics, summary_metrics
@@ -30,6 +31,19 @@ PREDICTIONS = pa.schema(
         ("champion_predicted", pa.string()),  # null where there is none
     ]
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The published model, as it answers this run's test images in today's names of the classes.
+
+    `said` has a label for each test image, null where the image's class is one that it does not know; it and `changes`
+    are None where the model can't be loaded.
+    """
+
+    version: int
+    said: pd.Series | None = None
+    changes: ClassChanges | None = None
 
 
 def evaluate(
@@ -51,8 +65,8 @@ def evaluate(
     targets = rows["label"].map({label: i for i, label in enumerate(snapshot.labels)}).to_numpy(np.int64)
     test = (rows["split"] == "test").to_numpy()
     challenger_right = probabilities.argmax(axis=1) == targets
-    version, champion_labels = _champion_answers(run, rows[test])
-    comparison = _compare(gates.champion, champion_labels, rows[test], challenger_right[test])
+    stands = _champion_answers(run, rows[test], snapshot.labels)
+    comparison = _compare(gates.champion, stands, rows[test], challenger_right[test])
     metrics = {
         "test": summary_metrics(targets[test], probabilities[test]),
         "validation": summary_metrics(targets[~test], probabilities[~test]),
@@ -67,8 +81,9 @@ def evaluate(
         parity=measure_parity(run, trunk, head, images["sha256"].tolist(), images["uri"].tolist(), probabilities[test])
         if len(images)
         else None,
-        champion_version=version,
+        champion_version=stands and stands.version,
         comparison=comparison,
+        changes=stands and stands.changes,
     )
     results = judge(gates, found)
     decision = GateDecision(
@@ -76,10 +91,10 @@ def evaluate(
         reasons=_reasons(results),
         gates=results,
         metrics=metrics,
-        champion_version=version,
+        champion_version=stands and stands.version,
     )
-    _write_predictions(run, rows, snapshot.labels, probabilities, champion_labels)
-    _write_decision(run, decision, comparison, snapshot.labels, per_class)
+    _write_predictions(run, rows, snapshot.labels, probabilities, stands)
+    _write_decision(run, decision, comparison, stands, snapshot.labels, per_class)
     return decision
 
 
@@ -102,27 +117,33 @@ def _score(
     return np.stack(answers) if answers else np.zeros((0, len(classifier.labels)), np.float32)
 
 
-def _champion_answers(run: Run, test: pd.DataFrame) -> tuple[int | None, list[str] | None]:
-    """The champion's version and its label for each test image; no labels where it can't be loaded."""
+def _champion_answers(run: Run, test: pd.DataFrame, labels: tuple[str, ...]) -> Champion | None:
+    """The champion on those test images whose class it knows; None before there is one."""
     version = champion(run.workspace, run.name)
     if version is None:
-        return None, None
+        return None
     try:
         classifier = Classifier(read_model(run.workspace, run.name, version))
     except HeadstartError:
-        return version, None  # missing evidence, which the champion's gate refuses by name
-    indices = _score(run, classifier, test).argmax(axis=1) if len(test) else []
-    return version, [classifier.labels[index] for index in indices]
+        return Champion(version=version)  # missing evidence, which the champion's gate refuses by name
+    rename = run.config.validation.rename
+    changes = class_changes(classifier.labels, labels, rename)
+    known = test[test["label"].isin(changes.shared)]
+    names = np.array([rename.get(label, label) for label in classifier.labels], object)
+    said = pd.Series(names[_score(run, classifier, known).argmax(axis=1)], index=known.index, dtype=object)
+    return Champion(version=version, said=said.reindex(test.index), changes=changes)
 
 
 def _compare(
-    policy: ChampionPolicy, champion_labels: list[str] | None, test: pd.DataFrame, challenger_right: np.ndarray
+    policy: ChampionPolicy, stands: Champion | None, test: pd.DataFrame, challenger_right: np.ndarray
 ) -> Comparison | None:
-    if champion_labels is None:
+    """The paired comparison, on the test images of the classes that both know."""
+    if stands is None or stands.said is None:
         return None
+    both = stands.said.notna().to_numpy()
     return compare(
-        np.array(champion_labels, object) == test["label"].to_numpy(object),
-        challenger_right,
+        (stands.said == test["label"]).to_numpy()[both],
+        challenger_right[both],
         margin=policy.non_inferiority_margin,
         confidence=policy.confidence,
         min_images=policy.min_paired_images,
@@ -139,11 +160,11 @@ def _write_predictions(
     rows: pd.DataFrame,
     labels: tuple[str, ...],
     probabilities: np.ndarray,
-    champion_labels: list[str] | None,
+    stands: Champion | None,
 ) -> None:
-    said = pd.Series([None] * len(rows), dtype=object)
-    if champion_labels is not None:
-        said[rows["split"] == "test"] = champion_labels
+    said = pd.Series(None, index=rows.index, dtype=object)
+    if stands is not None and stands.said is not None:
+        said.update(stands.said)
     table = rows.assign(
         predicted=np.array(labels, object)[probabilities.argmax(axis=1)],
         probability=probabilities.max(axis=1),
@@ -157,6 +178,7 @@ def _write_decision(
     run: Run,
     decision: GateDecision,
     comparison: Comparison | None,
+    stands: Champion | None,
     labels: tuple[str, ...],
     per_class: list[dict[str, float]],
 ) -> None:
@@ -164,6 +186,7 @@ def _write_decision(
         **asdict(decision),
         "verdict": "promoted" if decision.promote else "refused",
         "comparison": comparison.as_dict() if comparison else None,
+        "classes": asdict(stands.changes) if stands and stands.changes else None,
         "per_class": {"test": [{"label": label, **row} for label, row in zip(labels, per_class, strict=True)]},
     }
     run.workspace.write_json(run.path("decision.json"), _finite(written))

@@ -6,18 +6,17 @@ predictions): what is absent is named in `Evidence.missing`, and the report says
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.artifacts import Run
+from tasks.quarantine import run_quarantine
 
-# Where Great Expectations puts the first page of its Data Docs, by context type.
-DATA_DOCS_PAGES = ("data_docs/index.html", "data_docs/local_site/index.html")
+DATA_DOCS_PAGE = "data_docs/index.html"
 PREDICTION_COLUMNS = (
     "sha256",
     "path",
@@ -49,6 +48,20 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """One image whose label is probably wrong, as confident learning sees it."""
+
+    sha256: str
+    path: str
+    uri: str
+    split: str
+    label: str
+    suggested: str
+    probability: float  # of `label`
+    suggested_probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """The files of one run's folder, and of the workspace where the run names them."""
 
@@ -58,6 +71,7 @@ class Evidence:
     history: dict[str, Any] = field(default_factory=dict)
     expectations: list[dict[str, Any]] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
     snapshot: pa.Table | None = None
     quarantine: list[dict[str, Any]] = field(default_factory=list)
     data_docs: str | None = None  # relative to the run's folder
@@ -122,9 +136,10 @@ def read_evidence(run: Run) -> Evidence:
         history=read(run.path("history.json"), _read_json, {}),
         expectations=read(run.path("validation.json"), _read_json, []),
         predictions=read(run.path("predictions.parquet"), _read_predictions, []),
+        suspects=read(run.path("suspects.json"), _read_suspects, []),
         snapshot=read(f"snapshots/{snapshot}.parquet", _read_snapshot, None) if snapshot else None,
         quarantine=_read_quarantine(run),
-        data_docs=next((page for page in DATA_DOCS_PAGES if run.workspace.exists(run.path(page))), None),
+        data_docs=DATA_DOCS_PAGE if run.workspace.exists(run.path(DATA_DOCS_PAGE)) else None,
         missing=tuple(missing),
     )
 
@@ -146,11 +161,10 @@ def _read_snapshot(run: Run, path: str) -> pa.Table | None:
     return _read_table(run, path, ("label", "split", "width_px", "height_px"))
 
 
+def _read_suspects(run: Run, path: str) -> list[Suspect]:
+    return [Suspect(**item) for item in run.workspace.read_json(path)]
+
+
 def _read_quarantine(run: Run) -> list[dict[str, Any]]:
-    """The entries that this run added to its model's quarantine."""
-    path = f"quarantine/{run.name}.jsonl"
-    if not run.workspace.exists(path):
-        return []
-    lines = run.workspace.read_bytes(path).decode(errors="replace").splitlines()
-    entries = [json.loads(line) for line in lines if line.strip()]
-    return [entry for entry in entries if entry.get("run_id") == run.run_id]
+    """All that this run left out, whether it met it first or an earlier one did."""
+    return [asdict(entry) for entry in run_quarantine(run)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -29,7 +30,9 @@ from tasks.report.thumbnails import thumbnail_uri
 # Bounds on what is drawn, so that a page of 200 classes or a million images stays under 2 MB.
 MAX_MISTAKES = 24
 MAX_FLIPPED = 12
-MAX_QUARANTINED = 50
+MAX_SUSPECTS = 24
+MAX_QUARANTINED_PICTURES = 12
+MAX_QUARANTINED = 200
 FOLDED_CLASSES = 40  # of more classes than this, those beyond are folded away
 
 VERDICTS = {
@@ -72,6 +75,9 @@ def render_page(evidence: Evidence) -> str:
             learning=_learning(evidence),
             reliability=_reliability(evidence),
             mistakes=[_picture(p) for p in worst_mistakes(evidence.predictions, MAX_MISTAKES)],
+            suspects=_suspects(evidence),
+            quarantine=_quarantine(evidence),
+            expectations=_expectations(evidence),
             data=_data(evidence),
             timings=_timings(evidence),
             lineage=_flatten(evidence.summary.get("lineage") or {}),
@@ -138,6 +144,59 @@ def _champion(evidence: Evidence) -> dict[str, Any] | None:
         "won_pictures": [_picture(p) for p in won[:MAX_FLIPPED]],
         "lost_pictures": [_picture(p) for p in lost[:MAX_FLIPPED]],
         "comparison": [(name, figure(value)) for name, value in _flatten(comparison)],
+        "classes": evidence.decision.get("classes") or {},
+    }
+
+
+def _suspects(evidence: Evidence) -> dict[str, Any] | None:
+    """The images whose label is most in doubt, with their pictures."""
+    if not evidence.suspects:
+        return None
+    counted = next((each for each in evidence.expectations if each.get("expectation") == "label-suspects"), {})
+    shown = evidence.suspects[:MAX_SUSPECTS]
+    return {
+        "count": counted.get("unexpected_count") or len(evidence.suspects),
+        "shown": [{"suspect": each, "thumbnail": thumbnail_uri(each.uri)} for each in shown],
+        "listed": len(evidence.suspects),
+        "held_out": sum(each.split != "train" for each in shown),
+    }
+
+
+def _quarantine(evidence: Evidence) -> dict[str, Any] | None:
+    """What was left out: how many files for each kind of reason, the pictures of those that have one, and the list."""
+    entries = evidence.quarantine
+    if not entries:
+        return None
+    with_picture = [entry for entry in entries if entry.get("uri")][:MAX_QUARANTINED_PICTURES]
+    pictures = [{"entry": entry, "thumbnail": thumbnail_uri(entry["uri"])} for entry in with_picture]
+    return {
+        "files": len({(entry["path"], entry["label"]) for entry in entries}),
+        "kinds": Counter(reason_kind(entry["reason"]) for entry in entries).most_common(),
+        "pictures": [picture for picture in pictures if picture["thumbnail"]],
+        "listed": entries[:MAX_QUARANTINED],
+        "more": max(0, len(entries) - MAX_QUARANTINED),
+    }
+
+
+def reason_kind(reason: str) -> str:
+    """What a reason has in common with its like: the note of its expectation, or what stands before the details.
+
+    'contrast is 0.0, expected at least 0.01 (not-blank: standard deviation of grey)' is of the kind 'not blank'.
+    """
+    if expectation := re.search(r"\(([\w-]+): ", reason):
+        return expectation[1].replace("-", " ")
+    return re.split(r": | '| \(", reason, maxsplit=1)[0]
+
+
+def _expectations(evidence: Evidence) -> dict[str, Any] | None:
+    """Validation's findings: those not met, the gravest first, and those met."""
+    if not evidence.expectations:
+        return None
+    grave = {severity: place for place, severity in enumerate(("stop", "quarantine", "warn"))}
+    unmet = [each for each in evidence.expectations if not each.get("success")]
+    return {
+        "unmet": sorted(unmet, key=lambda each: grave.get(each.get("severity", ""), 0)),
+        "met": [each for each in evidence.expectations if each.get("success")],
     }
 
 
@@ -226,16 +285,10 @@ def _data(evidence: Evidence) -> dict[str, Any]:
         rows = _class_rows(counted)
         if {"width_px", "height_px"} <= set(table.column_names):
             sizes = list(zip(table["width_px"].to_pylist(), table["height_px"].to_pylist(), strict=True))
-    reasons = Counter(entry.get("reason", "no reason given") for entry in evidence.quarantine)
     return {
         "classes": rows,
         "splits": {split: sum(row[split] for row in rows) for split in SPLITS},
         "sizes": _sizes(sizes),
-        "quarantined": reasons.most_common(),
-        "quarantine": evidence.quarantine[:MAX_QUARANTINED],
-        "quarantine_more": max(0, len(evidence.quarantine) - MAX_QUARANTINED),
-        "unmet": [each for each in evidence.expectations if not each.get("success")],
-        "met": [each for each in evidence.expectations if each.get("success")],
     }
 
 

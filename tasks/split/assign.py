@@ -21,7 +21,7 @@ from tasks import config
 from tasks.artifacts import SPLITS, CatalogueRef, Run, SnapshotRef
 from tasks.assignments import read_assignments, snapshot_names, write_assignments
 from tasks.errors import InvalidDataError
-from tasks.quarantine import LeftOut, name_rows, quarantine
+from tasks.quarantine import LeftOut, name_rows, name_snapshot, quarantine
 from tasks.tables import SNAPSHOT, read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def make_snapshot(run: Run, catalogue: CatalogueRef) -> SnapshotRef:
     write_assignments(run, found.assignments)
     identity = snapshot_id(table)
     _write_snapshot(run, snapshot_path(identity), table)
+    name_snapshot(run, identity)
     arrived = found.assignments.loc[found.assignments["run_id"] == run.run_id, "sha256"]
     return SnapshotRef(
         id=identity,

@@ -27,6 +27,7 @@ from PIL import Image
 
 from tasks.errors import DecodeError, SourceError
 from tasks.images import load, open_image, read_bytes, to_rgb
+from tasks.rows import Rows
 
 log = logging.getLogger(__name__)
 
@@ -125,14 +126,17 @@ def near_pairs(hashes: np.ndarray, new: np.ndarray, min_cosine: float = MIN_COSI
     return _gather(found)
 
 
-def near_in_features(features: np.ndarray, new: np.ndarray, min_cosine: float = MIN_FEATURE_COSINE) -> Pairs:
+def near_in_features(features: np.ndarray | Rows, new: np.ndarray, min_cosine: float = MIN_FEATURE_COSINE) -> Pairs:
     """Pairs of images with like features, [N, D], one of them new at least; each as it is and mirrored, for a network
     hardly tells these apart."""
-    if not new.any():
-        return _gather([])
-    rows = _unit(features.astype(np.float32))
     places = np.flatnonzero(new)
-    found = [(places[asking], others, cosine) for asking, others, cosine in _search(rows[new], rows, min_cosine)]
+    if not len(places):
+        return _gather([])
+    index = _UnitRows(features, np.arange(len(features)))
+    found = [
+        (places[asking], others, cosine)
+        for asking, others, cosine in _search(_UnitRows(features, places), index, min_cosine)
+    ]
     return _gather(
         [
             (asking, others, np.full(len(asking), mirrored), cosine)
@@ -195,16 +199,29 @@ def _hashes(column: pd.Series) -> np.ndarray:
     return np.frombuffer(b"".join(column), np.int8).reshape(len(column), 2, 64)
 
 
+class _UnitRows:
+    """Some rows of an array, in memory or on disk, each scaled to length 1 when it is read: float32."""
+
+    def __init__(self, rows: np.ndarray | Rows, places: np.ndarray) -> None:
+        self._rows, self._places = rows, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, wanted: np.ndarray | slice) -> np.ndarray:
+        return _unit(self._rows[self._places[wanted]].astype(np.float32))
+
+
 def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 def _search(
-    queries: np.ndarray, index: np.ndarray, min_cosine: float
+    queries: np.ndarray | _UnitRows, index: np.ndarray | _UnitRows, min_cosine: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(query rows, index rows, cosines) of pairs at or above `min_cosine`, for unit vectors [Q, D] and [N, D]."""
     lists = 1 if len(queries) * len(index) <= EXHAUSTIVE_COMPARISONS else int(np.sqrt(len(index)))
-    pivots = index[:: max(len(index) // lists, 1)][:lists]  # sorted by digest, so evenly drawn
+    pivots = index[np.arange(0, len(index), max(len(index) // lists, 1))[:lists]]  # sorted by digest, so evenly drawn
     list_of = np.concatenate([(block @ pivots.T).argmax(axis=1) for block in _blocks(index)])
     probes = min(PROBES, lists)
     probed = np.concatenate(
@@ -215,13 +232,14 @@ def _search(
     for place in range(lists):
         members = index_order[index_starts[place] : index_starts[place + 1]]
         asking = query_order[query_starts[place] : query_starts[place + 1]] // probes
+        listed = index[members]
         for rows in _blocks(asking):
-            cosines = queries[rows] @ index[members].T
+            cosines = queries[rows] @ listed.T
             near = np.nonzero(cosines >= min_cosine)
             yield _nearest(rows[near[0]], members[near[1]], cosines[near])
 
 
-def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(rows: np.ndarray | _UnitRows) -> Iterator[np.ndarray]:
     for start in range(0, len(rows), BLOCK):
         yield rows[start : start + BLOCK]
 

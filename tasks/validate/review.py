@@ -1,23 +1,27 @@
 """What only stored features can tell, once they are there: suspect labels, near-duplicates that the perceptual hash
 missed, and drift of what the network sees.
 
-It runs beside the training of the head, which does not wait for it; the verdict does, for drift may be a reason to stop.
+It runs beside the training of the head, which does not wait for it. The verdict does, for drift may be a reason to
+stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import Run, SnapshotRef
+from tasks.artifacts import Run, SnapshotRef, TrunkRef
 from tasks.assignments import read_assignments, write_assignments
+from tasks.backbones.registry import POOLED
 from tasks.errors import InvalidDataError
-from tasks.features import load_features
+from tasks.features import load_rows
+from tasks.rows import Rows, row_blocks
 from tasks.tables import read_table
-from tasks.validate.changes import champion_snapshot, embedding_p_value
+from tasks.validate.changes import MMD_SAMPLE, champion_snapshot, embedding_p_value
 from tasks.validate.docs import build_docs
 from tasks.validate.duplicates import join_groups, near_in_features
 from tasks.validate.suite import Finding
@@ -27,7 +31,7 @@ from tasks.validate.validation import failures_to_stop, judge_figures, warn, wri
 LISTED_SUSPECTS = 100
 
 
-def review_snapshot(run: Run, snapshot: SnapshotRef, recipe: str) -> int:
+def review_snapshot(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> int:
     """Ranks the labels of a snapshot by doubt, looks for copies, and measures drift, all from stored features.
 
     Writes `suspects.json` to the run's folder, the most doubtful first: a list of {sha256, path, uri, split, label,
@@ -42,11 +46,11 @@ def review_snapshot(run: Run, snapshot: SnapshotRef, recipe: str) -> int:
         InvalidDataError: the suite of changes says that drift of what the network sees stops a run, and it does.
     """
     table = read_table(run.workspace, snapshot.table_path)
-    features = load_features(run.workspace, recipe, table["sha256"].tolist(), view=0)
-    suspects = find_suspects(table, features, snapshot.labels)
-    run.workspace.write_json(run.path("suspects.json"), suspects[:LISTED_SUSPECTS])
-    findings = [_suspects_finding(suspects, len(table)), _join_by_features(run, table, features)]
-    findings += judge_figures(run, {"path": "the source", **_drift(run, table, features)}, "features")
+    with pooled_features(run, trunk, table["sha256"].tolist()) as features:
+        suspects = find_suspects(table, features, snapshot.labels)
+        run.workspace.write_json(run.path("suspects.json"), suspects[:LISTED_SUSPECTS])
+        findings = [_suspects_finding(suspects, len(table)), _join_by_features(run, table, features)]
+        findings += judge_figures(run, {"path": "the source", **_drift(run, table, features)}, "features")
     _add_findings(run, findings)
     build_docs(run)
     if reasons := failures_to_stop(findings):
@@ -55,7 +59,30 @@ def review_snapshot(run: Run, snapshot: SnapshotRef, recipe: str) -> int:
     return len(suspects)
 
 
-def find_suspects(table: pd.DataFrame, features: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
+@contextmanager
+def pooled_features(run: Run, trunk: TrunkRef, sha256s: Sequence[str]) -> Iterator[np.ndarray | Rows]:
+    """The stored features of images as they are, [N, D], on disk for as long as the block lasts; those of a freeze
+    boundary below the pooling are averaged over the places of the image, as the pooling would."""
+    with load_rows(run.workspace, trunk.recipe, sha256s, [0]) as rows:
+        if trunk.boundary == POOLED:
+            yield rows
+        else:
+            channels = _channels(run, trunk)
+            means = [
+                block.reshape(len(block), -1, channels).mean(axis=1, dtype=np.float32) for block in row_blocks(rows)
+            ]
+            yield np.concatenate(means)
+
+
+def _channels(run: Run, trunk: TrunkRef) -> int:
+    """The last dimension of the trunk's output, [N, h, w, C]."""
+    import onnx
+
+    model = onnx.load_model_from_string(run.workspace.read_bytes(trunk.onnx_path))
+    return model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+
+
+def find_suspects(table: pd.DataFrame, features: np.ndarray | Rows, labels: Sequence[str]) -> list[dict[str, Any]]:
     """The rows whose label is probably wrong, the most doubtful first; see `review_snapshot` for their form.
 
     Args:
@@ -93,7 +120,7 @@ def _suspects_finding(suspects: Sequence[dict[str, Any]], images: int) -> Findin
     )
 
 
-def _join_by_features(run: Run, table: pd.DataFrame, features: np.ndarray) -> Finding:
+def _join_by_features(run: Run, table: pd.DataFrame, features: np.ndarray | Rows) -> Finding:
     """Joins the groups of this run's new images and of those that their features show to be copies of them."""
     assignments = read_assignments(run)
     new = table["sha256"].isin(assignments.loc[assignments["run_id"] == run.run_id, "sha256"]).to_numpy()
@@ -119,14 +146,17 @@ def _join_by_features(run: Run, table: pd.DataFrame, features: np.ndarray) -> Fi
     )
 
 
-def _drift(run: Run, table: pd.DataFrame, features: np.ndarray) -> dict[str, float | None]:
+def _drift(run: Run, table: pd.DataFrame, features: np.ndarray | Rows) -> dict[str, float | None]:
     """The two-sample test of the features of what the champion was trained on and of what is new since."""
     before = champion_snapshot(run)
     if before is None:
         return {"embedding_p_value": None}
     trained = table["sha256"].isin(before.loc[before["split"] == "train", "sha256"]).to_numpy()
     new = ~table["sha256"].isin(before["sha256"]).to_numpy()
-    return {"embedding_p_value": embedding_p_value(features[trained], features[new], run.config.finetune.seed)}
+    rng = np.random.default_rng(run.config.finetune.seed)
+    drawn = (np.sort(rng.permutation(np.flatnonzero(side))[:MMD_SAMPLE]) for side in (trained, new))
+    before_features, new_features = (features[rows] for rows in drawn)
+    return {"embedding_p_value": embedding_p_value(before_features, new_features, run.config.finetune.seed)}
 
 
 def _add_findings(run: Run, findings: Sequence[Finding]) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tasks.rows import Rows
+
 FOLDS = 5
 BLOCK = 8192
 # Of the mean variance of the features: keeps the solution tame where there are fewer images than features.
@@ -18,12 +20,12 @@ RIDGE = 0.3
 
 
 def out_of_fold_probabilities(
-    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, classes: int, folds: int = FOLDS
+    features: np.ndarray | Rows, targets: np.ndarray, groups: np.ndarray, classes: int, folds: int = FOLDS
 ) -> np.ndarray:
     """Each image's class probabilities from the images of the other folds, float32 [N, C].
 
     Args:
-        features: [N, D].
+        features: [N, D], in memory or on disk.
         targets: class indices, int [N].
         groups: what must not be spread over folds, int [N]: equal for near-duplicates.
         classes: C.
@@ -79,7 +81,9 @@ def _folds(targets: np.ndarray, groups: np.ndarray, folds: int) -> np.ndarray:
     return fold_of_group[members]
 
 
-def _gram(features: np.ndarray, targets: np.ndarray, rows: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _gram(
+    features: np.ndarray | Rows, targets: np.ndarray, rows: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(X'X, X'Y) of some rows, float32 [D + 1, D + 1] and [D + 1, C]; each class weighs the same."""
     width = features.shape[1] + 1
     gram, cross = np.zeros((width, width), np.float32), np.zeros((width, classes), np.float32)
@@ -99,8 +103,8 @@ def _with_intercept(features: np.ndarray) -> np.ndarray:
 
 
 def _solve(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """The ridge regression's weights, float32 [D + 1, C]; `gram` is overwritten. The penalty bounds the condition number
-    to some thousands, so single precision, at half the time, ranks the images alike."""
+    """The ridge regression's weights, float32 [D + 1, C]; `gram` is overwritten. The penalty bounds its condition
+    number to some thousands, so single precision, at half the time, ranks the images alike."""
     from scipy.linalg import solve
 
     diagonal = np.einsum("ii->i", gram)  # a view

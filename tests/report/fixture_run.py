@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import random
 from collections.abc import Sequence
 from functools import cache
@@ -18,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from tasks.artifacts import Run
 from tasks.config import parse_config
+from tasks.quarantine import LeftOut, quarantine
 from tasks.workspace import Workspace
 
 LABELS = ("dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt")
@@ -61,7 +61,8 @@ def make_run(
     run.workspace.write_json(run.path("decision.json"), _decision(labels, rows, verdict, champion_accuracy))
     run.workspace.write_json(run.path("history.json"), _history())
     run.workspace.write_json(run.path("validation.json"), _expectations())
-    run.workspace.write_bytes("quarantine/clothing.jsonl", _quarantine(run))
+    run.workspace.write_json(run.path("suspects.json"), _suspects(labels, rows))
+    quarantine(run, _left_out(rows))
     return run
 
 
@@ -302,41 +303,34 @@ def _expectations() -> list[dict[str, Any]]:
             "column": "width_px",
             "severity": "warn",
             "success": False,
-            "observed": "0.1 % unexpected",
+            "observed": 0.1,
             "unexpected_count": 4,
-            "examples": [31, 28, 30, 12],
+            "examples": [{"path": f"hat/{width}.jpg", "value": width} for width in (31, 28, 30, 12)],
             "note": "Images are at least 32 px wide",
+            "allowed": "at least 32",
         },
     ]
 
 
-def _quarantine(run: Run) -> bytes:
-    entries = [
+def _suspects(labels: Sequence[str], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
         {
-            "path": "hat/half.jpg",
-            "sha256": "aa" * 32,
-            "label": "hat",
-            "reason": "the image is truncated or damaged",
-        },
-        {
-            "path": "hat/<b>bold</b>.jpg",
-            "sha256": "ab" * 32,
-            "label": "hat",
-            "reason": "the image is truncated or damaged",
-        },
-        {
-            "path": "shirt/notes.jpg",
-            "sha256": "ac" * 32,
-            "label": "shirt",
-            "reason": "not an image of a supported kind",
-        },
+            **{key: row[key] for key in ("sha256", "path", "uri", "label")},
+            "split": ("train", "test")[index % 2],
+            "suggested": labels[(labels.index(row["label"]) + 1) % len(labels)],
+            "probability": 0.0312,
+            "suggested_probability": 0.9154 - index / 100,
+        }
+        for index, row in enumerate(rows[:30])
     ]
-    other = {
-        "path": "older.jpg",
-        "sha256": "ad" * 32,
-        "label": "hat",
-        "reason": "of another run",
-        "run_id": "older",
-    }
-    lines = [{**entry, "run_id": run.run_id, "date": "2026-11-21"} for entry in entries]
-    return "".join(json.dumps(line) + "\n" for line in [*lines, other]).encode()
+
+
+def _left_out(rows: list[dict[str, Any]]) -> list[LeftOut]:
+    truncated = "the image is truncated or damaged: image file is truncated ({} bytes not processed)"
+    blank = "contrast is 0.0, expected at least 0.01 (not-blank: standard deviation of grey, 0 (blank) to 0.5)"
+    return [
+        LeftOut("hat/half.jpg", "aa" * 32, "hat", truncated.format(12)),
+        LeftOut("hat/<b>bold</b>.jpg", "ab" * 32, "hat", truncated.format(7)),
+        LeftOut("shirt/notes.jpg", "ac" * 32, "shirt", "not an image of a supported kind (JPEG, PNG)"),
+        LeftOut("shirt/grey.jpg", "ad" * 32, "shirt", blank, releasable=True, uri=rows[0]["uri"]),
+    ]

@@ -1,13 +1,16 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from tasks.artifacts import Run
-from tasks.report.page import write_report
+from tasks.quarantine import LeftOut, quarantine
+from tasks.report.page import reason_kind, write_report
 from tests.report.fixture_run import make_run
 
+BESIDE = {"model_card.md", "suspects.json"}
 VOID = {"meta", "link", "img", "br"}
 HOSTILE = ("<script>alert(1)</script>", "a&b \"q\" 'x' `y` | z", "Größe 大", "x" * 120)
 
@@ -44,6 +47,10 @@ def render(run: Run) -> str:
     return run.workspace.read_bytes(write_report(run)).decode()
 
 
+def section_of(page: str, name: str) -> str:
+    return page.split(f'<section id="{name}">')[1].split("</section>")[0]
+
+
 def text_of(page: str) -> str:
     return re.sub(r"\s+", " ", " ".join(Outline(page).text))
 
@@ -54,7 +61,7 @@ def test_the_page_stands_alone(tmp_path):
     assert outline.open == []
     assert not outline.attributes("script")
     links = [a.get("href") or a.get("src") or "" for _, a in outline.seen if "href" in a or "src" in a]
-    assert all(link.startswith(("data:", "#")) or link == "model_card.md" for link in links)
+    assert all(link.startswith(("data:", "#")) or link in BESIDE for link in links)
     assert "url(" not in page
     assert "@import" not in page
 
@@ -115,17 +122,73 @@ def test_a_first_model_has_no_comparison(tmp_path):
     assert "– not applicable" in page
 
 
-def test_quarantine_shows_this_runs_entries_only(tmp_path):
-    text = text_of(render(make_run(tmp_path)))
-    assert "the image is truncated or damaged 2" in text
-    assert "older.jpg" not in text
+def test_quarantine_counts_kinds_of_reasons_and_shows_the_pictures_there_are(tmp_path):
+    run = make_run(tmp_path)
+    section = section_of(render(run), "quarantine")
+    assert "4 files were left out" in text_of(section)
+    assert "the image is truncated or damaged 2" in text_of(section)
+    assert section.count("data:image/jpeg") == 1
+    assert "12 bytes not processed" in section
+
+
+def test_what_an_earlier_run_met_first_is_left_out_of_this_one_too(tmp_path):
+    run = make_run(tmp_path)
+    later = replace(run, run_id="20261122T093000-clothing-1a2b3c")
+    quarantine(later, [LeftOut("hat/half.jpg", "aa" * 32, "hat", "the image is truncated or damaged")])
+    section = text_of(section_of(render(later), "quarantine"))
+    assert "1 file was left out" in section
+    assert "shirt/notes.jpg" not in section
+
+
+def test_suspects_are_shown_with_picture_given_and_suggested_label(tmp_path):
+    page = render(make_run(tmp_path))
+    section = section_of(page, "suspects")
+    assert section.count("data:image/jpeg") == 24
+    first = text_of(section.split("</li>")[0])
+    assert "given dress 3.1" in first
+    assert "rather hat 91.5" in first
+    assert 'href="suspects.json"' in section
+    assert "12 of these 24 are held out" in text_of(section)
+
+
+def test_a_run_without_suspects_or_quarantine_has_no_such_sections(tmp_path):
+    run = make_run(tmp_path)
+    for name in ("suspects.json", "quarantine.jsonl"):
+        run.workspace.remove(run.path(name))
+    page = render(run)
+    assert 'id="suspects"' not in page
+    assert 'id="quarantine"' not in page
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("contrast is 0.0, expected at least 0.01 (not-blank: deviation of grey, 0 (blank) to 0.5)", "not blank"),
+        ("the image is truncated or damaged: broken data stream", "the image is truncated or damaged"),
+        ("the same picture also has the label 'cat' (cat/a.jpg)", "the same picture also has the label"),
+        ("not an image of a supported kind (JPEG, PNG)", "not an image of a supported kind"),
+        ("the file is empty", "the file is empty"),
+    ],
+)
+def test_reasons_are_counted_by_kind(reason, kind):
+    assert reason_kind(reason) == kind
+
+
+def test_what_became_of_the_classes_is_stated(tmp_path):
+    run = make_run(tmp_path, champion_accuracy=0.8)
+    decision = run.workspace.read_json(run.path("decision.json"))
+    classes = {"shared": ["hat", "dress"], "added": ["shoes"], "removed": ["cap"], "renamed": {"top": "shirt"}}
+    run.workspace.write_json(run.path("decision.json"), {**decision, "classes": classes})
+    text = text_of(section_of(render(run), "champion"))
+    for words in ("the 2 classes that both know", "New shoes", "Removed cap", "Renamed top → shirt"):
+        assert words in text
 
 
 def test_expectations_not_met_stand_before_those_that_were(tmp_path):
     text = text_of(render(make_run(tmp_path)))
-    assert (
-        text.index("Images are at least 32 px wide") < text.index("2 expectations met") < text.index("There are images")
-    )
+    places = [text.index(words) for words in ("2 expectations met, 1 not", "at least 32 px wide", "There are images")]
+    assert places == sorted(places)
+    assert "! warning at least 32 4 images, such as hat/31.jpg (31)" in text
 
 
 def test_settings_that_differ_from_the_defaults_are_marked(tmp_path):

@@ -1,0 +1,37 @@
+"""What became of the champion's classes: it can be compared with on those that it shares with the candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassChanges:
+    """The candidate's classes against the champion's; `renamed` maps the champion's name of one to today's."""
+
+    shared: tuple[str, ...]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    renamed: dict[str, str]
+
+    def sentence(self) -> str:
+        """What changed, in words; empty where nothing did."""
+        parts = [
+            f"new {', '.join(self.added)}" if self.added else "",
+            f"removed {', '.join(self.removed)}" if self.removed else "",
+            "renamed " + ", ".join(f"{old} to {now}" for old, now in self.renamed.items()) if self.renamed else "",
+        ]
+        return "; ".join(filter(None, parts))
+
+
+def class_changes(champion: Iterable[str], candidate: Iterable[str], rename: Mapping[str, str]) -> ClassChanges:
+    """Compares two models' classes; `rename` (old name: new name) is applied to the champion's first."""
+    before, now = list(champion), set(candidate)
+    known = {rename.get(label, label) for label in before}
+    return ClassChanges(
+        shared=tuple(sorted(known & now)),
+        added=tuple(sorted(now - known)),
+        removed=tuple(sorted(known - now)),
+        renamed={label: rename[label] for label in sorted(before) if rename.get(label, label) != label},
+    )
