@@ -70,7 +70,7 @@ def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str
     trunk, features = stage(extract_features, run, snapshot, policy)
     # Training does not wait for the review, which changes no label; the verdict does, for the review may stop the run.
     review = review_images.submit(run, snapshot, trunk)
-    head = stage(finetune_head, run, snapshot, features)
+    head = stage(finetune_head, run, snapshot, trunk, features)
     # Exported before it is judged: the gates judge the very file that ships.
     candidate = stage(export_candidate, run, snapshot, trunk, head)
     review.result()

@@ -71,19 +71,24 @@ class TrunkRef:
     pass, through the layers above as they were pre-trained).
     """
 
-    recipe: str  # of what the head is trained on: the features, or the activations
-    pooled_recipe: str  # of the features; at the boundary avg_pool it is the same
+    recipe: str  # of the pooled features
     onnx_path: str
     backbone: str
     weights: str  # the path of the weights file on this machine
     boundary: str
     image_size_px: int
     precision: Literal["fp32", "int8"] = "fp32"
+    activations_recipe: str | None = None  # of the activations, where there are any
 
     @property
     def output(self) -> Literal["features", "activations"]:
-        """What the layers above the boundary take."""
-        return "features" if self.recipe == self.pooled_recipe else "activations"
+        """What the head takes."""
+        return "activations" if self.activations_recipe else "features"
+
+    @property
+    def head_recipe(self) -> str:
+        """Of what the head takes."""
+        return self.activations_recipe or self.recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +96,9 @@ class FeaturesRef:
     """What the trunk made of one snapshot, in the store; rows are keyed by (image sha256, view)."""
 
     recipe: str  # of the pooled features, of every image
-    activations_recipe: str | None  # of the boundary's activations, of training and validation images
     views: int  # augmented views of each training image, beside view 0, the image as it is
     embedded: int  # images that had no row before this run
+    activations_recipe: str | None = None  # of the boundary's activations, of training and validation images
 
 
 @dataclass(frozen=True, kw_only=True)

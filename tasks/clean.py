@@ -113,7 +113,8 @@ def what_is_needed(workspace: Workspace) -> Needed:
     for name in sorted(_model_names(workspace)):
         for path in _image_tables(workspace, name):
             images.update(read_table(workspace, path, ["sha256"])["sha256"])
-        recipes |= {lineage["recipe"] for lineage in _lineages(workspace, name)}
+        for lineage in _lineages(workspace, name):
+            recipes |= {*lineage["recipes"], _recipe(lineage["trunk"].rsplit("/", 1)[-1])}
     return Needed(images=frozenset(images), recipes=frozenset(recipes))
 
 
@@ -145,7 +146,8 @@ def _lineages(workspace: Workspace, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _recipe(file: str) -> str:
-    """The recipe that a file or folder is named after: `<recipe>`, `<recipe>-keras`, `<recipe>.onnx`."""
+    """The recipe that a file or folder is named after: `<recipe>`, `<recipe>-keras`, `<recipe>.onnx`,
+    `<recipe>-int8.onnx`."""
     return file.split(".")[0].split("-")[0]
 
 

@@ -105,11 +105,11 @@ class Extract(Section):
 
 
 class Finetune(Section):
-    """The head."""
+    """The head: the classifier and, where `backbone.boundary` is a lower layer, the layers between."""
 
     learning_rate: float = Field(default=0.002, gt=0, le=1)
     """Peak learning rate of AdamW, after warm-up; it decays to zero by a cosine."""
-    epochs: int = Field(default=14, ge=1, le=1000)
+    epochs: int = Field(default=10, ge=1, le=1000)
     """Upper bound of epochs; early stopping ends sooner."""
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly."""
@@ -117,7 +117,13 @@ class Finetune(Section):
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(default=128, ge=1)
     """Rows in a step."""
-    hidden_units: int = Field(default=512, ge=0, le=8192)
+    unfrozen_learning_rate: float = Field(default=0.0001, gt=0, le=1)
+    """Peak learning rate of the layers above a lower freeze boundary, trained after the classifier and with it."""
+    unfrozen_epochs: int = Field(default=6, ge=1, le=1000)
+    """Upper bound of epochs over those layers."""
+    unfrozen_batch_size: int = Field(default=32, ge=1)
+    """Images in a step over those layers."""
+    hidden_units: int = Field(default=256, ge=0, le=8192)
     """Width of the head's hidden layer; 0 leaves a linear classifier."""
     dropout: float = Field(default=0.4, ge=0, lt=1)
     """Share of features dropped in training."""

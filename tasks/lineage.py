@@ -14,7 +14,10 @@ def lineage(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef) -> 
     """Snapshot, recipe, head, configuration and library versions."""
     return {
         "snapshot": snapshot.id,
-        "recipe": trunk.recipe,
+        "recipe": trunk.head_recipe,
+        "recipes": sorted({trunk.recipe, trunk.head_recipe}),
+        "trunk": trunk.onnx_path,
+        "precision": trunk.precision,
         "backbone": trunk.backbone,
         "boundary": trunk.boundary,
         "head_digest": head.digest,

@@ -40,11 +40,12 @@ def trunk_of(run: Run, policy: Policy) -> TrunkRef:
         "normalisation": asdict(backbone.normalisation),
         "augmentation": policy.digest(),
     }
-    recipe = recipe_digest({**identity, "boundary": config.boundary})
+    recipe = recipe_digest({**identity, "boundary": POOLED})
+    lower = None if config.boundary == POOLED else recipe_digest({**identity, "boundary": config.boundary})
     return TrunkRef(
         recipe=recipe,
-        pooled_recipe=recipe_digest({**identity, "boundary": POOLED}),
-        onnx_path=f"trunks/{recipe}.onnx",
+        activations_recipe=lower,
+        onnx_path=f"trunks/{lower or recipe}.onnx",
         backbone=backbone.name,
         weights=str(weights),
         boundary=config.boundary,
@@ -101,9 +102,7 @@ def build_outputs(trunk: TrunkRef) -> keras.Model:
 def boundaries(network: keras.Model) -> list[str]:
     """The layers, from below, at which a network can be cut: all that lies above depends on their output alone."""
     found, alive = [], set()
-    consumers = {
-        layer.name: {node.operation.name for node in layer._outbound_nodes} for layer in network.layers
-    }
+    consumers = {layer.name: {node.operation.name for node in layer._outbound_nodes} for layer in network.layers}
     done: set[str] = set()
     for layer in network.layers:  # in topological order
         done.add(layer.name)

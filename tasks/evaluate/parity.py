@@ -37,7 +37,7 @@ def measure_parity(
     run: Run, trunk: TrunkRef, head: HeadRef, sha256s: Sequence[str], uris: Sequence[str], probabilities: np.ndarray
 ) -> Parity:
     """Compares `probabilities` float32 [N, C], as model.onnx gave them, with Keras's on the same images."""
-    recipe = f"{trunk.recipe}-keras"
+    recipe = f"{trunk.head_recipe}-keras"
     known = feature_store(run.workspace, recipe).keys()
     missing = [pair for pair in zip(sha256s, uris, strict=True) if (pair[0], 0) not in known]
     if missing:

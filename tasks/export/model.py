@@ -9,7 +9,7 @@ import onnx
 from tasks.artifacts import HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
 from tasks.head_file import load_head
 from tasks.keras_export import to_onnx
-from tasks.onnx_graph import chain, classification, describe
+from tasks.onnx_graph import chain, classification, describe, part
 
 
 def export_model(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef, version: int) -> ModelRef:
@@ -22,9 +22,9 @@ def export_model(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef
         ExportError: the parts don't fit, or the checker refuses the whole.
     """
     layers = to_onnx(
-        load_head(run.workspace, head.keras_path), input_name="features", output_name="logits", channels_first=False
+        load_head(run.workspace, head.keras_path), input_name=trunk.output, output_name="logits", channels_first=False
     )
-    body = onnx.load_model_from_string(run.workspace.read_bytes(trunk.onnx_path))
+    body = part(onnx.load_model_from_string(run.workspace.read_bytes(trunk.onnx_path)), ["image"], [trunk.output])
     model = chain(body, layers, classification(snapshot.labels, head.temperature))
     del model.metadata_props[:]
     metadata = {
@@ -32,7 +32,7 @@ def export_model(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef
         "name": run.name,
         "version": str(version),
         "snapshot": snapshot.id,
-        "recipe": trunk.recipe,
+        "recipe": trunk.head_recipe,
     }
     describe(model, metadata)
     content = model.SerializeToString()

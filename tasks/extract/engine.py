@@ -106,7 +106,8 @@ class OnnxRuntimeEngine:
         def one(task: Task) -> tuple[Task, Rows]:
             answers = [self._session.run(task.outputs, {"image": image[None]}) for image in images(task)]
             return task, {
-                name: np.stack([_row(answer[place]) for answer in answers]) for place, name in enumerate(task.outputs)
+                name: np.stack([_row(np.asarray(answer[place])) for answer in answers])
+                for place, name in enumerate(task.outputs)
             }
 
         with ThreadPoolExecutor(workers, thread_name_prefix="embed") as pool:
@@ -138,7 +139,7 @@ class TensorflowEngine:
         self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
     ) -> Iterator[tuple[Task, Rows]]:
         def pixels(task: Task) -> np.ndarray:
-            views = [self._preprocessing.run(["pixels"], {"image": image[None]})[0] for image in images(task)]
+            views = [np.asarray(self._preprocessing.run(["pixels"], {"image": view[None]})[0]) for view in images(task)]
             return np.concatenate(views).transpose(0, 2, 3, 1)
 
         batches = [tasks[start : start + GPU_BATCH_IMAGES] for start in range(0, len(tasks), GPU_BATCH_IMAGES)]
@@ -160,7 +161,7 @@ def _dealt(batch: Sequence[Task], answers: dict[str, np.ndarray]) -> Iterator[tu
 
 
 def _row(answer: np.ndarray) -> np.ndarray:
-    return np.asarray(answer).reshape(-1).astype(np.float16)
+    return answer.reshape(-1).astype(np.float16)
 
 
 def _has_gpu() -> bool:

@@ -36,5 +36,5 @@ def assemble(trunk: TrunkRef, lower: onnx.ModelProto) -> onnx.ModelProto:
     if trunk.boundary != POOLED:
         upper = to_onnx(build_upper(trunk), input_name="activations", output_name="features", channels_first=False)
         model = keep_output(chain(model, upper), model.graph.output[0])
-    describe(model, {"recipe": trunk.recipe, "backbone": trunk.backbone, "boundary": trunk.boundary})
+    describe(model, {"recipe": trunk.head_recipe, "backbone": trunk.backbone, "boundary": trunk.boundary})
     return model

@@ -15,15 +15,14 @@ from tasks.tables import read_table
 
 def features_of(trunk: TrunkRef, policy: Policy, embedded: int) -> FeaturesRef:
     """Names what extraction leaves in the store."""
-    activations = trunk.recipe if trunk.output == "activations" else None
     return FeaturesRef(
-        recipe=trunk.pooled_recipe, activations_recipe=activations, views=policy.views, embedded=embedded
+        recipe=trunk.recipe, activations_recipe=trunk.activations_recipe, views=policy.views, embedded=embedded
     )
 
 
-def recipe_of(trunk: TrunkRef, output: str) -> str:
-    """The store in which the rows of one of the trunk's outputs lie."""
-    return trunk.pooled_recipe if output == "features" else trunk.recipe
+def recipes(trunk: TrunkRef) -> dict[str, str]:
+    """The recipe of each of the trunk's outputs, by its name."""
+    return {"features": trunk.recipe} | ({"activations": trunk.activations_recipe} if trunk.activations_recipe else {})
 
 
 def missing_tasks(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, policy: Policy) -> list[Task]:
@@ -33,20 +32,21 @@ def missing_tasks(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, policy: Poli
     trained on or stops the training, but not of test images.
     """
     table = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
-    sha256s, views = table["sha256"].tolist(), policy.views + 1
+    sha256s, uris, views = table["sha256"].tolist(), table["uri"].tolist(), policy.views + 1
     wanted = np.zeros((len(table), views), bool)
     wanted[:, 0] = True
     wanted[(table["split"] == "train").to_numpy()] = True
-    tuned = (table["split"] != "test").to_numpy()
-    lacking = {"features": wanted & ~stored_views(run.workspace, trunk.pooled_recipe, sha256s, views)}
-    if trunk.output == "activations":
-        known = stored_views(run.workspace, trunk.recipe, sha256s, views)
-        lacking["activations"] = wanted & tuned[:, None] & ~known
+    lacking = {
+        output: wanted & ~stored_views(run.workspace, recipe, sha256s, views)
+        for output, recipe in recipes(trunk).items()
+    }
+    if "activations" in lacking:
+        lacking["activations"][(table["split"] == "test").to_numpy()] = False
     todo = np.logical_or.reduce(list(lacking.values()))
     return [
         Task(
             sha256=sha256s[row],
-            uri=table.at[row, "uri"],
+            uri=uris[row],
             views=tuple(np.flatnonzero(todo[row]).tolist()),
             outputs=tuple(name for name, rows in lacking.items() if rows[row].any()),
         )
@@ -80,11 +80,11 @@ def embed_shard(
             on_image=on_image,
         )
     )
-    for output in ("features", "activations"):
+    for output, recipe in recipes(trunk).items():
         rows = [(task, answers[output]) for task, answers in done if output in answers]
         if rows:
             sha256s = [task.sha256 for task, _ in rows for _ in task.views]
             views = [view for task, _ in rows for view in task.views]
             stacked = np.concatenate([values for _, values in rows])
-            append_rows(run.workspace, recipe_of(trunk, output), sha256s, views, stacked)
+            append_rows(run.workspace, recipe, sha256s, views, stacked)
     return len(shard)

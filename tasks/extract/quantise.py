@@ -4,8 +4,8 @@ Activations are unsigned 8-bit, weights signed, a scale for each output channel.
 Runtime adds pairs of products in 16 bits, which overflow for 8-bit weights, so the same file would answer otherwise
 there. Weights of 7 bits can't: 2 * 255 * 64 < 2**15. Only depthwise convolutions, whose kernels multiply in 32 bits
 everywhere, keep 8: they lose most by the missing bit. Measured on MobileNetV2 at 224 px, as the squared error of the
-pooled features over their variance: 8-bit weights 0.05, 7-bit 0.16, 7-bit but depthwise 8: 0.08, all three equally fast;
-unsigned weights, exact everywhere too, ran at an eighth of the speed.
+pooled features over their variance: 8-bit weights 0.05, 7-bit 0.16, 7-bit but depthwise 8: 0.08, all three equally
+fast; unsigned weights, exact everywhere too, ran at an eighth of the speed.
 """
 
 from __future__ import annotations
@@ -37,21 +37,25 @@ def quantised(run: Run, trunk: TrunkRef, snapshot: SnapshotRef) -> TrunkRef:
     images that it was calibrated on; where the file is lost, it is made again, from the same images if they are there.
     """
     path = trunk.onnx_path.replace(".onnx", "-int8.onnx")
-    if run.workspace.exists(path):
-        model = onnx.load_model_from_string(run.workspace.read_bytes(path))
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
-        recipe, pooled = metadata["recipe"], metadata["pooled_recipe"]
-        return replace(trunk, recipe=recipe, pooled_recipe=pooled, onnx_path=path, precision="int8")
-    images = _calibration_images(run, snapshot)
-    identity = {"trunk": trunk.recipe, "version": QUANTISATION_VERSION, "images": [sha256 for sha256, _ in images]}
-    recipe = recipe_digest({**identity, "output": trunk.output})
-    pooled = recipe_digest({**identity, "output": "features"})
-    pixels = (decode(read_checked(uri, sha256), run.config.ingest.max_pixels) for sha256, uri in images)
-    model = quantise(onnx.load_model_from_string(run.workspace.read_bytes(trunk.onnx_path)), trunk.output, pixels)
-    described = {"backbone": trunk.backbone, "boundary": trunk.boundary, "precision": "int8"}
-    describe(model, {**described, "recipe": recipe, "pooled_recipe": pooled})
-    run.workspace.write_bytes(path, model.SerializeToString())
-    return replace(trunk, recipe=recipe, pooled_recipe=pooled, onnx_path=path, precision="int8")
+    if not run.workspace.exists(path):
+        images = _calibration_images(run, snapshot)
+        identity = {"trunk": trunk.head_recipe, "version": QUANTISATION_VERSION, "images": [name for name, _ in images]}
+        pixels = (decode(read_checked(uri, sha256), run.config.ingest.max_pixels) for sha256, uri in images)
+        model = quantise(onnx.load_model_from_string(run.workspace.read_bytes(trunk.onnx_path)), trunk.output, pixels)
+        describe(
+            model,
+            {"backbone": trunk.backbone, "boundary": trunk.boundary, "precision": "int8"}
+            | {output: recipe_digest({**identity, "output": output}) for output in ("features", "activations")},
+        )
+        run.workspace.write_bytes(path, model.SerializeToString())
+    return _described(run, path, trunk)
+
+
+def _described(run: Run, path: str, trunk: TrunkRef) -> TrunkRef:
+    model = onnx.load_model_from_string(run.workspace.read_bytes(path))
+    recipes = {entry.key: entry.value for entry in model.metadata_props}
+    lower = recipes["activations"] if trunk.output == "activations" else None
+    return replace(trunk, recipe=recipes["features"], activations_recipe=lower, onnx_path=path, precision="int8")
 
 
 def quantise(model: onnx.ModelProto, output: str, images: Iterator[np.ndarray]) -> onnx.ModelProto:
@@ -64,7 +68,7 @@ def quantise(model: onnx.ModelProto, output: str, images: Iterator[np.ndarray]) 
     """
     preprocessing = part(model, ["image"], ["pixels"])
     session = open_session(preprocessing.SerializeToString())
-    calibration = [session.run(["pixels"], {"image": image[None]})[0] for image in images]
+    calibration = [np.asarray(session.run(["pixels"], {"image": image[None]})[0]) for image in images]
     lower = chain(preprocessing, _quantised_layers(part(model, ["pixels"], [output]), calibration))
     if output == "features":
         return lower
@@ -83,7 +87,7 @@ def _quantised_layers(model: onnx.ModelProto, calibration: Sequence[np.ndarray])
         quantize_static(
             folded,
             target,
-            _Calibration(calibration),
+            _reader(calibration),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -116,19 +120,23 @@ def _groups(node: onnx.NodeProto) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
-class _Calibration:
-    """Hands ONNX Runtime's calibrator one image after another."""
+def _reader(calibration: Sequence[np.ndarray]):
+    """What hands ONNX Runtime's calibrator one image after another."""
+    from onnxruntime.quantization import CalibrationDataReader
 
-    def __init__(self, pixels: Sequence[np.ndarray]) -> None:
-        self._pixels = iter(pixels)
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._pixels = iter(calibration)
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        pixels = next(self._pixels, None)
-        return None if pixels is None else {"pixels": pixels}
+        def get_next(self):
+            pixels = next(self._pixels, None)
+            return None if pixels is None else {"pixels": pixels}
+
+    return Reader()
 
 
 def _calibration_images(run: Run, snapshot: SnapshotRef) -> list[tuple[str, str]]:
     """(sha256, uri) of training images. The lowest digests are as good as a draw, and stay when others arrive."""
     table = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
-    chosen = table[table["split"] == "train"].nsmallest(CALIBRATION_IMAGES, "sha256")
+    chosen = table[table["split"] == "train"].sort_values("sha256").head(CALIBRATION_IMAGES)
     return list(chosen[["sha256", "uri"]].itertuples(index=False, name=None))

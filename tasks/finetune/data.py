@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.artifacts import FeaturesRef, Run, SnapshotRef
+from tasks.artifacts import Run, SnapshotRef
 from tasks.features import load_rows
 from tasks.rows import Rows
 from tasks.tables import read_table
@@ -23,13 +23,18 @@ class Split:
 
 
 @contextmanager
-def load_split(run: Run, snapshot: SnapshotRef, features: FeaturesRef, split: str) -> Iterator[Split]:
+def load_split(run: Run, snapshot: SnapshotRef, recipe: str, views: int, split: str) -> Iterator[Split]:
     """One split, on disk for as long as the block lasts; for `train`, each image once for each of its views, view by
-    view."""
+    view.
+
+    Args:
+        recipe: of the rows: pooled features, or boundary activations.
+        views: augmented views of each training image, beside view 0.
+    """
     table = read_table(run.workspace, snapshot.table_path, ["sha256", "label", "split"])
     chosen = table[table["split"] == split]
     index = {label: i for i, label in enumerate(snapshot.labels)}
     targets = chosen["label"].map(index).to_numpy(np.int64)
-    views = range(features.views + 1) if split == "train" else range(1)
-    with load_rows(run.workspace, features.recipe, chosen["sha256"].tolist(), views) as rows:
-        yield Split(features=rows, targets=np.tile(targets, len(views)))
+    numbers = range(views + 1) if split == "train" else range(1)
+    with load_rows(run.workspace, recipe, chosen["sha256"].tolist(), numbers) as rows:
+        yield Split(features=rows, targets=np.tile(targets, len(numbers)))

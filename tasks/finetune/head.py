@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.config import Finetune
 from tasks.finetune.data import Split
-from tasks.rows import Rows, row_blocks
+from tasks.rows import Rows, row_blocks, rows_within
 
 if TYPE_CHECKING:
     import keras
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MIN_EPOCH_STEPS = 30  # of optimisation, in an epoch
 HELD_OUT_BATCH = 1024  # rows
+HELD_OUT_BYTES = 4 << 20
 SILENT: Any = 0  # Keras takes 0, its stubs say str
 
 
@@ -51,19 +52,49 @@ def train_head(
     """
     import keras
 
-    from tasks.finetune.batches import Batches
-
     keras.utils.set_random_seed(config.seed)
     model = build_head(train.features, classes, config)
+    plan = Plan(
+        learning_rate=config.learning_rate,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        weight_decay=config.weight_decay,
+    )
+    return fit(model, train, validation, classes, config, plan, on_epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What differs between the two trainings: of the classifier, and of the unfrozen layers under it."""
+
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    weight_decay: float
+
+
+def fit(
+    model: keras.Model,
+    train: Split,
+    validation: Split,
+    classes: int,
+    config: Finetune,
+    plan: Plan,
+    on_epoch: Callable[[int, dict[str, float]], None],
+) -> TrainedHead:
+    """Trains what is trainable of `model` (rows to logits), as `train_head` says."""
+    import keras
+
+    from tasks.finetune.batches import Batches
+
     # An epoch of a few hundred images is too few steps.
-    times = math.ceil(MIN_EPOCH_STEPS * config.batch_size / len(train.targets))
+    times = math.ceil(MIN_EPOCH_STEPS * plan.batch_size / len(train.targets))
     weights = class_weights(train.targets, classes, config.class_weights)
-    batches = Batches(train, weights, config.batch_size, seed=config.seed, times=times)
-    held_out = Batches(validation, np.ones(classes, np.float32), HELD_OUT_BATCH)
-    rate: Any = schedule(config, len(batches) * config.epochs)  # the stubs know of floats only
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    batches = Batches(train, weights, plan.batch_size, seed=config.seed, times=times)
+    held_out = Batches(validation, np.ones(classes, np.float32), held_out_batch(validation))
+    rate: Any = schedule(plan.learning_rate, config.warmup_share, len(batches) * plan.epochs)  # stubs: floats only
     model.compile(
-        optimizer=optimizer,
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=plan.weight_decay),
         loss=smoothed_cross_entropy(classes, config.label_smoothing),
         weighted_metrics=["accuracy"],
     )
@@ -71,7 +102,7 @@ def train_head(
     fitted = model.fit(
         batches,
         validation_data=held_out,
-        epochs=config.epochs,
+        epochs=plan.epochs,
         shuffle=False,  # the batches are
         callbacks=[stopping, _recorder(on_epoch)],
         verbose=SILENT,
@@ -88,12 +119,17 @@ def train_head(
     )
 
 
+def held_out_batch(split: Split) -> int:
+    """Rows in a batch that is only looked at: of pooled features many, of activation maps fewer."""
+    return min(HELD_OUT_BATCH, rows_within(split.features, HELD_OUT_BYTES))
+
+
 def build_head(features: np.ndarray | Rows, classes: int, config: Finetune) -> keras.Model:
     """Signed square root, centring, dropout, one hidden layer (or none), one dense layer.
 
     The square root evens out the few strong channels of average-pooled activations (power normalisation, Perronnin
-    et al. 2010): on the clothing photographs it raised a linear layer's validation accuracy from 0.845 to 0.859. Over
-    four seeds, 256 hidden units gave 0.856 on average and 512 gave 0.865.
+    et al. 2010): on the clothing photographs it raised a linear layer's validation accuracy from 0.845 to 0.859.
+    Over three seeds 256 and 512 hidden units were equal (0.871, 0.869), and half the work.
 
     Args:
         features: float [N, D], the training rows; the centre and the scale are theirs.
@@ -127,15 +163,15 @@ def rooted_moments(features: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]
     return mean, np.maximum(squares / len(features) - mean**2, 0)
 
 
-def schedule(config: Finetune, steps: int):
+def schedule(peak: float, warmup_share: float, steps: int):
     """The learning rate over `steps`: linear warm-up to the peak, then a cosine to zero (Loshchilov & Hutter 2017)."""
     import keras
 
-    warmup = int(steps * config.warmup_share)
+    warmup = int(steps * warmup_share)
     return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=config.learning_rate / 100 if warmup else config.learning_rate,
+        initial_learning_rate=peak / 100 if warmup else peak,
         decay_steps=max(1, steps - warmup),
-        warmup_target=config.learning_rate if warmup else None,
+        warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tasks.artifacts import FeaturesRef, HeadRef, Run, SnapshotRef
-from tasks.finetune.stage import finetune
+from tasks.artifacts import FeaturesRef, HeadRef, Run, SnapshotRef, TrunkRef
+from tasks.finetune.stage import epochs_at_most, finetune
 from tasks.progress import Progress
 from tasks.task import stage
 
 
 @stage("finetune")
-def finetune_head(run: Run, snapshot: SnapshotRef, features: FeaturesRef) -> HeadRef:
-    """Trains the head on stored features."""
-    with Progress("finetune", run.config.finetune.epochs, "epochs") as progress:
-        return finetune(run, snapshot, features, lambda epoch, logs: progress.advance())
+def finetune_head(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: FeaturesRef) -> HeadRef:
+    """Trains the head on stored features and, above a lower freeze boundary, on stored activations."""
+    with Progress("finetune", epochs_at_most(run, trunk), "epochs") as progress:
+        return finetune(run, snapshot, trunk, features, lambda epoch, logs: progress.advance())

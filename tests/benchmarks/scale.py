@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import CatalogueRef, FeaturesRef, SnapshotRef
+from tasks.artifacts import CatalogueRef, FeaturesRef, SnapshotRef, TrunkRef
 from tasks.features import append_rows
 from tasks.tables import CATALOGUE, SNAPSHOT, write_table
 from tests.runs import make_run
@@ -77,7 +77,10 @@ def measure_head(folder: Path, snapshot: SnapshotRef, epochs: int) -> dict[str, 
 
     run = make_run(folder, "photos", config={"finetune": {"epochs": epochs}})
     started = time.perf_counter()
-    finetune(run, snapshot, FeaturesRef(recipe=RECIPE, views=0, embedded=0))
+    trunk = TrunkRef(
+        recipe=RECIPE, onnx_path="", backbone="synthetic", weights="", boundary="avg_pool", image_size_px=1
+    )
+    finetune(run, snapshot, trunk, FeaturesRef(recipe=RECIPE, views=0, embedded=0))
     history = run.workspace.read_json(run.path("history.json"))["epochs"]
     return {
         "seconds": round(time.perf_counter() - started, 1),

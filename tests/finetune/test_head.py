@@ -47,7 +47,7 @@ def test_training_stops_when_validation_no_longer_improves():
 
 
 def test_the_rate_warms_up_and_decays_to_zero():
-    rate: Any = schedule(Finetune(learning_rate=0.1, warmup_share=0.2), steps=100)
+    rate: Any = schedule(0.1, warmup_share=0.2, steps=100)
     at = [float(rate(step)) for step in (0, 10, 20, 60, 100)]
     assert at[0] == pytest.approx(0.001)
     assert at[0] < at[1] < at[2] == pytest.approx(0.1)
