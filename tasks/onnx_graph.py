@@ -103,6 +103,7 @@ def part(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) 
         cut = onnx.utils.Extractor(inferred).extract_model(list(inputs), list(outputs))
     except (ValueError, KeyError) as exc:
         raise ExportError(f"the graph has no part from {', '.join(inputs)} to {', '.join(outputs)}: {exc}") from exc
+    del cut.graph.value_info[:]  # it lists inputs, too, which a prefix for inner values would then rename
     return check(_model(cut.graph, cut.opset_import))
 
 

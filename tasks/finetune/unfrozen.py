@@ -71,4 +71,6 @@ def join(upper: keras.Model, classifier: keras.Model) -> keras.Model:
     import keras
 
     activations = keras.Input(upper.input_shape[1:], name="activations")
-    return keras.Model(activations, classifier(upper(activations)), name="unfrozen_head")
+    # As a model of its own, it is saved without the loss that the classifier was compiled with.
+    layers = keras.Model(classifier.inputs, classifier.outputs, name="classifier")
+    return keras.Model(activations, layers(upper(activations)), name="unfrozen_head")
