@@ -114,7 +114,9 @@ def what_is_needed(workspace: Workspace) -> Needed:
         for path in _image_tables(workspace, name):
             images.update(read_table(workspace, path, ["sha256"])["sha256"])
         for lineage in _lineages(workspace, name):
-            recipes |= {*lineage["recipes"], _recipe(lineage["trunk"].rsplit("/", 1)[-1])}
+            # Versions that were published before a model could have two recipes name one.
+            trunk = lineage.get("trunk", lineage["recipe"])
+            recipes |= {lineage["recipe"], *lineage.get("recipes", []), _recipe(trunk.rsplit("/", 1)[-1])}
     return Needed(images=frozenset(images), recipes=frozenset(recipes))
 
 

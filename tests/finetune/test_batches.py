@@ -1,0 +1,124 @@
+"""Batches: every row once an epoch, in an order that the seed decides, whether the rows fit into memory or not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.config import Finetune
+from tasks.finetune import batches as module
+from tasks.finetune.batches import Batches
+from tasks.finetune.data import Split
+from tasks.finetune.head import build_head, rooted_moments, train_head, weights_digest
+from tasks.rows import Rows
+from tests.benchmarks.scale import write_rows
+
+COUNT, WIDTH = 1000, 8
+
+
+def numbered() -> Split:
+    """Each row tells its number, and its target is its number modulo 3."""
+    numbers = np.arange(COUNT)
+    return Split(features=np.repeat(numbers[:, None], WIDTH, axis=1).astype(np.float16), targets=numbers % 3)
+
+
+def on_disk(split: Split) -> Split:
+    rows = Rows(len(split.targets), split.features.shape[1], split.features.dtype)
+    rows[:] = split.features[:]
+    return Split(features=rows, targets=split.targets)
+
+
+def epoch(batches: Batches) -> np.ndarray:
+    """The rows' numbers in the order of one epoch; what comes with each row is checked."""
+    parts = [batches[index] for index in range(len(batches))]
+    for features, targets, weights in parts:
+        assert (features[:, 0] % 3 == targets).all()
+        assert (weights == targets + 1).all()
+    batches.on_epoch_end()
+    return np.concatenate([features[:, 0] for features, _, _ in parts]).astype(int)
+
+
+@pytest.fixture(params=["one pool", "many pools"])
+def pools(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "many pools":
+        monkeypatch.setattr(module, "POOL_BYTES", 200 * WIDTH * 2)
+        monkeypatch.setattr(module, "BLOCK_BYTES", 10 * WIDTH * 2)
+    return request.param
+
+
+def made(split: Split, **options) -> Batches:
+    return Batches(split, np.array([1, 2, 3], np.float32), 32, **options)
+
+
+def test_an_epoch_has_every_row_once_in_an_order_of_its_own(pools: str):
+    batches = made(on_disk(numbered()), seed=5)
+    first, second = epoch(batches), epoch(batches)
+    assert sorted(first) == sorted(second) == list(range(COUNT))
+    assert (first != second).any()
+    assert (epoch(made(numbered(), seed=5)) == first).all()
+    assert (epoch(made(numbered(), seed=6)) != first).any()
+
+
+def test_neighbours_are_spread(pools: str):
+    order = epoch(made(numbered(), seed=0))
+    assert (np.abs(np.diff(order)) == 1).mean() < 0.02
+    assert abs(np.corrcoef(order, np.arange(COUNT))[0, 1]) < 0.25
+
+
+def test_without_a_seed_the_order_is_the_rows_own(pools: str):
+    batches = made(on_disk(numbered()))
+    for _ in range(2):
+        assert (epoch(batches) == np.arange(COUNT)).all()
+
+
+def test_few_rows_are_repeated(pools: str):
+    order = epoch(made(numbered(), seed=1, times=3))
+    assert (np.bincount(order) == 3).all()
+
+
+def test_rows_on_disk_and_in_memory_give_the_same_weights_to_the_bit(pools: str):
+    small = Finetune(epochs=2, hidden_units=8, batch_size=32)
+    digests = {
+        weights_digest(train_head(make(numbered()), make(numbered()), 3, small).model)
+        for make in (on_disk, on_disk, lambda split: split)
+    }
+    assert len(digests) == 1
+
+
+def test_the_moments_are_those_of_the_whole():
+    values = np.random.default_rng(0).normal(size=(5000, 16)).astype(np.float16)
+    mean, variance = rooted_moments(on_disk(Split(features=values, targets=np.zeros(5000, np.int64))).features)
+    rooted = np.sign(values) * np.sqrt(np.abs(values.astype(np.float64)))
+    assert mean == pytest.approx(rooted.mean(axis=0), abs=1e-6)
+    assert variance == pytest.approx(rooted.var(axis=0), rel=1e-5)
+    assert build_head(values, 3, Finetune()).input_shape == (None, 16)
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from tasks.artifacts import SnapshotRef
+from tasks.finetune import batches
+from tests.benchmarks.scale import LABELS, RECIPE, measure_head, peak_rss_mb
+batches.POOL_BYTES = 16 << 20
+snapshot = SnapshotRef(
+    id=RECIPE, table_path="snapshots/synthetic.parquet", labels=LABELS, images=1, new=1, quarantined=0
+)
+measure_head(Path(sys.argv[1]), snapshot, 1)
+print(peak_rss_mb())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what a process's peak memory was")
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path):
+    """46,000 rows more are 118 MB: were they held in memory once, it would show."""
+    peaks = []
+    for count in (4_000, 50_000):
+        write_rows(tmp_path / str(count), count)
+        command = [sys.executable, "-c", PEAK, tmp_path / str(count)]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] - peaks[0] < 80, f"{peaks} MB"
