@@ -60,7 +60,9 @@ def retrain(
     ] = None,
     engine: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="What runs the frozen trunk: onnxruntime, tensorflow, or auto (TensorFlow where it has a GPU)."),
+        typer.Option(
+            help="What runs the frozen trunk: onnxruntime, tensorflow, or auto (TensorFlow where it has a GPU)."
+        ),
     ] = None,
     precision: Annotated[
         Optional[str],  # noqa: UP045

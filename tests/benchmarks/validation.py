@@ -28,12 +28,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import CatalogueRef, Run, SnapshotRef, TrunkRef
-from tasks.augment.policy import load_policy
+from tasks.artifacts import CatalogueRef, FeaturesRef, Run, SnapshotRef
+from tasks.augment.policy import policy_of
 from tasks.backbones.trunk import trunk_of
 from tasks.config import Finetune, parse_config
+from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
-from tasks.extract.plan import cut, embed_shard, missing_tasks
+from tasks.extract.plan import cut, embed_shard, features_of, missing_tasks
 from tasks.features import load_features
 from tasks.finetune.data import Split
 from tasks.finetune.head import train_head
@@ -58,7 +59,7 @@ class Data:
 
     run: Run
     snapshot: SnapshotRef
-    trunk: TrunkRef
+    features: FeaturesRef
     table: pd.DataFrame
     quarantined: dict[str, str]  # reason by path
     seconds: dict[str, float]
@@ -80,13 +81,16 @@ def prepare(source: Path, name: str, workspace: str, config: dict[str, Any]) -> 
     valid = validate(run, catalogue)
     lap("suites and near-duplicates")
     snapshot = make_snapshot(run, valid)
-    policy = load_policy(run.config.augment.policy, run.config.augment.views)
+    policy = policy_of(run.config)
     trunk = trunk_of(run, policy)
     ensure_exported(run, trunk)
-    for shard in cut(missing_tasks(run, snapshot, trunk, policy), run.config.extract.shard_images):
-        embed_shard(run, trunk, policy, shard)
+    if todo := missing_tasks(run, snapshot, trunk, policy):
+        engine = choose_engine(run, trunk)
+        for shard in cut(todo, run.config.extract.shard_images):
+            embed_shard(run, trunk, policy, engine, shard)
     table = read_table(run.workspace, snapshot.table_path)
-    return Data(run, snapshot, trunk, table, {entry.path: entry.reason for entry in run_quarantine(run)}, seconds)
+    features = features_of(trunk, policy, embedded=len(todo))
+    return Data(run, snapshot, features, table, {entry.path: entry.reason for entry in run_quarantine(run)}, seconds)
 
 
 def found(planted: Planted, data: Data) -> dict[str, Any]:
@@ -121,7 +125,7 @@ def found(planted: Planted, data: Data) -> dict[str, Any]:
 
 def suspects(planted: Planted, data: Data) -> tuple[dict[str, Any], np.ndarray]:
     """How many of the flipped labels are among the most doubtful, and which rows are suspect, bool [N]."""
-    features = load_features(data.run.workspace, data.trunk.recipe, data.table["sha256"].tolist(), 0)
+    features = load_features(data.run.workspace, data.features.recipe, data.table["sha256"].tolist(), 0)
     targets = _targets(data.table["label"], data.snapshot.labels)
     groups = pd.factorize(data.table["group"])[0]
     probabilities = out_of_fold_probabilities(features, targets, groups, len(data.snapshot.labels))
@@ -159,7 +163,7 @@ def accuracies(clean: Data, dirty: Data, suspect: np.ndarray) -> dict[str, Any]:
 
 
 def _accuracy(data: Data, table: pd.DataFrame, tested: pd.DataFrame, config: Finetune) -> float:
-    train = _split(data, table[table["split"] == "train"], data.run.config.augment.views)
+    train = _split(data, table[table["split"] == "train"], data.features.views)
     validation = _split(data, table[table["split"] == "validation"], 0)
     model = train_head(train, validation, len(data.snapshot.labels), config).model
     judged = _split(data, tested, 0)
@@ -169,7 +173,7 @@ def _accuracy(data: Data, table: pd.DataFrame, tested: pd.DataFrame, config: Fin
 
 def _split(data: Data, table: pd.DataFrame, views: int) -> Split:
     sha256s = table["sha256"].tolist()
-    stored = [load_features(data.run.workspace, data.trunk.recipe, sha256s, view) for view in range(views + 1)]
+    stored = [load_features(data.run.workspace, data.features.recipe, sha256s, view) for view in range(views + 1)]
     targets = _targets(table["label"], data.snapshot.labels)
     return Split(features=np.concatenate(stored), targets=np.tile(targets, views + 1))
 
@@ -211,7 +215,7 @@ def main(arguments: Sequence[str]) -> None:
         dirty = prepare(Path(aside) / "dirty", f"dirty-{given.seed}", workspace, config)
         clean = prepare(given.photographs, "clean", workspace, config)
         started = time.perf_counter()
-        review_snapshot(dirty.run, dirty.snapshot, dirty.trunk)
+        review_snapshot(dirty.run, dirty.snapshot, dirty.features)
         review_s = time.perf_counter() - started
         ranked, suspect = suspects(planted, dirty)
         catalogue = read_table(dirty.run.workspace, dirty.run.path("catalogue.parquet"))
