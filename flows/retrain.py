@@ -69,7 +69,7 @@ def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str
     policy = stage(choose_policy, run)
     trunk, features = stage(extract_features, run, snapshot, policy)
     # Training does not wait for the review, which changes no label; the verdict does, for the review may stop the run.
-    review = review_images.submit(run, snapshot, trunk)
+    review = review_images.submit(run, snapshot, features)
     head = stage(finetune_head, run, snapshot, trunk, features)
     # Exported before it is judged: the gates judge the very file that ships.
     candidate = stage(export_candidate, run, snapshot, trunk, head)

@@ -24,6 +24,9 @@ from tasks.validate import suite
 
 log = logging.getLogger(__name__)
 
+# One thread at a time: of two that turn standard error aside, the second would put back what the first turned it to.
+_preparing = threading.Lock()
+
 # Keras first, as the stages import it: two threads that enter its circle with TensorFlow from different ends each wait
 # for the other, and Python breaks the deadlock by handing out half-made modules.
 HEAVY = ("keras", "tensorflow", "tf2onnx", "albumentations", "onnxruntime")
@@ -31,6 +34,9 @@ HEAVY = ("keras", "tensorflow", "tf2onnx", "albumentations", "onnxruntime")
 
 def preload(run: Run) -> threading.Thread:
     """Starts importing the heavy libraries and exporting the run's trunk.
+
+    Call it from the main thread, after this module's own imports: pyarrow comes with those, and its allocator has
+    crashed where it was first loaded by a thread that ended (apache/arrow 25.0).
 
     Both are only brought forward: a stage that comes to them first does them itself, and a fault shows there.
     """
@@ -41,10 +47,11 @@ def preload(run: Run) -> threading.Thread:
 
 def _prepare(run: Run) -> None:
     try:
-        suite.preload()
-        with _without_banner():
-            for module in HEAVY:
-                importlib.import_module(module)
+        with _preparing:
+            suite.preload()
+            with _without_banner():
+                for module in HEAVY:
+                    importlib.import_module(module)
         ensure_exported(run, trunk_of(run, policy_of(run.config)))
     except Exception as exc:  # noqa: BLE001 - the stage that needs it meets the same fault, and reports it
         log.debug("nothing was prepared: %s", exc)

@@ -95,10 +95,12 @@ def join_groups(table: pd.DataFrame, known: pd.Series, candidates: Pairs) -> pd.
         log.info("%d pairs of near-duplicates found", proven.sum())
     old = pd.factorize(known)[0]  # -1 for the new
     component = _components(len(table), candidates.first[proven], candidates.second[proven], old)
-    members = pd.DataFrame({"component": component, "name": known, "sha256": table["sha256"]})
-    first_known = members.groupby("component")["name"].transform("min")
-    smallest = members.groupby("component")["sha256"].transform("min")
-    return first_known.where(first_known.notna(), smallest).rename("group")
+    # Known names sort before digests; by their ranks, for the least of strings is sought one by one, at 0.2 ms each.
+    candidates_of_name = np.where(known.notna(), "0" + known.astype("str"), "1" + table["sha256"])
+    ranks, names = pd.factorize(candidates_of_name, sort=True)
+    least = np.full(component.max(initial=-1) + 1, len(names))
+    np.minimum.at(least, component, ranks)
+    return pd.Series(names[least[component]], table.index, dtype=object, name="group").str.slice(1)
 
 
 def near_pairs(hashes: np.ndarray, new: np.ndarray, min_cosine: float = MIN_COSINE) -> Pairs:
@@ -235,8 +237,9 @@ def _search(
         listed = index[members]
         for rows in _blocks(asking):
             cosines = queries[rows] @ listed.T
-            near = np.nonzero(cosines >= min_cosine)
-            yield _nearest(rows[near[0]], members[near[1]], cosines[near])
+            near = np.flatnonzero(cosines >= min_cosine)  # a tenth of the time of `nonzero` in two dimensions
+            asked, found = np.divmod(near, max(len(members), 1))
+            yield _nearest(rows[asked], members[found], cosines.ravel()[near])
 
 
 def _blocks(rows: np.ndarray | _UnitRows) -> Iterator[np.ndarray]:

@@ -7,19 +7,17 @@ stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import Run, SnapshotRef, TrunkRef
+from tasks.artifacts import FeaturesRef, Run, SnapshotRef
 from tasks.assignments import read_assignments, write_assignments
-from tasks.backbones.registry import POOLED
 from tasks.errors import InvalidDataError
 from tasks.features import load_rows
-from tasks.rows import Rows, row_blocks
+from tasks.rows import Rows
 from tasks.tables import read_table
 from tasks.validate.changes import MMD_SAMPLE, champion_snapshot, embedding_p_value
 from tasks.validate.docs import build_docs
@@ -31,7 +29,7 @@ from tasks.validate.validation import failures_to_stop, judge_figures, warn, wri
 LISTED_SUSPECTS = 100
 
 
-def review_snapshot(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> int:
+def review_snapshot(run: Run, snapshot: SnapshotRef, stored: FeaturesRef) -> int:
     """Ranks the labels of a snapshot by doubt, looks for copies, and measures drift, all from stored features.
 
     Writes `suspects.json` to the run's folder, the most doubtful first: a list of {sha256, path, uri, split, label,
@@ -46,7 +44,7 @@ def review_snapshot(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> int:
         InvalidDataError: the suite of changes says that drift of what the network sees stops a run, and it does.
     """
     table = read_table(run.workspace, snapshot.table_path)
-    with pooled_features(run, trunk, table["sha256"].tolist()) as features:
+    with load_rows(run.workspace, stored.recipe, table["sha256"].tolist(), [0]) as features:
         suspects = find_suspects(table, features, snapshot.labels)
         run.workspace.write_json(run.path("suspects.json"), suspects[:LISTED_SUSPECTS])
         findings = [_suspects_finding(suspects, len(table)), _join_by_features(run, table, features)]
@@ -57,29 +55,6 @@ def review_snapshot(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> int:
         raise InvalidDataError(reasons)
     warn(findings)
     return len(suspects)
-
-
-@contextmanager
-def pooled_features(run: Run, trunk: TrunkRef, sha256s: Sequence[str]) -> Iterator[np.ndarray | Rows]:
-    """The stored features of images as they are, [N, D], on disk for as long as the block lasts; those of a freeze
-    boundary below the pooling are averaged over the places of the image, as the pooling would."""
-    with load_rows(run.workspace, trunk.recipe, sha256s, [0]) as rows:
-        if trunk.boundary == POOLED:
-            yield rows
-        else:
-            channels = _channels(run, trunk)
-            means = [
-                block.reshape(len(block), -1, channels).mean(axis=1, dtype=np.float32) for block in row_blocks(rows)
-            ]
-            yield np.concatenate(means)
-
-
-def _channels(run: Run, trunk: TrunkRef) -> int:
-    """The last dimension of the trunk's output, [N, h, w, C]."""
-    import onnx
-
-    model = onnx.load_model_from_string(run.workspace.read_bytes(trunk.onnx_path))
-    return model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
 
 
 def find_suspects(table: pd.DataFrame, features: np.ndarray | Rows, labels: Sequence[str]) -> list[dict[str, Any]]:

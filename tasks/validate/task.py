@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.artifacts import CatalogueRef, Run, SnapshotRef, TrunkRef
+from tasks.artifacts import CatalogueRef, FeaturesRef, Run, SnapshotRef
 from tasks.task import stage
 from tasks.validate.review import review_snapshot
 from tasks.validate.validation import validate
@@ -15,6 +15,6 @@ def validate_images(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
 
 
 @stage("review")
-def review_images(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> int:
+def review_images(run: Run, snapshot: SnapshotRef, features: FeaturesRef) -> int:
     """Ranks suspect labels, looks for copies and measures drift, by features; returns how many labels are suspect."""
-    return review_snapshot(run, snapshot, trunk)
+    return review_snapshot(run, snapshot, features)

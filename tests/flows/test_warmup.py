@@ -32,3 +32,23 @@ def test_a_stage_may_import_keras_while_it_is_being_prepared(delay_s):
     command = [sys.executable, "-c", SCRIPT.format(delay_s=delay_s)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+TWICE = """
+import os, sys, tempfile
+from tasks.runs import new_run
+from tasks.config import parse_config
+from flows.warmup import preload
+
+before = os.fstat(2)
+run = new_run("", "twice", tempfile.mkdtemp(), parse_config({"backbone": {"name": "embedded"}}))
+for thread in [preload(run), preload(run)]:
+    thread.join()
+after = os.fstat(2)
+print((before.st_dev, before.st_ino) == (after.st_dev, after.st_ino), "pyarrow" in sys.modules)
+"""
+
+
+def test_preparing_twice_leaves_standard_error_where_it_was():
+    done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.stdout.strip() == "True True", done.stderr

@@ -1,27 +1,23 @@
 """What the review makes of stored features, in the run's folder and in the assignments."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 import expectations
-from tasks.artifacts import SnapshotRef, TrunkRef
+from tasks.artifacts import FeaturesRef, SnapshotRef
 from tasks.assignments import read_assignments, write_assignments
 from tasks.errors import InvalidDataError
 from tasks.features import append_rows
 from tasks.tables import SNAPSHOT, write_table
-from tasks.validate.review import pooled_features, review_snapshot
+from tasks.validate.review import review_snapshot
 from tests.photos import encoded, photo
 from tests.runs import make_run
 
 NAMES = ("ant", "bee", "cat", "dog")
-TRUNK = TrunkRef(
-    recipe="recipe", onnx_path="trunks/t.onnx", backbone="b", weights="", boundary="avg_pool", image_size_px=32
-)
+STORED = FeaturesRef(recipe="recipe", activations_recipe=None, views=0, embedded=0)
 
 
 def snapshot_of(run, features, labels, **columns):
@@ -54,8 +50,8 @@ def test_it_names_suspects_and_adds_to_the_findings(tmp_path):
     wrong[:12] = (wrong[:12] + 1) % 4
     run = make_run(tmp_path / "w", "s")
     _, snapshot = snapshot_of(run, clusters(np.random.default_rng(1), targets), [NAMES[k] for k in wrong])
-    count = review_snapshot(run, snapshot, TRUNK)
-    assert review_snapshot(run, snapshot, TRUNK) == count
+    count = review_snapshot(run, snapshot, STORED)
+    assert review_snapshot(run, snapshot, STORED) == count
     suspects = run.workspace.read_json(run.path("suspects.json"))
     assert len(suspects) == count
     true = {f"{row}.jpg": NAMES[targets[row]] for row in range(12)}
@@ -85,7 +81,7 @@ def test_copies_that_only_features_show_join_one_group(tmp_path):
         uri=[str(path) for path in paths],
     )
     write_assignments(run, table[["sha256", "split", "group"]].assign(run_id=run.run_id))
-    review_snapshot(run, snapshot, TRUNK)
+    review_snapshot(run, snapshot, STORED)
     assert list(read_assignments(run)["group"]) == ["a", "a", "c"]
     assert findings(run)["copies-by-features"]["observed"] == 1
 
@@ -106,20 +102,7 @@ def test_drift_of_what_the_network_sees_is_judged_by_the_suite(tmp_path, severit
     run.workspace.write_json("models/shapes/1/manifest.json", {"lineage": {"snapshot": "before"}})
     if severity == "stop":
         with pytest.raises(InvalidDataError, match=r"embedding-drift .* expected at least 0.005; found 0.001"):
-            review_snapshot(run, snapshot, TRUNK)
+            review_snapshot(run, snapshot, STORED)
     else:
-        review_snapshot(run, snapshot, TRUNK)
+        review_snapshot(run, snapshot, STORED)
     assert "features" in (tmp_path / "w/runs/r1/great_expectations.json").read_text()
-
-
-def test_activations_of_a_lower_boundary_are_averaged_over_the_image(tmp_path):
-    run = make_run(tmp_path / "w", "s")
-    shape = ["N", 2, 2, 48]
-    value = helper.make_tensor_value_info("features", TensorProto.FLOAT, shape)
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)
-    graph = helper.make_graph([helper.make_node("Identity", ["image"], ["features"])], "t", [image], [value])
-    run.workspace.write_bytes("trunks/t.onnx", helper.make_model(graph).SerializeToString())
-    activations = np.random.default_rng(1).normal(size=(12, 2, 2, 48)).astype(np.float16)
-    table, _ = snapshot_of(run, activations.reshape(12, -1), [NAMES[k % 4] for k in range(12)])
-    with pooled_features(run, replace(TRUNK, boundary="block_12_add"), table["sha256"].tolist()) as pooled:
-        assert np.allclose(pooled[:], activations.astype(np.float32).mean(axis=(1, 2)), atol=1e-3)
