@@ -20,7 +20,7 @@ from tasks.errors import ConfigError
 
 ENV_PREFIX = "HEADSTART_"
 # Variables that are flags of the command line, not keys of the schema.
-ENV_FLAGS = {"HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK"}
+ENV_FLAGS = {"HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"}
 
 
 class Section(BaseModel):

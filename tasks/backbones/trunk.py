@@ -101,9 +101,7 @@ def build_outputs(trunk: TrunkRef) -> keras.Model:
 def boundaries(network: keras.Model) -> list[str]:
     """The layers, from below, at which a network can be cut: all that lies above depends on their output alone."""
     found, alive = [], set()
-    consumers = {
-        layer.name: {node.operation.name for node in layer._outbound_nodes} for layer in network.layers
-    }
+    consumers = {layer.name: {node.operation.name for node in layer._outbound_nodes} for layer in network.layers}
     done: set[str] = set()
     for layer in network.layers:  # in topological order
         done.add(layer.name)

@@ -9,6 +9,7 @@ from typing import Any
 from tasks.artifacts import GateDecision, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
 from tasks.errors import DamagedFileError
 from tasks.lineage import lineage
+from tasks.publish.signing import seal
 from tasks.repository import triton_config, write_version
 
 
@@ -24,6 +25,7 @@ def publish(
 
     Raises:
         DamagedFileError: the candidate is no longer the file that was judged.
+        ConfigError: a signing key is configured, and can't be used.
         WorkspaceError: it can't be written, or the version was taken meanwhile.
     """
     content = run.workspace.read_bytes(candidate.onnx_path)
@@ -49,5 +51,6 @@ def publish(
         {"model.onnx": content},
         manifest,
         triton_config(run.name),
+        seal,
     )
     return f"models/{run.name}/{candidate.version}/model.onnx"
