@@ -131,6 +131,15 @@ class Finetune(Section):
     """Seeds initialisation, order and dropout."""
 
 
+class Export(Section):
+    """Variants of the published model, beside it."""
+
+    variants: list[Literal["float16", "int8"]] = []
+    """Other precisions to publish beside model.onnx, measured on the test split: `float16`, `int8`."""
+    max_accuracy_drop: float = Field(default=0.02, ge=0, le=1)
+    """A variant that loses more test accuracy than this is not published."""
+
+
 class Evaluate(Section):
     """The gates."""
 
@@ -148,6 +157,7 @@ class Config(Section):
     augment: Augment = Augment()
     extract: Extract = Extract()
     finetune: Finetune = Finetune()
+    export: Export = Export()
     evaluate: Evaluate = Evaluate()
 
     def digest(self) -> str:
