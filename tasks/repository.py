@@ -26,8 +26,8 @@ def versions(workspace: Workspace, name: str) -> list[int]:
     if workspace.is_local:
         whole = workspace.names(f"models/{name}")
     else:
-        files = workspace.files(f"models/{name}")
-        whole = [path.removesuffix(f"/{MANIFEST}") for path in files if path.endswith(f"/{MANIFEST}")]
+        folders = [file.path.split("/")[2:] for file in workspace.files(f"models/{name}")]
+        whole = [folder[0] for folder in folders if folder[1:] == [MANIFEST]]
     return sorted(int(entry) for entry in whole if entry.isdigit())
 
 

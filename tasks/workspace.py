@@ -147,14 +147,8 @@ class Workspace:
             return []
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
-    def files(self, relative: str) -> list[str]:
-        """The sorted paths of all files below a folder, relative to it: on an object store one listing."""
-        folder = self.path(relative)
-        return sorted(path.removeprefix(f"{folder}/") for path in self.fs.find(folder))
-
     def files(self, relative: str) -> list[FileInfo]:
         """Every file anywhere under a folder, sorted by path; none where the folder is absent."""
-        self.fs.invalidate_cache()
         found = self.fs.find(self.path(relative), detail=True)
         return [
             FileInfo(path.removeprefix(f"{self.path('')}/"), int(info["size"]), _modified(info))
