@@ -167,7 +167,7 @@ def verify(
     model_dir: Annotated[str, typer.Argument(help="A version's folder, such as workspace/models/clothing/3.")],
     public_key: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="PEM file of the key that the version must be signed with."),
+        typer.Option(envvar="HEADSTART_PUBLIC_KEY", help="PEM file of the key that the version must be signed with."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -197,7 +197,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     public_key: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="PEM file of the key that versions must be signed with."),
+        typer.Option(envvar="HEADSTART_PUBLIC_KEY", help="PEM file of the key that versions must be signed with."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Start before the first version is published.")] = False,
     workspace: WorkspaceOption = "./workspace",

@@ -11,7 +11,7 @@ from tasks.augment.task import choose_policy
 from tasks.config import Config
 from tasks.errors import InvalidDataError
 from tasks.evaluate.task import evaluate_candidate
-from tasks.export.task import export_candidate
+from tasks.export.task import export_candidate, make_variants
 from tasks.extract.task import extract_features
 from tasks.finetune.task import finetune_head
 from tasks.ingest.task import ingest_images
@@ -76,7 +76,8 @@ def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str
     review.result()
     decision = stage(evaluate_candidate, run, snapshot, trunk, head, candidate)
     if decision.promote:
-        stage(publish_model, run, snapshot, trunk, head, candidate, decision)
+        variants = stage(make_variants, run, snapshot, candidate) if run.config.export.variants else ()
+        stage(publish_model, run, snapshot, trunk, head, candidate, decision, variants)
     return summarise(run, catalogue, snapshot, trunk, features, head, candidate, decision, print_of_run)
 
 

@@ -121,6 +121,17 @@ class ModelRef:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VariantRef:
+    """The same model in another precision, and what it lost and gained against model.onnx on the test split."""
+
+    precision: str
+    onnx_path: str
+    sha256: str
+    published: bool  # it did not lose more accuracy than is allowed
+    measured: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateResult:
     """One gate: what it asked, what it found. `passed` is None where the gate does not apply to this run."""
 

@@ -20,7 +20,7 @@ from tasks.errors import ConfigError
 
 ENV_PREFIX = "HEADSTART_"
 # Variables that are flags of the command line, not keys of the schema.
-ENV_FLAGS = {"HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK"}
+ENV_FLAGS = {"HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"}
 
 
 class Section(BaseModel):
@@ -137,6 +137,15 @@ class Finetune(Section):
     """Seeds initialisation, order and dropout."""
 
 
+class Export(Section):
+    """Variants of the published model, beside it."""
+
+    variants: list[Literal["float16", "int8"]] = []
+    """Other precisions to publish beside model.onnx, measured on the test split: `float16`, `int8`."""
+    max_accuracy_drop: float = Field(default=0.02, ge=0, le=1)
+    """A variant that loses more test accuracy than this is not published."""
+
+
 class Evaluate(Section):
     """The gates."""
 
@@ -154,6 +163,7 @@ class Config(Section):
     augment: Augment = Augment()
     extract: Extract = Extract()
     finetune: Finetune = Finetune()
+    export: Export = Export()
     evaluate: Evaluate = Evaluate()
 
     def digest(self) -> str:

@@ -7,11 +7,12 @@ from tasks.augment.policy import policy_of
 from tasks.backbones.trunk import trunk_of
 from tasks.evaluate.gates import load_gates
 from tasks.ingest.sources import list_source
+from tasks.publish.signing import check_key
 from tasks.validate.suite import load_suite
 
 
 def check_run(run: Run) -> None:
-    """Finds the run's source, policy, gates, suite, backbone and weights (downloading the weights where it must).
+    """Finds the run's source, signing key, gates, suite, policy and weights (downloading those where it must).
 
     Raises:
         ConfigError: a name that is not known, or a file that is not what it should be.
@@ -22,6 +23,7 @@ def check_run(run: Run) -> None:
     run.workspace.check_writable()
     if "://" not in run.source and not run.source.startswith("tfds:"):
         list_source(run)  # quick for a folder; elsewhere it is left to the ingest stage
+    check_key()
     load_gates(run.config.evaluate.gates)
     load_suite(run.config.validation.suite)
     trunk_of(run, policy_of(run.config))

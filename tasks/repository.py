@@ -10,20 +10,25 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import DamagedFileError, UsageError, WorkspaceError
-from tasks.workspace import Workspace, sync_folder
+from tasks.workspace import Workspace, json_bytes, sync_folder
 
 MANIFEST = "manifest.json"
+Files = Mapping[str, bytes]  # content by file name
 
 
 def versions(workspace: Workspace, name: str) -> list[int]:
     """The published versions of a model, ascending."""
-    found = sorted(int(entry) for entry in workspace.names(f"models/{name}") if entry.isdigit())
-    return found if workspace.is_local else [v for v in found if workspace.exists(version_path(name, v, MANIFEST))]
+    if workspace.is_local:
+        whole = workspace.names(f"models/{name}")
+    else:
+        folders = [file.path.split("/")[2:] for file in workspace.files(f"models/{name}")]
+        whole = [folder[0] for folder in folders if folder[1:] == [MANIFEST]]
+    return sorted(int(entry) for entry in whole if entry.isdigit())
 
 
 def champion(workspace: Workspace, name: str) -> int | None:
@@ -49,37 +54,64 @@ def read_manifest(workspace: Workspace, name: str, version: int) -> dict[str, An
 
 def read_model(workspace: Workspace, name: str, version: int) -> bytes:
     """The bytes of a version's model.onnx, checked against its manifest. Raises DamagedFileError."""
-    content = workspace.read_bytes(version_path(name, version, "model.onnx"))
-    promised = read_manifest(workspace, name, version)["files"]["model.onnx"]
+    return _read_checked(workspace, name, version, "model.onnx")
+
+
+def read_version(workspace: Workspace, name: str, version: int) -> dict[str, bytes]:
+    """Every file that a version's manifest names, checked against it. Raises DamagedFileError."""
+    return {file: _read_checked(workspace, name, version, file) for file in _promised(workspace, name, version)}
+
+
+def _manifest_bytes(workspace: Workspace, name: str, version: int) -> bytes:
+    return workspace.read_bytes(version_path(name, version, MANIFEST))
+
+
+def _promised(workspace: Workspace, name: str, version: int) -> dict[str, str]:
+    return read_manifest(workspace, name, version)["files"]
+
+
+def _read_checked(workspace: Workspace, name: str, version: int, file: str) -> bytes:
+    promised = _promised(workspace, name, version)[file]
+    content = workspace.read_bytes(version_path(name, version, file))
     if hashlib.sha256(content).hexdigest() != promised:
-        path = workspace.display(version_path(name, version, "model.onnx"))
+        path = workspace.display(version_path(name, version, file))
         raise DamagedFileError(f"{path} is damaged: its SHA-256 is not the {promised} of its manifest")
     return content
 
 
 def write_version(
-    workspace: Workspace, name: str, version: int, files: Mapping[str, bytes], manifest: Mapping[str, Any], config: str
+    workspace: Workspace,
+    name: str,
+    version: int,
+    files: Files,
+    manifest: Mapping[str, Any],
+    config: str,
+    seal: Callable[[Files], Files] = lambda files: {},
 ) -> None:
     """Publishes one version: all its files and its manifest, or nothing.
 
     Args:
-        files: content by file name; their SHA-256 go into the manifest's `files`.
+        files: their SHA-256 go into the manifest's `files`.
         config: the text of Triton's `config.pbtxt` for the model's folder.
+        seal: given all files, the manifest among them, what lies beside them (a signature).
 
     Raises:
-        WorkspaceError: the version exists already, or can't be written.
+        WorkspaceError: the version exists already (and is another), or can't be written.
     """
     digests = {file: hashlib.sha256(content).hexdigest() for file, content in sorted(files.items())}
-    whole = {**manifest, "name": name, "version": version, "files": digests}
+    whole = {**files, MANIFEST: json_bytes({**manifest, "name": name, "version": version, "files": digests})}
+    # The manifest comes last: on an object store it is what makes a version.
+    whole = {**seal(whole), **whole}
+    if version in versions(workspace, name) and _manifest_bytes(workspace, name, version) == whole[MANIFEST]:
+        return  # a retry of what was done
     if version != next_version(workspace, name):
         raise WorkspaceError(f"version {version} of {name} can't be published: the next one is another by now")
     # Before the version: a server that finds a version must find its configuration.
     if not workspace.exists(f"models/{name}/config.pbtxt"):
         workspace.write_bytes(f"models/{name}/config.pbtxt", config.encode())
     folder = f"models/{name}/.publishing-{uuid.uuid4().hex}" if workspace.is_local else version_path(name, version)
-    for file, content in files.items():
-        workspace.write_bytes(f"{folder}/{file}", content)
-    workspace.write_json(f"{folder}/{MANIFEST}", whole)
+    for file, content in whole.items():
+        workspace.write_bytes(f"{folder}/{file}", content, create=True)
     if workspace.is_local:
         _rename_into_place(workspace, folder, version_path(name, version))
 

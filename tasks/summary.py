@@ -26,7 +26,19 @@ from tasks.runs import finished_runs
 from tasks.tables import read_table
 from tasks.validate.suite import load_suite
 
-STAGES = ("ingest", "validate", "split", "augment", "extract", "finetune", "export", "evaluate", "publish", "report")
+STAGES = (
+    "ingest",
+    "validate",
+    "split",
+    "augment",
+    "extract",
+    "finetune",
+    "export",
+    "evaluate",
+    "variants",
+    "publish",
+    "report",
+)
 T = TypeVar("T")
 
 

@@ -35,6 +35,10 @@ from tasks.errors import ConfigError, WorkspaceError
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
+def json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 def check_name(name: str) -> str:
     """Returns a model's `name`, or raises ConfigError: names become folders, artefact keys and limits' names."""
     if not NAME_PATTERN.fullmatch(name):
@@ -70,7 +74,8 @@ class Workspace:
     @cached_property
     def _fs_root(self) -> tuple[Any, str]:
         try:
-            fs, root = fsspec.core.url_to_fs(self.url)
+            # Others write here too: no listing is remembered.
+            fs, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ValueError, ImportError) as exc:
             raise WorkspaceError(f"the workspace {self.url!r} can't be opened: {exc}") from exc
         return fs, root.rstrip("/")
@@ -113,33 +118,37 @@ class Workspace:
         return json.loads(self.read_bytes(relative))
 
     def write_json(self, relative: str, value: Any) -> None:
-        self.write_bytes(relative, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write_bytes(relative, json_bytes(value))
 
-    def write_bytes(self, relative: str, content: bytes) -> None:
-        """Writes a whole file, atomically: a reader sees the old content or the new, never a part."""
+    def write_bytes(self, relative: str, content: bytes, *, create: bool = False) -> None:
+        """Writes a whole file, atomically: a reader sees the old content or the new, never a part.
+
+        With `create` an object store refuses a file that is there already, so that of two writers one finds out. (On
+        a local disk whole folders are renamed into place, which fails likewise.)
+        """
         target = self.path(relative)
         try:
             if self.is_local:
                 _replace_file(Path(target), content)
             else:
-                self.fs.pipe_file(target, content)
+                self.fs.pipe_file(target, content, mode="create" if create else "overwrite")
         except OSError as exc:
+            if create and isinstance(exc, FileExistsError):
+                raise WorkspaceError(f"{self.display(relative)} is there already: another writer was faster") from exc
             raise WorkspaceError(
                 f"can't write {target}: {exc.strerror or exc}; give a folder that can be written with --workspace"
             ) from exc
 
     def names(self, relative: str) -> list[str]:
         """The sorted names directly under a folder; none where the folder is absent."""
-        folder = self.path(relative)
-        self.fs.invalidate_cache(folder)
         try:
-            return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.fs.ls(folder, detail=False))
+            entries = self.fs.ls(self.path(relative), detail=False)
         except FileNotFoundError:
             return []
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
     def files(self, relative: str) -> list[FileInfo]:
         """Every file anywhere under a folder, sorted by path; none where the folder is absent."""
-        self.fs.invalidate_cache()
         found = self.fs.find(self.path(relative), detail=True)
         return [
             FileInfo(path.removeprefix(f"{self.path('')}/"), int(info["size"]), _modified(info))

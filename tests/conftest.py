@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -35,3 +37,21 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_trunk(random_weights: Path) -> dict[str, object]:
     """The configuration's `backbone` section for a trunk that is quick to run."""
     return {"weights": str(random_weights), "image_size_px": TRUNK_SIZE_PX}
+
+
+@pytest.fixture
+def bucket_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A workspace's URL in a bucket of a real S3 server on loopback."""
+    import fsspec
+    from fsspec.config import conf as fsspec_settings
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"endpoint_url": f"http://{host}:{port}", "key": "k", "secret": "s"}
+    monkeypatch.setitem(fsspec_settings, "s3", options)
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    yield f"s3://{bucket}/workspace"
+    server.stop()

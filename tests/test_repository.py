@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -54,30 +53,18 @@ def test_a_publish_that_dies_leaves_no_version(workspace: Workspace, monkeypatch
     assert versions(workspace, "hats") == [1]
 
 
-def test_a_reader_never_sees_half_a_version(workspace: Workspace):
-    done, faults, seen = threading.Event(), [], set()
+def test_triton_parses_the_configuration(workspace: Workspace, tmp_path: Path):
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
 
-    def poll() -> None:
-        while not done.is_set():
-            if (version := champion(workspace, "hats")) is not None:
-                try:
-                    assert read_model(workspace, "hats", version) == b"%d" % version * 5000
-                    seen.add(version)
-                except Exception as exc:  # noqa: BLE001 - whatever a reader trips over is a fault
-                    faults.append(exc)
-
-    reader = threading.Thread(target=poll)
-    reader.start()
-    for version in range(1, 61):
-        publish(workspace, version, b"%d" % version * 5000)
-    done.set()
-    reader.join()
-    assert faults == []
-    assert len(seen) > 1
-
-
-def test_triton_reads_the_configuration(workspace: Workspace, tmp_path: Path):
     publish(workspace, 1)
     text = (tmp_path / "models/hats/config.pbtxt").read_text()
-    assert 'backend: "onnxruntime"' in text
-    assert "dims: [ -1, -1, -1, 3 ]" in text
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())  # an unknown field is an error
+    assert (config.name, config.backend, config.max_batch_size) == ("hats", "onnxruntime", 0)
+    assert config.version_policy.latest.num_versions == 1
+    [image] = config.input
+    assert (image.name, image.data_type, list(image.dims)) == ("image", model_config_pb2.TYPE_UINT8, [-1, -1, -1, 3])
+    assert {each.name: each.data_type for each in config.output} == {
+        "probabilities": model_config_pb2.TYPE_FP32,
+        "label": model_config_pb2.TYPE_STRING,
+    }

@@ -21,6 +21,7 @@ from tasks.config import Section
 from tasks.errors import ConfigError
 from tasks.evaluate.classes import ClassChanges
 from tasks.evaluate.comparison import Comparison
+from tasks.evaluate.fresh_process import FreshProcess
 from tasks.evaluate.metrics import majority_share, wilson_interval
 from tasks.evaluate.parity import Parity
 
@@ -52,14 +53,20 @@ class NewClasses(Section):
     min_recall: float = Field(ge=0, le=1)
 
 
+class Serving(Section):
+    images: int = Field(ge=1)
+    budget_s: float = Field(gt=0)
+
+
 class Gates(Section):
-    """The thresholds of one gates file; every key has to be there, save those of `new_classes`."""
+    """The thresholds of one gates file; every key has to be there, save those of `new_classes` and `serving`."""
 
     evidence: Evidence
     floors: Floors
     parity: ParityLimits
     champion: ChampionPolicy
     new_classes: NewClasses = NewClasses(min_recall=0.5)
+    serving: Serving = Serving(images=8, budget_s=30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,7 @@ class Findings:
     metrics: dict[str, float]
     per_class: list[dict[str, float]]
     parity: Parity | None
+    fresh_process: FreshProcess | None
     champion_version: int | None
     comparison: Comparison | None  # over the test images of the classes that both know
     changes: ClassChanges | None = None  # since the champion; None before there is one
@@ -111,6 +119,7 @@ def judge(gates: Gates, found: Findings) -> tuple[GateResult, ...]:
         _class_recall(gates, found),
         *_new_classes(gates.new_classes, found),
         *_parity(gates.parity, found.parity),
+        _fresh_process(gates.serving, found.fresh_process),
         _champion(gates.champion, found),
     )
 
@@ -196,6 +205,21 @@ def _parity(limits: ParityLimits, parity: Parity | None) -> tuple[GateResult, Ga
         reason=f"their probabilities differ by at most {parity.max_difference:.1e}",
     )
     return labels, probabilities
+
+
+def _fresh_process(limits: Serving, found: FreshProcess | None) -> GateResult:
+    name = "fresh process"
+    if found is None or found.images == 0:
+        return _missing(name, limits.budget_s)
+    if found.problem:
+        reason = f"bare ONNX Runtime in a process of its own could not serve model.onnx: {found.problem}"
+    else:
+        reason = (
+            f"bare ONNX Runtime in a process of its own loaded model.onnx in {found.load_s:.2f} s and answered "
+            f"{found.agreed} of {found.images} test images alike, the slowest in {found.slowest_ms:.0f} ms"
+        )
+    passed = found.problem is None and found.agreed == found.images and found.seconds <= limits.budget_s
+    return GateResult(name=name, passed=passed, value=found.seconds, threshold=limits.budget_s, reason=reason)
 
 
 def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:

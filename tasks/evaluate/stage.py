@@ -16,10 +16,11 @@ from tasks.classifier import Classifier
 from tasks.errors import HeadstartError
 from tasks.evaluate.classes import ClassChanges, class_changes
 from tasks.evaluate.comparison import Comparison, compare
-from tasks.evaluate.gates import ChampionPolicy, Findings, judge, load_gates
+from tasks.evaluate.fresh_process import FreshProcess, answer_in_fresh_process
+from tasks.evaluate.gates import ChampionPolicy, Findings, Serving, judge, load_gates
 from tasks.evaluate.metrics import class_metrics, summary_metrics
 from tasks.evaluate.parity import measure_parity
-from tasks.images import read_checked
+from tasks.images import decode, read_checked
 from tasks.repository import champion, read_model
 from tasks.tables import read_table, write_table
 
@@ -60,7 +61,8 @@ def evaluate(
     """
     gates = load_gates(run.config.evaluate.gates)
     rows = _held_out(run, snapshot)
-    classifier = Classifier(run.workspace.local_file(candidate.onnx_path))
+    model_file = run.workspace.local_file(candidate.onnx_path)
+    classifier = Classifier(model_file)
     probabilities = _score(run, classifier, rows, on_image)
     targets = rows["label"].map({label: i for i, label in enumerate(snapshot.labels)}).to_numpy(np.int64)
     test = (rows["split"] == "test").to_numpy()
@@ -81,6 +83,7 @@ def evaluate(
         parity=measure_parity(run, trunk, head, images["sha256"].tolist(), images["uri"].tolist(), probabilities[test])
         if len(images)
         else None,
+        fresh_process=_serves_alone(run, model_file, images, snapshot.labels, probabilities[test], gates.serving),
         champion_version=stands and stands.version,
         comparison=comparison,
         changes=stands and stands.changes,
@@ -132,6 +135,21 @@ def _champion_answers(run: Run, test: pd.DataFrame, labels: tuple[str, ...]) -> 
     names = np.array([rename.get(label, label) for label in classifier.labels], object)
     said = pd.Series(names[_score(run, classifier, known).argmax(axis=1)], index=known.index, dtype=object)
     return Champion(version=version, said=said.reindex(test.index), changes=changes)
+
+
+def _serves_alone(
+    run: Run, model_file: str, test: pd.DataFrame, labels: tuple[str, ...], probabilities: np.ndarray, limits: Serving
+) -> FreshProcess | None:
+    """A few images spread over the test split, so over its classes and sources."""
+    if test.empty:
+        return None
+    chosen = np.unique(np.linspace(0, len(test) - 1, limits.images).round().astype(int))
+    pixels = [
+        decode(read_checked(uri, sha256), run.config.ingest.max_pixels)
+        for uri, sha256 in test.iloc[chosen][["uri", "sha256"]].itertuples(index=False)
+    ]
+    judged = [labels[index] for index in probabilities[chosen].argmax(axis=1)]
+    return answer_in_fresh_process(model_file, pixels, judged, limits.budget_s)
 
 
 def _compare(

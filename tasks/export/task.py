@@ -1,9 +1,10 @@
-"""The export stage as a Prefect task."""
+"""The export stage as Prefect tasks."""
 
 from __future__ import annotations
 
-from tasks.artifacts import HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
+from tasks.artifacts import HeadRef, ModelRef, Run, SnapshotRef, TrunkRef, VariantRef
 from tasks.export.model import export_model
+from tasks.export.variants import export_variants
 from tasks.repository import next_version
 from tasks.task import stage
 
@@ -12,3 +13,9 @@ from tasks.task import stage
 def export_candidate(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef) -> ModelRef:
     """model.onnx under the version that it will have if the gates promote it."""
     return export_model(run, snapshot, trunk, head, next_version(run.workspace, run.name))
+
+
+@stage("variants")
+def make_variants(run: Run, snapshot: SnapshotRef, candidate: ModelRef) -> tuple[VariantRef, ...]:
+    """The promoted model in the other precisions that the configuration asks for, measured."""
+    return export_variants(run, snapshot, candidate)

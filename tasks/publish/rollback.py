@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.errors import UsageError
+from tasks.publish.signing import seal
 from tasks.repository import (
     champion,
     next_version,
     read_manifest,
-    read_model,
+    read_version,
     triton_config,
     version_path,
     versions,
@@ -22,14 +23,15 @@ from tasks.workspace import Workspace
 def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datetime | None = None) -> dict[str, Any]:
     """Publishes version `to` again; by default the one before the content that is in service.
 
-    The graph is the same to the bit; only the `version` in its metadata is the new one.
+    The graphs are the same to the bit; only the `version` in their metadata is the new one.
 
     Returns:
         `{"name", "version", "restored", "replaced", "model"}`.
 
     Raises:
         UsageError: there is no such version, or none before, or it is in service already.
-        DamagedFileError: its file is not what its manifest says.
+        DamagedFileError: a file of it is not what its manifest says.
+        ConfigError: a signing key is configured, and can't be used.
     """
     current = champion(workspace, name)
     if current is None:
@@ -40,13 +42,16 @@ def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datet
         raise UsageError(f"version {target} of {name} is what is in service already (as version {current})")
     manifest = read_manifest(workspace, name, target)
     version = next_version(workspace, name)
-    content = _with_version(read_model(workspace, name, target), version)
+    files = {
+        file: _with_version(content, version) if file.endswith(".onnx") else content
+        for file, content in read_version(workspace, name, target).items()
+    }
     manifest |= {
         "restored": manifest.get("restored", target),
         "replaced": current,
         "published_at": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
     }
-    write_version(workspace, name, version, {"model.onnx": content}, manifest, triton_config(name))
+    write_version(workspace, name, version, files, manifest, triton_config(name), seal)
     return {
         "name": name,
         "version": version,

@@ -1,17 +1,45 @@
 """Signatures of published versions, by the OpenSSF's model-signing package (the optional extra `signing`).
 
-A signature covers every file of the version's folder, the manifest included, and lies beside them.
+A signature covers every file of the version's folder, the manifest included, and lies beside them. Publishing and
+rolling back sign where the environment variable HEADSTART_SIGNING_KEY names a private key.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import ConfigError
 from tasks.workspace import Workspace
 
 SIGNATURE_FILE = "model.sig"
+KEY_VARIABLE = "HEADSTART_SIGNING_KEY"  # the path of the private key; no part of a configuration that is written down
+
+
+def seal(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The signature over `files` (content by name) as a file of its own, or nothing where no key is configured.
+
+    Raises:
+        ConfigError: the extra is not installed, or the key can't be read.
+    """
+    private_key = os.environ.get(KEY_VARIABLE)
+    if not private_key:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
+        folder = Path(scratch)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        sign(folder, private_key)
+        return {SIGNATURE_FILE: (folder / SIGNATURE_FILE).read_bytes()}
+
+
+def check_key() -> None:
+    """Finds the configured private key, if there is one, before a run spends time. Raises ConfigError."""
+    if private_key := os.environ.get(KEY_VARIABLE):
+        _signer(private_key)
 
 
 def sign(folder: Path, private_key: str) -> None:
@@ -20,14 +48,23 @@ def sign(folder: Path, private_key: str) -> None:
     Raises:
         ConfigError: the extra is not installed, or the key can't be read.
     """
-    signing, _, hashing = _library()
-    try:
-        signer = signing.Config().use_elliptic_key_signer(private_key=Path(private_key))
-    except (OSError, ValueError, TypeError) as exc:
-        raise ConfigError(f"can't read the private key {private_key}: {exc}") from exc
+    signer, hashing = _signer(private_key)
     # What is left out is part of what is signed, so that nobody can leave out more.
     every_other_file = hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE_FILE], ignore_git_paths=False)
     signer.set_hashing_config(every_other_file).sign(folder, folder / SIGNATURE_FILE)
+
+
+def _signer(private_key: str) -> tuple[Any, Any]:
+    """The library's signer and its hashing module. Messages say where the path comes from, not what it is."""
+    signing, _, hashing = _library()
+    try:
+        return signing.Config().use_elliptic_key_signer(private_key=Path(private_key)), hashing
+    except OSError as exc:
+        raise ConfigError(f"can't read the private key that {KEY_VARIABLE} names: {exc.strerror}") from None
+    except (ValueError, TypeError) as exc:
+        raise ConfigError(
+            f"the file that {KEY_VARIABLE} names holds no elliptic-curve private key in PEM without a password: {exc}"
+        ) from None
 
 
 def signature_problem(folder: Workspace, public_key: str) -> str | None:

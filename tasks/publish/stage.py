@@ -6,9 +6,10 @@ import hashlib
 from dataclasses import asdict
 from typing import Any
 
-from tasks.artifacts import GateDecision, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
+from tasks.artifacts import GateDecision, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef, VariantRef
 from tasks.errors import DamagedFileError
 from tasks.lineage import lineage
+from tasks.publish.signing import seal
 from tasks.repository import triton_config, write_version
 
 
@@ -19,16 +20,17 @@ def publish(
     head: HeadRef,
     candidate: ModelRef,
     decision: GateDecision,
+    variants: tuple[VariantRef, ...] = (),
 ) -> str:
     """Writes `models/<name>/<version>/` and returns the path of its model.onnx.
 
     Raises:
         DamagedFileError: the candidate is no longer the file that was judged.
+        ConfigError: a signing key is configured, and can't be used.
         WorkspaceError: it can't be written, or the version was taken meanwhile.
     """
-    content = run.workspace.read_bytes(candidate.onnx_path)
-    if hashlib.sha256(content).hexdigest() != candidate.sha256:
-        raise DamagedFileError(f"{candidate.onnx_path} changed after it was judged; run the retrain again")
+    files = {"model.onnx": _unchanged(run, candidate)}
+    files |= {f"model.{each.precision}.onnx": _unchanged(run, each) for each in variants if each.published}
     manifest: dict[str, Any] = {
         "run_id": run.run_id,
         "published_at": run.started_at,
@@ -40,14 +42,23 @@ def publish(
             "gates": [asdict(gate) for gate in decision.gates],
             "champion_version": decision.champion_version,
         },
+        "variants": {each.precision: {"published": each.published, **each.measured} for each in variants},
         "lineage": lineage(run, snapshot, trunk, head),
     }
     write_version(
         run.workspace,
         run.name,
         candidate.version,
-        {"model.onnx": content},
+        files,
         manifest,
         triton_config(run.name),
+        seal,
     )
     return f"models/{run.name}/{candidate.version}/model.onnx"
+
+
+def _unchanged(run: Run, file: ModelRef | VariantRef) -> bytes:
+    content = run.workspace.read_bytes(file.onnx_path)
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise DamagedFileError(f"{file.onnx_path} changed after it was judged; run the retrain again")
+    return content

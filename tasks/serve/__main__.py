@@ -19,7 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument("--poll-s", type=float, default=2.0, help="seconds between two looks for a new version")
-    parser.add_argument("--public-key", help="PEM file of the key that versions must be signed with")
+    parser.add_argument(
+        "--public-key",
+        default=os.environ.get("HEADSTART_PUBLIC_KEY"),
+        help="PEM file of the key that versions must be signed with",
+    )
     parser.add_argument("--wait", action="store_true", help="start before the first version is published")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

@@ -1,13 +1,15 @@
 """How much of the machine serving gives to the model, and what publishing under load costs.
 
-    uv run python -m tests.benchmarks.serving MODEL_DIR IMAGES [--seconds 20] [--concurrency 8] [--publish-every 2]
+    uv run python -m tests.benchmarks.serving MODEL_DIR IMAGES [--seconds 20] [--concurrency 8] [--publish-every 2] \
+        [--roll-back-every 5]
 
 MODEL_DIR is a published version's folder, IMAGES a folder of JPEGs. Two figures are set beside each other, at the
 same concurrency and on the same encoded images: bare ONNX Runtime with decoding, in threads of one process, and
 `POST /classify` over HTTP. The client of the second takes its share of the same cores; how much is printed. On a
 machine that does other work too, look at the requests per second of processor time, which both get alike.
 
-With `--publish-every S` the version is published again every S seconds meanwhile, as a new one; no request may fail.
+With `--publish-every S` the version is published again every S seconds meanwhile, as a new one, and with
+`--roll-back-every S` the one before is restored; no request may fail.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -35,7 +38,8 @@ import psutil
 
 from tasks.images import decode
 from tasks.onnx_session import available_cores, open_session
-from tasks.repository import write_version
+from tasks.publish.rollback import roll_back
+from tasks.repository import next_version, write_version
 from tasks.workspace import Workspace
 
 WARM_UP_S = 2.0
@@ -185,25 +189,32 @@ def server(workspace: Path, name: str) -> Iterator[tuple[str, psutil.Process]]:
 
 
 @contextlib.contextmanager
-def publishing(workspace: Path, manifest: dict, content: bytes, every_s: float) -> Iterator[list[int]]:
-    """Publishes the same content again and again, as new versions; gives the list of them."""
-    stop, published = threading.Event(), []
+def changing(
+    workspace: Workspace, manifest: dict, content: bytes, publish_s: float, roll_back_s: float
+) -> Iterator[Counter]:
+    """Publishes the same content as new versions, and rolls back, every so many seconds (0: never); counts both."""
+    stop, done = threading.Event(), Counter()
+    name = manifest["name"]
+    evidence = {key: value for key, value in manifest.items() if key not in ("name", "version", "files")}
 
     def publish() -> None:
-        for version in count(manifest["version"] + 1):
-            if stop.wait(every_s):
-                return
-            evidence = {key: value for key, value in manifest.items() if key not in ("name", "version", "files")}
-            write_version(Workspace(str(workspace)), manifest["name"], version, {"model.onnx": content}, evidence, "")
-            published.append(version)
+        version = next_version(workspace, name)
+        write_version(workspace, name, version, {"model.onnx": content}, evidence, "")
 
-    thread = threading.Thread(target=publish)
-    if every_s:
-        thread.start()
-    yield published
+    def change() -> None:
+        started = time.monotonic()
+        turns = [(publish_s, "published", publish), (roll_back_s, "rolled back", lambda: roll_back(workspace, name))]
+        while not stop.wait(0.05):
+            for every_s, what, act in turns:
+                if every_s and time.monotonic() - started > every_s * (done[what] + 1):
+                    act()
+                    done[what] += 1
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    yield done
     stop.set()
-    if every_s:
-        thread.join()
+    thread.join()
 
 
 def main() -> int:
@@ -213,6 +224,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--publish-every", type=float, default=0, metavar="S")
+    parser.add_argument("--roll-back-every", type=float, default=0, metavar="S")
     options = parser.parse_args()
 
     images = [file.read_bytes() for file in sorted(options.images.rglob("*.jpg"))[:200]]
@@ -226,7 +238,7 @@ def main() -> int:
         (workspace / "models" / name / "config.pbtxt").write_text("")
         with (
             server(workspace, name) as (url, process),
-            publishing(workspace, manifest, content, options.publish_every) as new,
+            changing(Workspace(scratch), manifest, content, options.publish_every, options.roll_back_every) as changes,
         ):
             client_s = _processor_s(own)
             served = drive(over_http(url), images, options.concurrency, options.seconds, process)
@@ -241,7 +253,7 @@ def main() -> int:
         "served_over_bare_per_core_second": round(served.per_core_second / alone.per_core_second, 3),
         "client_cores": round(client_s / (options.seconds + WARM_UP_S), 2),
         "server_memory_mb": round(memory_mb),
-        "published_meanwhile": len(new),
+        "meanwhile": dict(changes),
     }
     print(json.dumps(result, indent=2))
     return 1 if served.failed or alone.failed else 0

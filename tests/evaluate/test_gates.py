@@ -10,6 +10,7 @@ import pytest
 
 from tasks.errors import ConfigError
 from tasks.evaluate.comparison import compare
+from tasks.evaluate.fresh_process import FreshProcess
 from tasks.evaluate.gates import Findings, gates_file, judge, load_gates
 from tasks.evaluate.metrics import class_metrics, summary_metrics
 from tasks.evaluate.parity import Parity
@@ -29,6 +30,7 @@ def findings(accuracy: float = 0.9) -> Findings:
         metrics=summary_metrics(TARGETS, probabilities),
         per_class=class_metrics(TARGETS, predicted, 3),
         parity=Parity(n=120, label_agreement=1.0, max_difference=1e-6),
+        fresh_process=FreshProcess(images=8, agreed=8, seconds=0.7, load_s=0.1, slowest_ms=9.0),
         champion_version=None,
         comparison=None,
     )
@@ -51,6 +53,19 @@ def test_a_weak_first_model_is_not_waved_through():
 def test_missing_evidence_refuses():
     assert {"parity of labels", "parity of probabilities"} <= refused(replace(findings(), parity=None)).keys()
     assert "could not be scored" in refused(replace(findings(), champion_version=3))["champion"]
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (None, "no evidence"),
+        (FreshProcess(images=8, agreed=7, seconds=0.7), "answered 7 of 8 test images alike"),
+        (FreshProcess(images=8, agreed=8, seconds=31.0), "answered 8 of 8"),
+        (FreshProcess(images=8, agreed=0, seconds=0.2, problem="it ended with status 1: no"), "ended with status 1"),
+    ],
+)
+def test_a_file_that_does_not_serve_alone_is_refused(found: FreshProcess | None, says: str):
+    assert says in refused(replace(findings(), fresh_process=found))["fresh process"]
 
 
 def test_too_few_test_images_refuse_and_say_what_to_do():

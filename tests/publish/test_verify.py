@@ -90,18 +90,6 @@ def test_an_absent_manifest_fails_and_an_absent_folder_is_a_fault(tmp_path):
         verify(str(tmp_path / "models" / "colours" / "7"))
 
 
-@pytest.fixture
-def keys(tmp_path):
-    """(private, public) PEM files of a new elliptic-curve key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
-    plain = serialization.NoEncryption()
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    private.write_bytes(key.private_bytes(pem, pkcs8, plain))
-    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
-    return private, public
-
-
 def test_a_signed_version_verifies_with_its_key(tmp_path, keys):
     private, public = keys
     folder = publish(tmp_path, 1)

@@ -44,13 +44,13 @@ def binary_infer(size: object = 12, payload: bytes = b"\0" * 12, **changes) -> t
     return header + payload, {HEADER_LENGTH: str(len(header))}
 
 
-def bomb() -> bytes:
-    """A PNG of 60,000 x 60,000 pixels that says so in 70 bytes, and unpacks to nothing much."""
+def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
+    """A PNG of that many pixels that says so in 70 bytes, and unpacks to nothing much."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
@@ -79,6 +79,7 @@ CASES = {
     "image-png-cut": ("/classify", encoded("red", "PNG")[:60], {}, 400, ""),
     "image-bomb": ("/classify", bomb(), {}, 413, "60000x60000 pixels"),
     "image-too-many-pixels": ("/classify", encoded(size_px=(400, 300)), {}, 413, "400x300"),
+    "image-strip": ("/classify", bomb(70_000, 1), {}, 400, "a side is longer than the 65535"),
     "image-too-many-bytes": ("/classify", b"\0" * 200_001, {}, 413, "200000 bytes"),
     "image-top-zero": ("/classify?top=0", encoded(), {}, 400, "'top'"),
     "image-top-text": ("/classify?top=many", encoded(), {}, 400, "'top'"),
@@ -124,6 +125,7 @@ CASES = {
     "shape-of-five": (INFER, infer(shape=[1, 1, 2, 2, 3]), {}, 400, "shape"),
     "shape-negative": (INFER, infer(shape=[-1, 2, 2, 3]), {}, 400, "none below 1"),
     "shape-two-negatives": (INFER, infer(shape=[1, -2, -2, 3]), {}, 400, "none below 1"),
+    "shape-strip": (INFER, infer(shape=[1, 1, 65_536, 3], data=[]), {}, 413, "a side is longer than the 65535"),
     "shape-zero": (INFER, infer(shape=[0, 2, 2, 3], data=[]), {}, 400, "none below 1"),
     "shape-of-four-channels": (INFER, infer(shape=[1, 2, 2, 4]), {}, 400, "[1, 2, 2, 4]"),
     "shape-channels-first": (INFER, infer(shape=[1, 3, 2, 2]), {}, 400, "[1, 3, 2, 2]"),

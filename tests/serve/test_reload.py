@@ -2,16 +2,11 @@
 
 import threading
 import time
-import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 import httpx
 import pytest
-from fsspec.config import conf as fsspec_settings
-from moto.server import ThreadedMotoServer
 
 from tasks.serve.model_slot import ModelSlot
 from tasks.workspace import Workspace
@@ -146,20 +141,6 @@ def test_half_published_versions_and_other_folders_are_passed_over(tmp_path):
     slot = slot_of(tmp_path)
     assert slot.refresh()
     assert not slot.refusals
-
-
-@pytest.fixture
-def bucket_url(monkeypatch) -> Iterator[str]:
-    """A bucket of a real S3 server on loopback."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"endpoint_url": f"http://{host}:{port}", "key": "k", "secret": "s"}
-    monkeypatch.setitem(fsspec_settings, "s3", options)
-    bucket = f"bucket-{uuid.uuid4().hex}"
-    fsspec.filesystem("s3").mkdir(bucket)
-    yield f"s3://{bucket}/workspace"
-    server.stop()
 
 
 def test_versions_come_from_an_object_store_too(bucket_url, tmp_path):

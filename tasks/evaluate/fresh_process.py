@@ -1,0 +1,71 @@
+"""Does model.onnx work where nothing of headstart is? (TFX's InfraValidator asks the same before it blesses a model.)
+
+A fresh interpreter, isolated from this one's paths and variables, loads the candidate with bare ONNX Runtime and
+answers a few real test images one by one, as a server would. It has one budget of time for all of it, its own start
+included; past that it is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+RUNNER = Path(__file__).with_name("fresh_runner.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshProcess:
+    """What the fresh process did. `problem` says why it did not get to the end; None where it did."""
+
+    images: int
+    agreed: int  # answers with the label that was judged
+    seconds: float  # from its start to its end
+    load_s: float = 0.0
+    slowest_ms: float = 0.0
+    problem: str | None = None
+
+
+def answer_in_fresh_process(
+    model_file: str, images: Sequence[np.ndarray], labels: Sequence[str], budget_s: float
+) -> FreshProcess:
+    """Asks a fresh process about `images`, each uint8 [H, W, 3] RGB.
+
+    Args:
+        model_file: a local path.
+        labels: what each image was answered in the evaluation.
+        budget_s: seconds after which it is killed.
+    """
+    started = time.perf_counter()
+
+    def stopped(problem: str) -> FreshProcess:
+        seconds = time.perf_counter() - started
+        return FreshProcess(images=len(images), agreed=0, seconds=seconds, problem=problem)
+
+    with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
+        paths = [Path(scratch) / f"{number}.npy" for number in range(len(images))]
+        for path, pixels in zip(paths, images, strict=True):
+            np.save(path, pixels, allow_pickle=False)
+        command = [sys.executable, "-I", str(RUNNER), model_file, *map(str, paths)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=budget_s, check=False)
+        except subprocess.TimeoutExpired:
+            return stopped(f"it was not done after {budget_s:g} s")
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return stopped(f"it ended with status {done.returncode}: {last[:300]}")
+    said = json.loads(done.stdout)
+    return FreshProcess(
+        images=len(images),
+        agreed=sum(found == wanted for found, wanted in zip(said["labels"], labels, strict=True)),
+        seconds=time.perf_counter() - started,
+        load_s=said["load_s"],
+        slowest_ms=1000 * max(said["took_s"], default=0.0),
+    )

@@ -1,0 +1,171 @@
+"""Variants of a promoted model.onnx beside it: float16 (half the size) and int8 (a quarter, and faster on processors
+that multiply bytes).
+
+Only the trunk, from `pixels` to `features`, changes: positions of a resize don't fit into 16 bits, and the head costs
+little and loses much. What each variant loses and gains is measured on this machine, over the whole test
+split; one that loses more accuracy than `export.max_accuracy_drop` is not published, and the manifest says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+
+from tasks.artifacts import ModelRef, Run, SnapshotRef, VariantRef
+from tasks.classifier import Classifier
+from tasks.errors import ExportError
+from tasks.images import decode, read_checked
+from tasks.onnx_graph import chain, describe, part
+from tasks.onnx_session import open_session
+from tasks.tables import read_table
+
+CALIBRATION_IMAGES = 100  # of the training split; the ranges of activations hardly move beyond
+PIXELS, FEATURES = "pixels", "features"  # what goes into the trunk and comes out of it
+TIMED_IMAGES, TIMED_TURNS = 8, 3
+
+
+def export_variants(run: Run, snapshot: SnapshotRef, candidate: ModelRef) -> tuple[VariantRef, ...]:
+    """Makes and measures the variants that the configuration asks for, in the run's folder.
+
+    Raises:
+        ExportError: the graph can't be converted.
+        SourceChangedError, SourceError: an image can't be read any more.
+    """
+    content = run.workspace.read_bytes(candidate.onnx_path)
+    rows = read_table(run.workspace, run.path("predictions.parquet"), ["sha256", "uri", "label", "split", "predicted"])
+    test = rows[rows["split"] == "test"].reset_index(drop=True)
+    return tuple(_variant(run, snapshot, content, test, precision) for precision in run.config.export.variants)
+
+
+def _variant(run: Run, snapshot: SnapshotRef, content: bytes, test: pd.DataFrame, precision: str) -> VariantRef:
+    model = onnx.load_model_from_string(content)
+    try:
+        converted = to_float16(model) if precision == "float16" else to_int8(model, _calibration(run, snapshot))
+    except Exception as exc:
+        raise ExportError(f"model.onnx can't be converted to {precision}: {exc}") from exc
+    describe(converted, {entry.key: entry.value for entry in model.metadata_props} | {"precision": precision})
+    made = converted.SerializeToString()
+    measured = _measure(run, content, made, test)
+    path = run.path(f"candidate/model.{precision}.onnx")
+    run.workspace.write_bytes(path, made)
+    return VariantRef(
+        precision=precision,
+        onnx_path=path,
+        sha256=hashlib.sha256(made).hexdigest(),
+        published=measured["accuracy_drop"] <= run.config.export.max_accuracy_drop,
+        measured=measured,
+    )
+
+
+def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights and arithmetic of the trunk in float16; inputs and outputs as they are."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    before, trunk, behind = _parts(model)
+    return _joined(before, convert_float_to_float16(trunk, keep_io_types=True), behind)
+
+
+def to_int8(model: onnx.ModelProto, images: Iterator[np.ndarray]) -> onnx.ModelProto:
+    """The trunk in 8 bits, statically quantised: weights int8 per channel, activations uint8, as QDQ nodes.
+
+    Weights take 7 of their bits: pairs of products of 8 overflow 16 bits on processors without VNNI, which would answer
+    otherwise than the machine that measured.
+
+    Args:
+        images: uint8 [H, W, 3] each; they show the activations' ranges.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    before, trunk, behind = _parts(model)
+    preprocessing = open_session(before.SerializeToString())
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> dict[str, Any] | None:
+            image = next(images, None)
+            return None if image is None else {PIXELS: preprocessing.run([PIXELS], {"image": image[None]})[0]}
+
+    with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
+        trunk_file, folded, path = (str(Path(scratch) / name) for name in ("trunk.onnx", "folded.onnx", "int8.onnx"))
+        onnx.save(trunk, trunk_file)
+        # Folds constants and fuses first: quantised nodes that could have been fused are slow and lose accuracy.
+        quant_pre_process(trunk_file, folded, skip_symbolic_shape=True)
+        quantize_static(
+            folded,
+            path,
+            Reader(),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return _joined(before, onnx.load(path), behind)
+
+
+def _parts(model: onnx.ModelProto) -> list[onnx.ModelProto]:
+    """What is before the trunk, the trunk, and what is behind it. Raises ExportError."""
+    outputs = [output.name for output in model.graph.output]
+    return [part(model, inputs, ends) for inputs, ends in pairwise([["image"], [PIXELS], [FEATURES], outputs])]
+
+
+def _joined(before: onnx.ModelProto, trunk: onnx.ModelProto, behind: onnx.ModelProto) -> onnx.ModelProto:
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    ONNXModel(trunk).topological_sort()  # converters append their casts at the end
+    trunk.ir_version = before.ir_version
+    for each in (before, trunk, behind):
+        del each.graph.value_info[:]  # inferred again, for the whole
+    return chain(before, trunk, behind)
+
+
+def _calibration(run: Run, snapshot: SnapshotRef) -> Iterator[np.ndarray]:
+    rows = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
+    train = rows[rows["split"] == "train"]
+    chosen = train.iloc[np.unique(np.linspace(0, len(train) - 1, CALIBRATION_IMAGES).astype(int))]
+    for uri, sha256 in chosen[["uri", "sha256"]].itertuples(index=False):
+        yield decode(read_checked(uri, sha256), run.config.ingest.max_pixels)
+
+
+def _measure(run: Run, content: bytes, made: bytes, test: pd.DataFrame) -> dict[str, Any]:
+    """Accuracy over the test split and time an image on one core, beside those of the model.onnx that was judged."""
+    variant = Classifier(made)
+    max_pixels = run.config.ingest.max_pixels
+    reads = [partial(read_checked, uri, sha256) for uri, sha256 in zip(test["uri"], test["sha256"], strict=True)]
+    answers = variant.classify_all(reads, workers=run.config.extract.workers, max_pixels=max_pixels)
+    predicted = np.array([variant.labels[answer.argmax()] for answer in answers], object)
+    truth, judged = test["label"].to_numpy(object), test["predicted"].to_numpy(object)
+    accuracy = float((predicted == truth).mean())
+    images = [decode(read(), max_pixels) for read in reads[:TIMED_IMAGES]]
+    own_ms, whole_ms = _milliseconds([variant, Classifier(content)], images)
+    return {
+        "n": len(test),
+        "accuracy": accuracy,
+        "accuracy_drop": float((judged == truth).mean()) - accuracy,
+        "label_agreement": float((predicted == judged).mean()),
+        "ms_per_image": round(own_ms, 3),
+        "speedup": round(whole_ms / own_ms, 3),
+        "bytes": len(made),
+        "size_ratio": round(len(made) / len(content), 3),
+    }
+
+
+def _milliseconds(classifiers: Sequence[Classifier], images: Sequence[np.ndarray]) -> list[float]:
+    """Processor time an image of each classifier, on one core; they take turns, so that both meet the same machine."""
+    best = [float("inf")] * len(classifiers)
+    for _ in range(TIMED_TURNS):
+        for number, classifier in enumerate(classifiers):
+            started = time.thread_time()
+            for pixels in images:
+                classifier.probabilities(pixels)
+            best[number] = min(best[number], 1000 * (time.thread_time() - started) / len(images))
+    return best

@@ -1,0 +1,97 @@
+"""Publishing and rolling back sign where a key is configured, and nothing writes the key's path down."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tasks.artifacts import GateDecision, GateResult, HeadRef, ModelRef, SnapshotRef, TrunkRef
+from tasks.errors import ConfigError
+from tasks.publish.rollback import roll_back
+from tasks.publish.signing import KEY_VARIABLE, check_key
+from tasks.publish.stage import publish
+from tasks.publish.verify import verify
+from tasks.serve.model_slot import ModelSlot
+from tasks.workspace import Workspace
+from tests.runs import make_run
+from tests.serve.models import COLOURS, colour_model
+from tests.serve.models import publish as lay
+
+SNAPSHOT = SnapshotRef(id="s", table_path="s.parquet", labels=COLOURS, images=3, new=3, quarantined=0)
+TRUNK = TrunkRef(
+    recipe="r", pooled_recipe="r", onnx_path="t", backbone="b", weights="w", boundary="avg_pool", image_size_px=32
+)
+HEAD = HeadRef(keras_path="h", history_path="j", digest="d", temperature=1.0)
+PARITY = GateResult(name="parity of labels", passed=True, value=1.0, threshold=1.0, reason="all labels agree")
+DECISION = GateDecision(promote=True, reasons=(), gates=(PARITY,))
+
+
+def publish_one(workspace: str, source: Path) -> str:
+    """Publishes a version through the stage itself; the URL of its folder."""
+    run = make_run(workspace, source)
+    run.workspace.write_bytes(run.path("candidate/model.onnx"), content := _named(run.name))
+    candidate = ModelRef(
+        onnx_path=run.path("candidate/model.onnx"), sha256=hashlib.sha256(content).hexdigest(), version=1
+    )
+    path = publish(run, SNAPSHOT, TRUNK, HEAD, candidate, DECISION)
+    assert path == publish(run, SNAPSHOT, TRUNK, HEAD, candidate, DECISION)  # a retry finds it done
+    return f"{workspace}/{path.removesuffix('/model.onnx')}"
+
+
+def _named(name: str) -> bytes:
+    import onnx
+
+    from tasks.onnx_graph import describe
+
+    model = onnx.load_model_from_string(colour_model())
+    describe(model, {"name": name})
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("store", ["folder", "bucket"])
+def test_what_is_published_is_signed(store: str, request: pytest.FixtureRequest, keys, tmp_path, monkeypatch):
+    private, public = keys
+    monkeypatch.setenv(KEY_VARIABLE, str(private))
+    workspace = str(tmp_path / "w") if store == "folder" else request.getfixturevalue("bucket_url")
+    folder = publish_one(workspace, tmp_path)
+    checks = {check.name: check.passed for check in verify(folder, public_key=str(public)).checks}
+    assert checks == dict.fromkeys(checks, True)
+    place = Workspace(folder)
+    assert not any(b"private.pem" in place.read_bytes(name) for name in place.names(""))
+
+
+def test_what_is_rolled_back_is_signed_and_served(keys, tmp_path, monkeypatch):
+    private, public = keys
+    lay(tmp_path, 1)
+    lay(tmp_path, 2)
+    monkeypatch.setenv(KEY_VARIABLE, str(private))
+    workspace = Workspace(str(tmp_path))
+    roll_back(workspace, "colours")
+    slot = ModelSlot(workspace, "colours", public_key=str(public))
+    assert slot.refresh()
+    assert slot.model.version == 3
+
+
+def test_without_a_key_nothing_is_signed(keys, tmp_path, monkeypatch):
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    folder = publish_one(str(tmp_path / "w"), tmp_path)
+    assert verify(folder).ok
+    assert verify(folder, public_key=str(keys[1])).problems == [
+        "signature: there is no model.sig, and a key is configured"
+    ]
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "No such file"), ("nonsense", "holds no elliptic-curve")])
+def test_a_key_that_cannot_be_used_is_found_before_a_run(tmp_path, monkeypatch, content, says):
+    secret = tmp_path / "somewhere.pem"
+    if content:
+        secret.write_text(content)
+    monkeypatch.setenv(KEY_VARIABLE, str(secret))
+    with pytest.raises(ConfigError, match=says) as caught:
+        check_key()
+    assert str(secret) not in str(caught.value)
+    with pytest.raises(ConfigError):
+        publish_one(str(tmp_path / "w"), tmp_path)
+    assert not (tmp_path / "w/models/shapes/1").exists()
