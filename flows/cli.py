@@ -309,14 +309,17 @@ def _run_flow(
     loaded = load_config(config, environ=os.environ, overrides=overrides)
     run = new_run(source, name, workspace, loaded)
     check_run(run)
-    much_to_do = force or next(finished_runs(run.workspace, name), None) is None
     # While Prefect's server starts on one core, the other reads the images and imports what their stages need.
-    server, inspection = _prefect(), ahead.start(run) if much_to_do else None
-    from flows.retrain import retrain as flow
+    server = _prefect()
+    first = next(finished_runs(run.workspace, name), None) is None
+    inspection = ahead.start(run) if first else None
     from flows.warmup import preload
+    from tasks.summary import looks_new
 
-    if much_to_do:
+    if force or looks_new(run):
         preload(run)
+    from flows.retrain import retrain as flow
+
     if server:
         server.wait()
     if inspection:

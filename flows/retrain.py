@@ -10,7 +10,7 @@ from flows.warmup import preload
 from tasks.augment.task import choose_policy
 from tasks.config import Config
 from tasks.errors import InvalidDataError
-from tasks.evaluate.task import evaluate_candidate
+from tasks.evaluate.task import evaluate_candidate, make_parity_reference
 from tasks.export.task import export_candidate, make_variants
 from tasks.extract.task import extract_features
 from tasks.finetune.task import finetune_head
@@ -68,12 +68,13 @@ def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str
     snapshot = stage(split_images, run, valid)
     policy = stage(choose_policy, run)
     trunk, features = stage(extract_features, run, snapshot, policy)
-    # Training does not wait for the review, which changes no label; the verdict does, for the review may stop the run.
-    review = review_images.submit(run, snapshot, features)
+    # Beside the training, which changes nothing of them: the review may stop the run, but changes no label.
+    aside = [review_images.submit(run, snapshot, features), make_parity_reference.submit(run, snapshot, trunk)]
     head = stage(finetune_head, run, snapshot, trunk, features)
     # Exported before it is judged: the gates judge the very file that ships.
     candidate = stage(export_candidate, run, snapshot, trunk, head)
-    review.result()
+    for task in aside:
+        task.result()
     decision = stage(evaluate_candidate, run, snapshot, trunk, head, candidate)
     if decision.promote:
         variants = stage(make_variants, run, snapshot, candidate) if run.config.export.variants else ()

@@ -1,8 +1,8 @@
 """What a whole retrain needs, prepared in the background while the main thread waits for Prefect's server.
 
-Great Expectations takes 7 s to import and TensorFlow 6 s, of one core; Prefect's ephemeral server takes 8 s of
-another to start. A run with nothing new needs neither library nor a trunk, so this starts early only where work is
-likely.
+Great Expectations takes 3 s to import, TensorFlow 3 s and the trunk's export 4 s, of one core; Prefect's ephemeral
+server takes 4 s of another to start, and 10 s where its database has to be made. A run with nothing new needs neither
+library nor a trunk, so this starts early only where work is likely.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from tasks.artifacts import Run
 from tasks.augment.policy import policy_of
 from tasks.backbones.trunk import trunk_of
+from tasks.extract import ahead
 from tasks.extract.export import ensure_exported
 from tasks.validate import suite
 
@@ -33,22 +35,24 @@ HEAVY = ("keras", "tensorflow", "tf2onnx", "albumentations", "onnxruntime")
 
 
 def preload(run: Run) -> threading.Thread:
-    """Starts importing the heavy libraries and exporting the run's trunk.
+    """Starts exporting the run's trunk, where it has none yet, and importing the heavy libraries.
 
     Call it from the main thread, after this module's own imports: pyarrow comes with those, and its allocator has
     crashed where it was first loaded by a thread that ended (apache/arrow 25.0).
 
     Both are only brought forward: a stage that comes to them first does them itself, and a fault shows there.
     """
-    thread = threading.Thread(target=_prepare, args=(run,), name="preload", daemon=True)
+    thread = threading.Thread(target=_prepare, args=(run, ahead.start(run)), name="preload", daemon=True)
     thread.start()
     return thread
 
 
-def _prepare(run: Run) -> None:
+def _prepare(run: Run, exporting: subprocess.Popen[bytes] | None) -> None:
     try:
         with _preparing:
             suite.preload()
+            if exporting:  # it has the second core; what is imported here is needed after the trunk only
+                exporting.wait()
             with _without_banner():
                 for module in HEAVY:
                     importlib.import_module(module)

@@ -19,6 +19,7 @@ from tasks.artifacts import (
     TrunkRef,
 )
 from tasks.evaluate.gates import gates_digest
+from tasks.ingest.sources import list_source, listing_digest
 from tasks.lineage import lineage
 from tasks.quarantine import read_decisions, run_quarantine
 from tasks.repository import champion, read_manifest, version_path
@@ -114,6 +115,20 @@ def settled(run: Run, print_of_run: str) -> dict[str, Any] | None:
     }
 
 
+def looks_new(run: Run) -> bool:
+    """A guess, before anything is read, whether a run has much to do: it starts the preparations early.
+
+    It has where its model was never trained, where the configuration is another, or where a local source lists other
+    files than it did. Remote sources are not listed twice: of those it is not guessed.
+    """
+    last = next(finished_runs(run.workspace, run.name), None)
+    if last is None or last.get("lineage", {}).get("config_digest") != run.config.digest():
+        return True
+    if "://" in run.source or run.source.startswith("tfds:"):
+        return False
+    return listing_digest(list_source(run).entries) != last.get("listing")
+
+
 def summarise(
     run: Run,
     catalogue: CatalogueRef,
@@ -150,6 +165,7 @@ def summarise(
         "config": run.config.model_dump(by_alias=True),
         "lineage": lineage(run, snapshot, trunk, head),
         "fingerprint": print_of_run,
+        "listing": catalogue.listing,
     }
 
 

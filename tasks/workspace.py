@@ -165,8 +165,7 @@ class Workspace:
         """A path on this machine with the content: the file itself, or a cached download of it."""
         if self.is_local:
             return self.path(relative)
-        cache = Path(tempfile.gettempdir()) / f"headstart-{os.getuid()}" / "cache"
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cache = cache_folder()
         info = self.fs.info(self.path(relative))
         stamp = re.sub(r"\W", "", str(info.get("ETag") or info.get("LastModified") or info.get("size")))
         target = cache / f"{stamp}-{relative.replace('/', '-')}"
@@ -180,6 +179,13 @@ def _modified(info: Mapping[str, Any]) -> datetime:
     times = (info.get(key) for key in ("mtime", "LastModified", "created"))
     time = next((time for time in times if time is not None), datetime.now(UTC))
     return time if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
+
+
+def cache_folder() -> Path:
+    """A folder of this user's on this machine, for what can be lost."""
+    folder = Path(tempfile.gettempdir()) / f"headstart-{os.getuid()}" / "cache"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
 
 
 def _replace_file(target: Path, content: bytes) -> None:

@@ -1,7 +1,11 @@
 """Parity: does model.onnx, over the whole test split, say what Keras says?
 
 Keras's own features of an image never change under one recipe, so they are kept (float32, in a store beside the
-trunk's), and a later run computes them for new test images only.
+trunk's), and a later run computes them for new test images only. They don't depend on the head: they are made while it
+is trained.
+
+An 8-bit trunk has no Keras form; its features, too, are what was trained on. So there the reference is the Keras head
+on what the trunk's own file answers: the gate then says that nothing was lost behind the trunk.
 """
 
 from __future__ import annotations
@@ -12,14 +16,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.artifacts import HeadRef, Run, TrunkRef
+from tasks.artifacts import HeadRef, Run, SnapshotRef, TrunkRef
 from tasks.backbones.registry import get_backbone
 from tasks.backbones.trunk import build_trunk
-from tasks.features import append_rows, feature_store, load_features
+from tasks.features import append_rows, load_features, stored_views
 from tasks.head_file import load_head
 from tasks.images import decode, read_checked
 from tasks.onnx_graph import preprocessing
 from tasks.onnx_session import available_cores, open_session
+from tasks.tables import read_table
 
 BATCH = 32
 
@@ -33,17 +38,24 @@ class Parity:
     max_difference: float
 
 
-def measure_parity(
-    run: Run, trunk: TrunkRef, head: HeadRef, sha256s: Sequence[str], uris: Sequence[str], probabilities: np.ndarray
-) -> Parity:
-    """Compares `probabilities` float32 [N, C], as model.onnx gave them, with Keras's on the same images."""
-    recipe = f"{trunk.head_recipe}-keras"
-    known = feature_store(run.workspace, recipe).keys()
-    missing = [pair for pair in zip(sha256s, uris, strict=True) if (pair[0], 0) not in known]
+def make_reference(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> int:
+    """Stores the reference's features of test images that have none yet. Returns how many it made."""
+    table = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
+    test = table[table["split"] == "test"]
+    known = stored_views(run.workspace, _recipe(trunk), test["sha256"].tolist(), 1)[:, 0]
+    missing = list(test.loc[~known, ["sha256", "uri"]].itertuples(index=False, name=None))
     if missing:
-        rows = np.concatenate(list(_keras_features(trunk, missing, run.config.ingest.max_pixels)))
-        append_rows(run.workspace, recipe, [sha256 for sha256, _ in missing], [0] * len(missing), rows)
-    features = load_features(run.workspace, recipe, sha256s, 0, np.float32)
+        features = _keras_features if trunk.precision == "fp32" else _trunk_features
+        rows = np.concatenate(list(features(run, trunk, missing)))
+        append_rows(run.workspace, _recipe(trunk), [sha256 for sha256, _ in missing], [0] * len(missing), rows)
+    return len(missing)
+
+
+def measure_parity(
+    run: Run, trunk: TrunkRef, head: HeadRef, sha256s: Sequence[str], probabilities: np.ndarray
+) -> Parity:
+    """Compares `probabilities` float32 [N, C], as model.onnx gave them, with the reference's on the same images."""
+    features = load_features(run.workspace, _recipe(trunk), sha256s, 0, np.float32)
     expected = _softmax(_keras_logits(run, head, features) / head.temperature)
     return Parity(
         n=len(sha256s),
@@ -52,8 +64,26 @@ def measure_parity(
     )
 
 
-def _keras_features(trunk: TrunkRef, images: Sequence[tuple[str, str]], max_pixels: int) -> Iterator[np.ndarray]:
-    """Float32 [B, D] for each batch of (sha256, uri)."""
+def _recipe(trunk: TrunkRef) -> str:
+    return f"{trunk.head_recipe}-keras"
+
+
+def _trunk_features(run: Run, trunk: TrunkRef, images: Sequence[tuple[str, str]]) -> Iterator[np.ndarray]:
+    """Float32 [1, D] of each (sha256, uri), by the trunk's file."""
+    session = open_session(run.workspace.local_file(trunk.onnx_path))
+
+    def answer(image: tuple[str, str]) -> np.ndarray:
+        sha256, uri = image
+        pixels = decode(read_checked(uri, sha256), run.config.ingest.max_pixels)
+        return np.asarray(session.run([trunk.output], {"image": pixels[None]})[0]).reshape(1, -1)
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        yield from pool.map(answer, images)
+
+
+def _keras_features(run: Run, trunk: TrunkRef, images: Sequence[tuple[str, str]]) -> Iterator[np.ndarray]:
+    """Float32 [B, D] for each batch of (sha256, uri), by the Keras trunk."""
+    import keras  # noqa: F401 - before TensorFlow, as everywhere: see flows/warmup.py
     import tensorflow as tf
 
     model = build_trunk(trunk)
@@ -67,7 +97,9 @@ def _keras_features(trunk: TrunkRef, images: Sequence[tuple[str, str]], max_pixe
 
     def pixels_of(image: tuple[str, str]) -> np.ndarray:
         sha256, uri = image
-        [planes] = session.run(["pixels"], {"image": decode(read_checked(uri, sha256), max_pixels)[None]})
+        [planes] = session.run(
+            ["pixels"], {"image": decode(read_checked(uri, sha256), run.config.ingest.max_pixels)[None]}
+        )
         return np.asarray(planes).transpose(0, 2, 3, 1)
 
     with ThreadPoolExecutor(available_cores()) as pool:

@@ -80,7 +80,7 @@ def evaluate(
         targets=targets[test],
         metrics=metrics["test"],
         per_class=per_class,
-        parity=measure_parity(run, trunk, head, images["sha256"].tolist(), images["uri"].tolist(), probabilities[test])
+        parity=measure_parity(run, trunk, head, images["sha256"].tolist(), probabilities[test])
         if len(images)
         else None,
         fresh_process=_serves_alone(run, model_file, images, snapshot.labels, probabilities[test], gates.serving),

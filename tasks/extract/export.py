@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import hashlib
 
 import onnx
 
@@ -11,13 +11,16 @@ from tasks.backbones.registry import POOLED, get_backbone
 from tasks.backbones.trunk import build_trunk, build_upper
 from tasks.keras_export import to_onnx
 from tasks.onnx_graph import chain, describe, keep_output, preprocessing
-
-_exporting = threading.Lock()
+from tasks.workspace import cache_folder
 
 
 def ensure_exported(run: Run, trunk: TrunkRef) -> bool:
     """Exports the float32 trunk where the workspace has no such graph yet. True where it had to."""
-    with _exporting:  # whoever comes second finds it done
+    from filelock import FileLock
+
+    place = hashlib.sha256(f"{run.workspace.url} {trunk.onnx_path}".encode()).hexdigest()[:16]
+    # Of the threads and processes of this machine whoever comes second finds it done.
+    with FileLock(cache_folder() / f"{place}.lock"):
         if run.workspace.exists(trunk.onnx_path):
             return False
         run.workspace.write_bytes(trunk.onnx_path, export_trunk(trunk).SerializeToString())

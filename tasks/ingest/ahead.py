@@ -1,36 +1,21 @@
 """`python -m tasks.ingest.ahead`: inspects a source's images in a process of its own, ahead of the ingest stage.
 
-What it finds goes into the inspection store, where the stage finds it; nothing else is written, and whatever goes
-wrong here is met, and reported, by the stage.
+What it finds goes into the inspection store, where the stage finds it; nothing else is written.
 """
 
 from __future__ import annotations
 
 import subprocess
-import sys
 
+from tasks import background
 from tasks.artifacts import Run
-from tasks.config import Config
 from tasks.ingest.catalogue import inspect_source
-from tasks.runs import new_run
 
 
 def start(run: Run) -> subprocess.Popen[bytes] | None:
     """Starts it; None for a source of tensorflow-datasets, which has no files to read."""
-    if run.source.startswith("tfds:"):
-        return None
-    command = [sys.executable, "-m", "tasks.ingest.ahead", run.source, run.name, run.workspace.url]
-    return subprocess.Popen(
-        [*command, run.config.model_dump_json(by_alias=True)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def main(source: str, name: str, workspace: str, config: str) -> None:
-    inspect_source(new_run(source, name, workspace, Config.model_validate_json(config)))
+    return None if run.source.startswith("tfds:") else background.start(__name__, run)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    inspect_source(background.given_run())

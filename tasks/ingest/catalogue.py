@@ -22,7 +22,7 @@ from tasks.artifacts import CatalogueRef, Run
 from tasks.errors import SourceError
 from tasks.ingest import inspection
 from tasks.ingest.inspection import Inspection, inspection_store
-from tasks.ingest.sources import Entry, Listing, list_source
+from tasks.ingest.sources import Entry, Listing, list_source, listing_digest
 from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions
 from tasks.tables import CATALOGUE, write_table
 
@@ -71,7 +71,13 @@ def build_catalogue(run: Run, progress: Progress | None = None) -> CatalogueRef:
     path = run.path("catalogue.parquet")
     write_table(run.workspace, path, table)
     _log_summary(listing, table, quarantined)
-    return CatalogueRef(table_path=path, images=len(table), quarantined=quarantined, source=run.source)
+    return CatalogueRef(
+        table_path=path,
+        images=len(table),
+        quarantined=quarantined,
+        source=run.source,
+        listing=listing_digest(listing.entries),
+    )
 
 
 def inspect_source(run: Run) -> None:

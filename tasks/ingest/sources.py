@@ -9,6 +9,7 @@ Nothing in a source is ever changed. Whether a file is an image is told by its c
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -76,6 +77,17 @@ class _File:
     uri: str
     escapes: bool = False
     size_bytes: int | None = None
+
+
+def listing_digest(entries: Iterable[Entry]) -> str:
+    """SHA-256 over each file's path, label, split and size. Files that changed and kept their size don't show."""
+    digest = hashlib.sha256()
+    for entry in sorted(entries, key=lambda entry: (entry.path, entry.label)):
+        size = entry.size_bytes
+        if size is None and "://" not in entry.uri:
+            size = os.stat(entry.uri).st_size if os.path.exists(entry.uri) else None  # noqa: PTH110, PTH116 - quicker
+        digest.update(f"{entry.path}\t{entry.label}\t{entry.split}\t{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def list_source(run: Run) -> Listing:
