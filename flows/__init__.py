@@ -2,6 +2,10 @@
 
 import os
 
+from flows.bytecode import keep_bytecode
+
+keep_bytecode()
+
 # Nothing is reported to anyone: neither Prefect's telemetry nor albumentations' question for its version.
 for _variable, _value in {
     "DO_NOT_TRACK": "1",

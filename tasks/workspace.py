@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -183,7 +182,7 @@ def _modified(info: Mapping[str, Any]) -> datetime:
 
 def cache_folder() -> Path:
     """A folder of this user's on this machine, for what can be lost."""
-    folder = Path(tempfile.gettempdir()) / f"headstart-{os.getuid()}" / "cache"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart" / "files"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
 
