@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,14 +58,15 @@ def test_triton_parses_the_configuration(workspace: Workspace, tmp_path: Path):
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
+    triton: Any = model_config_pb2  # protobuf makes its names at import, where no type checker sees them
     publish(workspace, 1)
     text = (tmp_path / "models/hats/config.pbtxt").read_text()
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())  # an unknown field is an error
+    config = text_format.Parse(text, triton.ModelConfig())  # an unknown field is an error
     assert (config.name, config.backend, config.max_batch_size) == ("hats", "onnxruntime", 0)
     assert config.version_policy.latest.num_versions == 1
     [image] = config.input
-    assert (image.name, image.data_type, list(image.dims)) == ("image", model_config_pb2.TYPE_UINT8, [-1, -1, -1, 3])
+    assert (image.name, image.data_type, list(image.dims)) == ("image", triton.TYPE_UINT8, [-1, -1, -1, 3])
     assert {each.name: each.data_type for each in config.output} == {
-        "probabilities": model_config_pb2.TYPE_FP32,
-        "label": model_config_pb2.TYPE_STRING,
+        "probabilities": triton.TYPE_FP32,
+        "label": triton.TYPE_STRING,
     }

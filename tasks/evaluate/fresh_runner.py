@@ -19,7 +19,7 @@ def main(model_file: str, *image_files: str) -> None:
     for image_file in image_files:
         pixels = np.load(image_file, allow_pickle=False)
         started = time.perf_counter()
-        probabilities, label = session.run(["probabilities", "label"], {"image": pixels[None]})
+        probabilities, label = map(np.asarray, session.run(["probabilities", "label"], {"image": pixels[None]}))
         took_s.append(time.perf_counter() - started)
         if not abs(float(probabilities.sum()) - 1) < 1e-3:
             raise SystemExit(f"probabilities of {image_file} sum up to {probabilities.sum()}")
