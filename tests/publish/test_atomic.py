@@ -15,7 +15,7 @@ from tasks.workspace import Workspace
 from tests.serve.models import colour_model, manifest
 
 NAME = "colours"
-TURNS = {"folder": 200, "bucket": 12}  # of each kind; on S3 200 pass too, and take longer than a test should
+TURNS = {"folder": 200, "bucket": 12}  # of each kind; on S3 each takes many requests
 
 
 class Reader(threading.Thread):
