@@ -77,7 +77,7 @@ def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str
         task.result()
     decision = stage(evaluate_candidate, run, snapshot, trunk, head, candidate)
     if decision.promote:
-        variants = stage(make_variants, run, snapshot, candidate) if run.config.export.variants else ()
+        variants = stage(make_variants, run, snapshot, trunk, candidate) if run.config.export.variants else ()
         stage(publish_model, run, snapshot, trunk, head, candidate, decision, variants)
     return summarise(run, catalogue, snapshot, trunk, features, head, candidate, decision, print_of_run)
 

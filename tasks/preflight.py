@@ -5,6 +5,8 @@ from __future__ import annotations
 from tasks.artifacts import Run
 from tasks.augment.policy import policy_of
 from tasks.backbones.trunk import trunk_of
+from tasks.config import Config
+from tasks.errors import ConfigError
 from tasks.evaluate.gates import load_gates
 from tasks.ingest.sources import list_source
 from tasks.publish.signing import check_key
@@ -26,4 +28,12 @@ def check_run(run: Run) -> None:
     check_key()
     load_gates(run.config.evaluate.gates)
     load_suite(run.config.validation.suite)
+    _check_precision(run.config)
     trunk_of(run, policy_of(run.config))
+
+
+def _check_precision(config: Config) -> None:
+    if config.backbone.precision == "int8" and config.extract.engine == "tensorflow":
+        raise ConfigError("an int8 trunk runs in ONNX Runtime: leave --engine tensorflow or --precision int8 away")
+    if config.backbone.precision == "int8" and config.export.variants:
+        raise ConfigError("export.variants are made of a float32 trunk: leave them or backbone.precision=int8 away")

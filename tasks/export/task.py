@@ -16,6 +16,6 @@ def export_candidate(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: Hea
 
 
 @stage("variants")
-def make_variants(run: Run, snapshot: SnapshotRef, candidate: ModelRef) -> tuple[VariantRef, ...]:
+def make_variants(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, candidate: ModelRef) -> tuple[VariantRef, ...]:
     """The promoted model in the other precisions that the configuration asks for, measured."""
-    return export_variants(run, snapshot, candidate)
+    return export_variants(run, snapshot, trunk, candidate)

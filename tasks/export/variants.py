@@ -1,40 +1,37 @@
 """Variants of a promoted model.onnx beside it: float16 (half the size) and int8 (a quarter, and faster on processors
 that multiply bytes).
 
-Only the trunk, from `pixels` to `features`, changes: positions of a resize don't fit into 16 bits, and the head costs
-little and loses much. What each variant loses and gains is measured on this machine, over the whole test
+Only the trunk, from `pixels` to the freeze boundary, changes: positions of a resize don't fit into 16 bits, and the
+head costs little and loses much. What each variant loses and gains is measured on this machine, over the whole test
 split; one that loses more accuracy than `export.max_accuracy_drop` is not published, and the manifest says so.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pandas as pd
 
-from tasks.artifacts import ModelRef, Run, SnapshotRef, VariantRef
+from tasks.artifacts import ModelRef, Run, SnapshotRef, TrunkRef, VariantRef
 from tasks.classifier import Classifier
 from tasks.errors import ExportError
 from tasks.images import decode, read_checked
 from tasks.onnx_graph import chain, describe, part
-from tasks.onnx_session import open_session
+from tasks.quantisation import quantise
 from tasks.tables import read_table
 
 CALIBRATION_IMAGES = 100  # of the training split; the ranges of activations hardly move beyond
-PIXELS, FEATURES = "pixels", "features"  # what goes into the trunk and comes out of it
 TIMED_IMAGES, TIMED_TURNS = 8, 3
 
 
-def export_variants(run: Run, snapshot: SnapshotRef, candidate: ModelRef) -> tuple[VariantRef, ...]:
+def export_variants(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, candidate: ModelRef) -> tuple[VariantRef, ...]:
     """Makes and measures the variants that the configuration asks for, in the run's folder.
 
     Raises:
@@ -44,13 +41,19 @@ def export_variants(run: Run, snapshot: SnapshotRef, candidate: ModelRef) -> tup
     content = run.workspace.read_bytes(candidate.onnx_path)
     rows = read_table(run.workspace, run.path("predictions.parquet"), ["sha256", "uri", "label", "split", "predicted"])
     test = rows[rows["split"] == "test"].reset_index(drop=True)
-    return tuple(_variant(run, snapshot, content, test, precision) for precision in run.config.export.variants)
+    return tuple(_variant(run, snapshot, trunk, content, test, precision) for precision in run.config.export.variants)
 
 
-def _variant(run: Run, snapshot: SnapshotRef, content: bytes, test: pd.DataFrame, precision: str) -> VariantRef:
+def _variant(
+    run: Run, snapshot: SnapshotRef, trunk: TrunkRef, content: bytes, test: pd.DataFrame, precision: str
+) -> VariantRef:
     model = onnx.load_model_from_string(content)
     try:
-        converted = to_float16(model) if precision == "float16" else to_int8(model, _calibration(run, snapshot))
+        boundary = trunk.output
+        if precision == "float16":
+            converted = to_float16(model, boundary)
+        else:
+            converted = quantise(model, boundary, _calibration(run, snapshot))
     except Exception as exc:
         raise ExportError(f"model.onnx can't be converted to {precision}: {exc}") from exc
     describe(converted, {entry.key: entry.value for entry in model.metadata_props} | {"precision": precision})
@@ -67,55 +70,18 @@ def _variant(run: Run, snapshot: SnapshotRef, content: bytes, test: pd.DataFrame
     )
 
 
-def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and arithmetic of the trunk in float16; inputs and outputs as they are."""
+def to_float16(model: onnx.ModelProto, boundary: str) -> onnx.ModelProto:
+    """Weights and arithmetic from `pixels` to `boundary` in float16; inputs and outputs as they are."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    before, trunk, behind = _parts(model)
+    before, trunk, behind = _parts(model, boundary)
     return _joined(before, convert_float_to_float16(trunk, keep_io_types=True), behind)
 
 
-def to_int8(model: onnx.ModelProto, images: Iterator[np.ndarray]) -> onnx.ModelProto:
-    """The trunk in 8 bits, statically quantised: weights int8 per channel, activations uint8, as QDQ nodes.
-
-    Weights take 7 of their bits: pairs of products of 8 overflow 16 bits on processors without VNNI, which would answer
-    otherwise than the machine that measured.
-
-    Args:
-        images: uint8 [H, W, 3] each; they show the activations' ranges.
-    """
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    before, trunk, behind = _parts(model)
-    preprocessing = open_session(before.SerializeToString())
-
-    class Reader(CalibrationDataReader):
-        def get_next(self) -> dict[str, Any] | None:
-            image = next(images, None)
-            return None if image is None else {PIXELS: preprocessing.run([PIXELS], {"image": image[None]})[0]}
-
-    with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
-        trunk_file, folded, path = (str(Path(scratch) / name) for name in ("trunk.onnx", "folded.onnx", "int8.onnx"))
-        onnx.save(trunk, trunk_file)
-        # Folds constants and fuses first: quantised nodes that could have been fused are slow and lose accuracy.
-        quant_pre_process(trunk_file, folded, skip_symbolic_shape=True)
-        quantize_static(
-            folded,
-            path,
-            Reader(),
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-        return _joined(before, onnx.load(path), behind)
-
-
-def _parts(model: onnx.ModelProto) -> list[onnx.ModelProto]:
+def _parts(model: onnx.ModelProto, boundary: str) -> list[onnx.ModelProto]:
     """What is before the trunk, the trunk, and what is behind it. Raises ExportError."""
     outputs = [output.name for output in model.graph.output]
-    return [part(model, inputs, ends) for inputs, ends in pairwise([["image"], [PIXELS], [FEATURES], outputs])]
+    return [part(model, inputs, ends) for inputs, ends in pairwise([["image"], ["pixels"], [boundary], outputs])]
 
 
 def _joined(before: onnx.ModelProto, trunk: onnx.ModelProto, behind: onnx.ModelProto) -> onnx.ModelProto:

@@ -21,7 +21,6 @@ import numpy as np
 
 from tasks.artifacts import Run, TrunkRef
 from tasks.augment.policy import Augmenter
-from tasks.errors import ConfigError
 from tasks.images import decode, read_checked
 from tasks.onnx_session import available_cores, open_session
 
@@ -83,12 +82,9 @@ def embed(
 def choose_engine(run: Run, trunk: TrunkRef) -> Engine:
     """The engine that the configuration names; `auto` takes TensorFlow where it has a GPU, else ONNX Runtime.
 
-    Raises:
-        ConfigError: an 8-bit trunk on TensorFlow.
+    An 8-bit trunk runs in ONNX Runtime (another wish is refused before the run).
     """
     wanted = run.config.extract.engine
-    if trunk.precision == "int8" and wanted == "tensorflow":
-        raise ConfigError("an int8 trunk runs in ONNX Runtime: leave --engine tensorflow or --precision int8 away")
     if wanted == "tensorflow" or (wanted == "auto" and trunk.precision == "fp32" and _has_gpu()):
         return TensorflowEngine(trunk)
     return OnnxRuntimeEngine(run.workspace.local_file(trunk.onnx_path))

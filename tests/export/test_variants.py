@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from onnx import parser
 
-from tasks.artifacts import ModelRef, Run, SnapshotRef
+from tasks.artifacts import ModelRef, Run, SnapshotRef, TrunkRef
 from tasks.backbones.registry import AS_IT_IS
 from tasks.classifier import Classifier
 from tasks.export.variants import export_variants
@@ -90,7 +90,8 @@ def run(tmp_path: Path) -> Run:
 def variants_of(run: Run) -> dict[str, Any]:
     snapshot = SnapshotRef(id="s", table_path="snapshots/s.parquet", labels=LABELS, images=24, new=24, quarantined=0)
     candidate = ModelRef(onnx_path=run.path("candidate/model.onnx"), sha256="", version=1)
-    return {variant.precision: variant for variant in export_variants(run, snapshot, candidate)}
+    trunk = TrunkRef(recipe="r", onnx_path="", backbone="shapes", weights="", boundary="avg_pool", image_size_px=32)
+    return {variant.precision: variant for variant in export_variants(run, snapshot, trunk, candidate)}
 
 
 def test_each_variant_answers_like_the_model_and_says_what_it_costs(run: Run):
