@@ -20,7 +20,9 @@ def config_keys() -> Iterator[Key]:
     for section, field in Config.model_fields.items():
         defaults = getattr(Config(), section)
         for key, inner in type(defaults).model_fields.items():
-            yield Key(f"{field.alias or section}.{key}", getattr(defaults, key), inner.description or "")
+            yield Key(
+                f"{field.alias or section}.{key}", getattr(defaults, key), " ".join((inner.description or "").split())
+            )
 
 
 def config_lines() -> list[str]:
