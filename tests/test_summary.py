@@ -1,0 +1,57 @@
+"""The guess, before anything is read, whether there is much to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.artifacts import Run
+from tasks.ingest.sources import list_source, listing_digest
+from tasks.summary import looks_new
+from tests import photos
+from tests.runs import make_run
+
+EARLIER = "20260101T000000-shapes-000000"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run on a folder that an earlier run has finished with."""
+    source = photos.class_folders(tmp_path / "photos", {"red": 2, "green": 2})
+    run = make_run(tmp_path / "w", source)
+    finished = {
+        "listing": listing_digest(list_source(run).entries),
+        "lineage": {"config_digest": run.config.digest()},
+    }
+    run.workspace.write_json(f"runs/{EARLIER}/summary.json", finished)
+    return run
+
+
+def test_nothing_looks_new_where_the_listing_is_the_same(run: Run):
+    assert not looks_new(run)
+
+
+def test_a_file_more_less_or_of_another_size_looks_new(run: Run):
+    first, second, *_ = sorted(Path(run.source).rglob("*.jpg"))
+    content = first.read_bytes()
+    first.write_bytes(content + b"\0")
+    assert looks_new(run)
+    first.write_bytes(content)
+    assert not looks_new(run)
+    moved = second.rename(second.with_name("other.jpg"))
+    assert looks_new(run)
+    moved.rename(second)
+    (second.parent / "more.jpg").write_bytes(content)
+    assert looks_new(run)
+
+
+def test_another_configuration_and_a_new_model_look_new(run: Run, tmp_path: Path):
+    assert looks_new(make_run(tmp_path / "w", run.source, config={"finetune": {"epochs": 3}}))
+    assert looks_new(make_run(tmp_path / "empty", run.source))
+
+
+def test_a_file_that_vanishes_meanwhile_is_no_fault(run: Run):
+    entries = list_source(run).entries
+    Path(entries[0].uri).unlink()
+    assert listing_digest(entries) != listing_digest(list_source(run).entries)
