@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -31,10 +33,13 @@ class EphemeralServer:
     def __init__(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes it
         port = _free_port()
-        command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+        # The server ends with its standard input, and so with this process, however this one ends.
         self._process = subprocess.Popen(
-            command, env={**os.environ, **EPHEMERAL}, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+            [sys.executable, "-m", "flows.server", str(port)],
+            env={**os.environ, **EPHEMERAL},
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
         )
         self.api_url = f"http://127.0.0.1:{port}/api"
         os.environ["PREFECT_API_URL"] = self.api_url
@@ -88,3 +93,16 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def _stop_at_end_of_input() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    import uvicorn
+
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    application = "prefect.server.api.server:create_app"
+    uvicorn.run(application, factory=True, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
