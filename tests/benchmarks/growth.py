@@ -41,7 +41,8 @@ def measure_growth(data: Path, folder: Path, base: int, repeats: int, retrain: R
     for repeat in range(repeats):
         for fold, source in sources.items():
             with tempfile.TemporaryDirectory(dir=folder) as aside:
-                extraction = in_a_process(measure_embedding, source, Path(aside) / "extraction")
+                passes = max(FOLDS) // fold  # as many images whatever the set, or a small one is over too soon to time
+                extraction = in_a_process(measure_embedding, source, Path(aside) / "extraction", passes)
                 answer = retrain(source, Path(aside) / "retrain")
             seen[fold].append((extraction, answer))
             costs = {"retrain_s": round(answer.seconds, 1), "retrain_rss_mb": answer.peak_rss_mb}
@@ -77,10 +78,11 @@ def _size(seen: list[tuple[dict[str, Any], Answer]], seconds: float, images_befo
     )
 
 
-def measure_embedding(source: Path, workspace: Path) -> dict[str, Any]:
-    """The extraction of every image of a source, without what comes before it."""
+def measure_embedding(source: Path, workspace: Path, passes: int) -> dict[str, Any]:
+    """The extraction of every image of a source, without what comes before it: median seconds of so many passes."""
     job = prepare(source, workspace, BACKBONE)
-    return {"images": len(job.tasks), "seconds": round(job.embed(), 3)}
+    job.embed()  # unmeasured: first runs allocate
+    return {"images": len(job.tasks), "seconds": round(median(job.embed() for _ in range(passes)), 3)}
 
 
 def _manifest(data: Path, folder: Path, base: int, folds: int) -> Path:
