@@ -1,0 +1,150 @@
+"""Training from stored activations is training of the whole network with its lower part frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tasks.artifacts import TrunkRef
+from tasks.backbones.trunk import build_trunk, build_upper
+from tasks.config import Finetune
+from tasks.finetune.data import Split
+from tasks.finetune.head import TrainedHead, build_head, smoothed_cross_entropy, weights_digest
+from tasks.finetune.unfrozen import join, tune_unfrozen, unfrozen_layers
+
+CLASSES, SIDE_PX = 3, 32
+SMALL = Finetune(hidden_units=16, unfrozen_epochs=1, unfrozen_learning_rate=0.001, dropout=0.2)
+TARGETS = np.arange(24) % CLASSES
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> TrunkRef:
+    """Random weights, and statistics in the batch norms that are not those of fresh ones."""
+    from tasks.backbones.registry import build_network, get_backbone
+
+    keras.utils.set_random_seed(11)
+    network = build_network(get_backbone("mobilenet_v2"), None, SIDE_PX)
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    weights = tmp_path_factory.mktemp("unfrozen") / "random.weights.h5"
+    network.save_weights(weights)
+    return TrunkRef(
+        recipe="r",
+        activations_recipe="a",
+        onnx_path="",
+        backbone="mobilenet_v2",
+        weights=str(weights),
+        boundary="block_12_add",
+        image_size_px=SIDE_PX,
+    )
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return (rng.uniform(-1, 1, (24, SIDE_PX, SIDE_PX, 3)) + 0.5 * np.sin(TARGETS)[:, None, None, None]).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def stored(trunk: TrunkRef, pixels: np.ndarray) -> Split:
+    activations: Any = build_trunk(trunk)(pixels, training=False)
+    return Split(features=activations.numpy().astype(np.float16).reshape(len(pixels), -1), targets=TARGETS)
+
+
+def classifier() -> keras.Model:
+    """Without dropout, whose draws would differ between two graphs; not zeros, which would stop the gradient."""
+    features = np.abs(np.random.default_rng(2).normal(size=(50, 1280))).astype(np.float32)
+    keras.utils.set_random_seed(5)
+    head = build_head(features, CLASSES, SMALL.model_copy(update={"dropout": 0.0}))
+    kernel, bias = head.get_layer("classifier").get_weights()
+    head.get_layer("classifier").set_weights([np.random.default_rng(3).normal(size=kernel.shape), bias])
+    return head
+
+
+def gradients(model: keras.Model, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Of the loss on one batch in training mode, by the variable's path below the models' own names."""
+    loss = smoothed_cross_entropy(CLASSES, 0.1)
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(loss(TARGETS, model(inputs, training=True)))
+    variables = model.trainable_variables
+    found: Any = tape.gradient(value, [variable.value for variable in variables])
+    return {"/".join(v.path.split("/")[-2:]): g.numpy() for v, g in zip(variables, found, strict=True)}
+
+
+def test_the_gradient_is_that_of_the_whole_network_with_its_lower_part_frozen(
+    trunk: TrunkRef, pixels: np.ndarray, stored: Split
+):
+    """The whole is built from Keras's own parts: nothing of `unfrozen_layers` takes part in it."""
+    from tasks.backbones.registry import build_network, get_backbone
+
+    network = build_network(get_backbone("mobilenet_v2"), Path(trunk.weights), SIDE_PX)
+    network.trainable = True
+    names = [layer.name for layer in network.layers]
+    for place, layer in enumerate(network.layers):
+        above = place > names.index(trunk.boundary)
+        layer.trainable = above and not isinstance(layer, keras.layers.BatchNormalization)
+    pooled = keras.layers.GlobalAveragePooling2D()(network.output)
+    whole = keras.Model(network.input, classifier()(pooled))
+    expected = gradients(whole, pixels)
+
+    upper = unfrozen_layers(trunk)
+    activations = stored.features[:].reshape(-1, *upper.input_shape[1:]).astype(np.float32)
+    found = gradients(join(upper, classifier()), activations)
+
+    assert found.keys() == expected.keys()
+    assert len(found) == 13 + 1 + 4  # three convolutions in each of blocks 13 to 16 and Conv_1; two dense layers
+    for name, gradient in expected.items():
+        error = np.linalg.norm(found[name] - gradient) / np.linalg.norm(gradient)
+        assert error < 0.01, f"{name}: {error}"
+
+
+def tune(trunk: TrunkRef, stored: Split, config: Finetune = SMALL) -> tuple[keras.Model, TrainedHead]:
+    upper = unfrozen_layers(trunk)
+    return upper, tune_unfrozen(upper, classifier(), stored, stored, CLASSES, config)
+
+
+def test_training_moves_the_upper_layers_and_no_batch_norm(trunk: TrunkRef, stored: Split):
+    lower_before = build_trunk(trunk).get_weights()
+    before = build_upper(trunk)
+    upper, trained = tune(trunk, stored)
+    for layer in before.layers:
+        now = upper.get_layer(layer.name).get_weights() if layer.weights else []
+        same = [(old == new).all() for old, new in zip(layer.get_weights(), now, strict=True)]
+        frozen = isinstance(layer, keras.layers.BatchNormalization)
+        assert all(same) if frozen else not any(same), layer.name
+    assert all((old == new).all() for old, new in zip(lower_before, build_trunk(trunk).get_weights(), strict=True))
+    assert all((a == b).all() for a, b in zip(before.get_weights(), build_upper(trunk).get_weights(), strict=True))
+    assert trained.history[0].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert trained.model.input_shape == upper.input_shape
+    assert trained.model.output_shape == (None, CLASSES)
+
+
+def test_it_learns(trunk: TrunkRef, stored: Split):
+    _, trained = tune(trunk, stored, SMALL.model_copy(update={"unfrozen_epochs": 4}))
+    assert trained.history[-1]["loss"] < trained.history[0]["loss"]
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit(trunk: TrunkRef, stored: Split):
+    digests = [weights_digest(tune(trunk, stored)[1].model) for _ in range(2)]
+    assert digests[0] == digests[1]
+    other = tune(trunk, stored, SMALL.model_copy(update={"seed": 18}))[1]
+    assert weights_digest(other.model) != digests[0]
+
+
+def test_a_saved_head_answers_alike(trunk: TrunkRef, stored: Split, tmp_path: Path):
+    from tasks.head_file import load_head, save_head
+    from tasks.workspace import Workspace
+
+    _, trained = tune(trunk, stored)
+    workspace = Workspace(str(tmp_path))
+    save_head(workspace, "head.keras", trained.model)
+    loaded = load_head(workspace, "head.keras")
+    inputs = stored.features[:4].reshape(-1, *trained.model.input_shape[1:]).astype(np.float32)
+    np.testing.assert_allclose(loaded(inputs, training=False), trained.model(inputs, training=False), atol=1e-5)
