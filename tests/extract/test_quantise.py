@@ -165,3 +165,13 @@ def test_the_recipe_is_that_of_the_calibration_images(stage: Callable[[str], Sta
     photos.class_folders(folder / "others" / "photos", {"red": 9, "green": 9}, start=900)
     *_, other = prepared(folder / "others", boundary)
     assert other.recipe != eight.recipe
+
+
+def test_each_model_has_an_8_bit_trunk_of_its_own(stage: Callable[[str], Stage], folder: Path):
+    run, _, trunk, eight = stage(POOLED)
+    photos.class_folders(folder / "other model", {"red": 9, "green": 9}, start=2000)
+    other = replace(run, name="other", source=str(folder / "other model"))
+    own = quantised(other, trunk, make_snapshot(other, build_catalogue(other)))
+    assert own.onnx_path != eight.onnx_path
+    assert own.recipe != eight.recipe
+    assert quantised(run, trunk, stage(POOLED)[1]) == eight
