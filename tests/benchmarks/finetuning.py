@@ -3,8 +3,8 @@
     KERAS_HOME=… uv run python -m tests.benchmarks.finetuning PHOTOS [--epochs 4] [--boundary block_12_add]
 
 PHOTOS has a folder a class, or train/ and validation/ above those. Both train MobileNetV2 (ImageNet weights, 224 px)
-above the boundary with the classifier on top: the same images, loss, optimiser, schedule and batch, batch norm in inference
-mode, and the validation split after each epoch.
+above the boundary with the classifier on top: the same images, loss, optimiser, schedule and batch, batch norm in
+inference mode, and the validation split after each epoch.
 
 - `whole`: Keras as tutorials use it: tf.data decodes and resizes JPEGs, the network runs from its first layer.
 - `stored`: `tasks.finetune` on the boundary's float16 activations, without augmented views, so that both see each image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tasks.backbones.registry import POOLED
 from tasks.backbones.trunk import trunk_of
 from tasks.errors import ConfigError
 from tasks.extract import engine as module
-from tasks.extract.engine import OnnxRuntimeEngine, TensorflowEngine, choose_engine, embed
+from tasks.extract.engine import OnnxRuntimeEngine, Task, TensorflowEngine, choose_engine, embed
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.features import feature_store
@@ -68,16 +69,25 @@ def test_one_pass_stores_both_outputs_and_test_images_have_no_activations(stage:
     todo, passes = missing_tasks(run, snapshot, trunk, policy), []
     engine = choose_engine(run, trunk)
     assert isinstance(engine, OnnxRuntimeEngine)
-    session, answer = engine._session, engine._session.run
-    engine._session = type("Counting", (), {"run": lambda _, *args: (passes.append(1), answer(*args))[1]})()  # type: ignore[assignment]
+    session = engine._session
+
+    class Counting:
+        def run(self, *given):
+            passes.append(given)
+            return session.run(*given)
+
+    engine._session = Counting()  # type: ignore[assignment]
     assert sum(embed_shard(run, trunk, policy, engine, shard) for shard in cut(todo, 8)) == snapshot.images
-    assert session is not engine._session
     assert len(passes) == sum(len(task.views) for task in todo)
 
     splits = read_table(run.workspace, snapshot.table_path, ["sha256", "split"]).set_index("sha256")["split"]
     views = {"train": {0, 1}, "validation": {0}, "test": {0}}
     pooled, lower = (
-        {(row["sha256"], row["view"]) for part in feature_store(run.workspace, recipe).read() for row in part.to_pylist()}
+        {
+            (row["sha256"], row["view"])
+            for part in feature_store(run.workspace, recipe).read()
+            for row in part.to_pylist()
+        }
         for recipe in (trunk.recipe, str(trunk.activations_recipe))
     )
     expected = {(sha256, view) for sha256, split in splits.items() for view in views[split]}
@@ -110,8 +120,6 @@ def test_no_device_file_is_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_an_int8_trunk_is_refused_by_tensorflow_and_auto_keeps_it_from_it(
     stage: Callable[[str], Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from dataclasses import replace
-
     run, _, trunk, _ = stage(POOLED)
     eight = replace(trunk, precision="int8")
     wanted = make_run(tmp_path, tmp_path, config={"extract": {"engine": "tensorflow"}})
@@ -121,18 +129,24 @@ def test_an_int8_trunk_is_refused_by_tensorflow_and_auto_keeps_it_from_it(
     assert isinstance(choose_engine(run, eight), OnnxRuntimeEngine)
 
 
-def test_images_are_decoded_as_rows_are_taken_not_all_at_once(stage: Callable[[str], Stage], monkeypatch):
+def test_images_are_decoded_as_rows_are_taken_not_all_at_once(
+    stage: Callable[[str], Stage], monkeypatch: pytest.MonkeyPatch
+):
     """The TensorFlow engine holds two batches of pixels, whatever the number of images."""
     monkeypatch.setattr(module, "GPU_BATCH_IMAGES", 2)
-    run, snapshot, trunk, policy = stage(POOLED)
-    tasks, decoded, lock = missing_tasks(run, snapshot, trunk, policy), 0, threading.Lock()
+    decoded, lock = 0, threading.Lock()
 
-    def images(task: module.Task) -> list[np.ndarray]:
+    def images(task: Task) -> list[np.ndarray]:
         nonlocal decoded
         with lock:
-            decoded += len(task.views)
-        return [np.zeros((8, 8, 3), np.uint8) for _ in task.views]
+            decoded += 1
+        return [np.zeros((8, 8, 3), np.uint8)]
 
-    tasks = [module.Task(sha256=task.sha256, uri=task.uri, views=(0,)) for task in tasks]
-    for taken, _ in enumerate(TensorflowEngine(trunk).embed(tasks, images, workers=2), start=1):
-        assert decoded <= taken + 2 * 2 + 1
+    engine = TensorflowEngine(stage(POOLED)[2])
+    tasks = [Task(sha256=str(number), uri="", views=(0,)) for number in range(11)]
+    found = []
+    for task, _ in engine.embed(tasks, images, workers=2):
+        found.append(task)
+        assert decoded <= len(found) + 2 * 2
+    assert found == tasks
+    assert list(engine.embed([], images, workers=2)) == []
