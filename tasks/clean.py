@@ -149,7 +149,7 @@ def _lineages(workspace: Workspace, name: str) -> Iterator[dict[str, Any]]:
 
 def _recipe(file: str) -> str:
     """The recipe that a file or folder is named after: `<recipe>`, `<recipe>-keras`, `<recipe>.onnx`,
-    `<recipe>-int8.onnx`."""
+    `<recipe>-int8-<name>.onnx`."""
     return file.split(".")[0].split("-")[0]
 
 

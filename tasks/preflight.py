@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tasks.artifacts import Run
 from tasks.augment.policy import policy_of
-from tasks.backbones.trunk import trunk_of
+from tasks.backbones.registry import POOLED
+from tasks.backbones.trunk import build_trunk, trunk_of
 from tasks.config import Config
 from tasks.errors import ConfigError
 from tasks.evaluate.gates import load_gates
@@ -29,7 +30,9 @@ def check_run(run: Run) -> None:
     load_gates(run.config.evaluate.gates)
     load_suite(run.config.validation.suite)
     _check_precision(run.config)
-    trunk_of(run, policy_of(run.config))
+    trunk = trunk_of(run, policy_of(run.config))
+    if trunk.boundary != POOLED and not run.workspace.exists(trunk.onnx_path):
+        build_trunk(trunk)  # seconds, for TensorFlow; a layer that is no boundary would else show after validation
 
 
 def _check_precision(config: Config) -> None:

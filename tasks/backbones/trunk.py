@@ -101,14 +101,23 @@ def build_outputs(trunk: TrunkRef) -> keras.Model:
 
 def boundaries(network: keras.Model) -> list[str]:
     """The layers, from below, at which a network can be cut: all that lies above depends on their output alone."""
-    found, alive = [], set()
-    consumers = {layer.name: {node.operation.name for node in layer._outbound_nodes} for layer in network.layers}
+    import keras
+
+    # Operations are layers and, in some networks, bare additions between them.
+    consumers: dict[str, set[str]] = {operation.name: set() for operation in network.operations}
+    for nodes in network._nodes_by_depth.values():  # the network's own: what is built on top of it is not part of it
+        for node in nodes:
+            for parent in node.parent_nodes:
+                consumers[parent.operation.name].add(node.operation.name)
+    found: list[str] = []
     done: set[str] = set()
-    for layer in network.layers:  # in topological order
-        done.add(layer.name)
-        alive = {name for name in alive | {layer.name} if not consumers[name] <= done}
-        if alive == {layer.name}:
-            found.append(layer.name)
+    alive: set[str] = set()  # operations whose output is needed above
+    for operation in network.operations:  # in topological order
+        done.add(operation.name)
+        alive = {name for name in alive | {operation.name} if not consumers[name] <= done}
+        # The output of a model within the network is that of its own graph, not of this one.
+        if alive == {operation.name} and isinstance(operation, keras.Layer) and not isinstance(operation, keras.Model):
+            found.append(operation.name)
     return found[1:]  # the first is the input itself
 
 

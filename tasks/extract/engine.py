@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -141,7 +142,7 @@ class TensorflowEngine:
         batches = [tasks[start : start + GPU_BATCH_IMAGES] for start in range(0, len(tasks), GPU_BATCH_IMAGES)]
         with ThreadPoolExecutor(workers, thread_name_prefix="embed") as pool:
             coming = pool.map(pixels, batches[0] if batches else [])
-            for batch, following in zip(batches, [*batches[1:], []], strict=True):
+            for batch, following in zip_longest(batches, batches[1:], fillvalue=()):
                 ready = np.concatenate(list(coming))
                 coming = pool.map(pixels, following)  # made while this batch is computed
                 answers = self._forward(ready)

@@ -19,12 +19,13 @@ QUANTISATION_VERSION = 1
 
 
 def quantised(run: Run, trunk: TrunkRef, snapshot: SnapshotRef) -> TrunkRef:
-    """The 8-bit form of an exported trunk, calibrated where the workspace has none yet.
+    """The 8-bit form of an exported trunk, calibrated where the model has none yet.
 
-    It is calibrated once and then kept, for with other ranges each feature would be another. Its recipe names the
-    images that it was calibrated on; where the file is lost, it is made again, from the same images if they are there.
+    Each model name has one of its own, for the ranges are those of its images. It is calibrated once and then kept, for
+    with other ranges each feature would be another. Its recipe names the images that it was calibrated on; where the
+    file is lost, it is made again, from the same images if they are there.
     """
-    path = trunk.onnx_path.replace(".onnx", "-int8.onnx")
+    path = trunk.onnx_path.replace(".onnx", f"-int8-{run.name}.onnx")
     if not run.workspace.exists(path):
         images = _calibration_images(run, snapshot)
         identity = {"trunk": trunk.head_recipe, "version": QUANTISATION_VERSION, "images": [name for name, _ in images]}

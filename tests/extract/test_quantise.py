@@ -1,0 +1,177 @@
+"""The 8-bit trunk: what is in 8 bits and what is not, made once, the same wherever it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tasks.artifacts import HeadRef, Run, SnapshotRef, TrunkRef
+from tasks.augment.policy import Policy, load_policy
+from tasks.backbones.registry import EMBEDDED, POOLED
+from tasks.backbones.trunk import trunk_of
+from tasks.export.model import export_model
+from tasks.extract.engine import choose_engine, embed
+from tasks.extract.export import ensure_exported
+from tasks.extract.plan import missing_tasks
+from tasks.extract.quantise import quantised
+from tasks.finetune.head import build_head
+from tasks.head_file import save_head
+from tasks.images import decode
+from tasks.ingest.catalogue import build_catalogue
+from tasks.onnx_session import open_session
+from tasks.split.assign import make_snapshot
+from tests import photos
+from tests.runs import make_run
+
+LOWER = "block_12_add"
+POLICY: Policy = load_policy("flip", 0)
+Stage = tuple[Run, SnapshotRef, TrunkRef, TrunkRef]
+
+
+def prepared(folder: Path, boundary: str, workspace: str = "w") -> Stage:
+    """The run, its snapshot, and the trunk in float32 and in 8 bits."""
+    source = folder / "photos"
+    config = {"backbone": {"name": EMBEDDED, "image_size_px": 64, "boundary": boundary, "precision": "int8"}}
+    run = make_run(folder / workspace, source, config=config)
+    trunk = trunk_of(run, POLICY)
+    ensure_exported(run, trunk)
+    snapshot = make_snapshot(run, build_catalogue(run))
+    return run, snapshot, trunk, quantised(run, trunk, snapshot)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantise")
+    photos.class_folders(folder / "photos", {"red": 10, "green": 10})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stage(folder: Path) -> Callable[[str], Stage]:
+    made = {boundary: prepared(folder, boundary) for boundary in (POOLED, LOWER)}
+    return made.__getitem__
+
+
+def graph_of(run: Run, path: str) -> onnx.ModelProto:
+    return onnx.load_model_from_string(run.workspace.read_bytes(path))
+
+
+def convolution_weights(model: onnx.ModelProto) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """The weights of int8 convolutions that are not depthwise, of those that are, and of float32 ones."""
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
+    makers = {output: node for node in model.graph.node for output in node.output}
+    dense, depthwise, floats = [], [], []
+    for node in model.graph.node:
+        if node.op_type != "Conv":
+            continue
+        source = makers.get(node.input[1])
+        if source is None or source.op_type != "DequantizeLinear":
+            floats.append(constants.get(node.input[1]))
+            continue
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        (depthwise if groups > 1 else dense).append(constants[source.input[0]])
+    return dense, depthwise, floats
+
+
+def largest(weights: list[np.ndarray]) -> int:
+    return max(int(np.abs(values.astype(int)).max()) for values in weights)
+
+
+def test_dense_weights_have_7_bits_and_depthwise_ones_8(stage: Callable[[str], Stage]):
+    run, _, _, eight = stage(POOLED)
+    dense, depthwise, floats = convolution_weights(graph_of(run, eight.onnx_path))
+    assert (len(dense), len(depthwise), len(floats)) == (35, 17, 0)
+    assert all(values.dtype == np.int8 for values in (*dense, *depthwise))
+    assert largest(dense) <= 64  # two products of it with 255 fit into 16 bits
+    assert largest(depthwise) > 64
+    assert 2 * 255 * largest(dense) < 2**15
+
+
+def test_what_lies_above_a_lower_boundary_stays_in_float32(stage: Callable[[str], Stage]):
+    run, _, _, eight = stage(LOWER)
+    dense, depthwise, floats = convolution_weights(graph_of(run, eight.onnx_path))
+    assert (len(dense), len(depthwise), len(floats)) == (35 - 9, 17 - 4, 9 + 4)
+    assert largest(dense) <= 64
+
+
+@pytest.mark.parametrize("boundary", [POOLED, LOWER])
+def test_its_answers_are_near_those_of_the_float32_trunk(stage: Callable[[str], Stage], boundary: str):
+    run, _, trunk, eight = stage(boundary)
+    sessions = [open_session(run.workspace.local_file(one.onnx_path)) for one in (trunk, eight)]
+    pixels = np.asarray(photos.photo(seed=77))[None]
+    for name in ("features", trunk.output):
+        exact, found = (np.asarray(session.run([name], {"image": pixels})[0]) for session in sessions)
+        assert exact.shape == found.shape
+        assert np.corrcoef(exact.ravel(), found.ravel())[0, 1] > 0.9
+    assert {output.name for output in sessions[1].get_outputs()} == {"features", trunk.output}
+
+
+@pytest.mark.parametrize("boundary", [POOLED, LOWER])
+def test_the_shipped_model_has_the_very_trunk_that_made_the_features(stage: Callable[[str], Stage], boundary: str):
+    """model.onnx on an image equals the Keras head on the row that extraction would store for it."""
+    import keras
+
+    from tasks.finetune.unfrozen import join, unfrozen_layers
+
+    run, snapshot, _, eight = stage(boundary)
+    tasks = missing_tasks(run, snapshot, eight, POLICY)[:4]
+    rows = np.concatenate(
+        [answers[eight.output] for _, answers in embed(tasks, choose_engine(run, eight), None, max_pixels=10**6)]
+    ).astype(np.float32)
+    head = build_head(np.abs(np.random.default_rng(0).normal(size=(50, 1280))), 2, run.config.finetune)
+    head.get_layer("classifier").set_weights([np.random.default_rng(1).normal(size=(256, 2)), np.zeros(2)])
+    model = head if boundary == POOLED else join(unfrozen_layers(eight), head)
+    save_head(run.workspace, run.path("candidate/head.keras"), model)
+    reference = HeadRef(keras_path=run.path("candidate/head.keras"), history_path="", digest="", temperature=1.0)
+    shipped = export_model(run, snapshot, eight, reference, version=1)
+
+    session = open_session(run.workspace.local_file(shipped.onnx_path))
+    found = [
+        np.asarray(session.run(["probabilities"], {"image": decode(Path(task.uri).read_bytes(), 10**6)[None]})[0])
+        for task in tasks
+    ]
+    logits: Any = model(rows.reshape(-1, *model.input_shape[1:]), training=False)
+    np.testing.assert_allclose(np.concatenate(found), keras.ops.softmax(logits), atol=5e-3)
+    mine, theirs = (convolution_weights(graph_of(run, path)) for path in (shipped.onnx_path, eight.onnx_path))
+    for own, others in zip(mine[:2], theirs[:2], strict=True):
+        assert all((a == b).all() for a, b in zip(own, others, strict=True))
+
+
+def test_it_is_calibrated_once_and_kept_when_data_grow(stage: Callable[[str], Stage], folder: Path):
+    run, _, trunk, eight = stage(POOLED)
+    before = run.workspace.read_bytes(eight.onnx_path)
+    photos.class_folders(folder / "more", {"red": 12, "green": 12}, start=500)
+    grown = replace(run, source=str(folder / "more"))
+    again = quantised(grown, trunk, make_snapshot(grown, build_catalogue(grown)))
+    assert again == eight
+    assert run.workspace.read_bytes(eight.onnx_path) == before
+
+
+@pytest.mark.parametrize("boundary", [POOLED, LOWER])
+def test_the_recipe_is_that_of_the_calibration_images(stage: Callable[[str], Stage], folder: Path, boundary: str):
+    run, snapshot, trunk, eight = stage(boundary)
+    assert eight.precision == "int8"
+    assert len({trunk.recipe, trunk.head_recipe, eight.recipe, eight.head_recipe}) == (2 if boundary == POOLED else 4)
+    Path(run.workspace.path(eight.onnx_path)).unlink()
+    assert quantised(run, trunk, snapshot) == eight  # made again from the same images
+
+    photos.class_folders(folder / "others" / "photos", {"red": 9, "green": 9}, start=900)
+    *_, other = prepared(folder / "others", boundary)
+    assert other.recipe != eight.recipe
+
+
+def test_each_model_has_an_8_bit_trunk_of_its_own(stage: Callable[[str], Stage], folder: Path):
+    run, _, trunk, eight = stage(POOLED)
+    photos.class_folders(folder / "other model", {"red": 9, "green": 9}, start=2000)
+    other = replace(run, name="other", source=str(folder / "other model"))
+    own = quantised(other, trunk, make_snapshot(other, build_catalogue(other)))
+    assert own.onnx_path != eight.onnx_path
+    assert own.recipe != eight.recipe
+    assert quantised(run, trunk, stage(POOLED)[1]) == eight
