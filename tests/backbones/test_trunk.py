@@ -68,7 +68,7 @@ def trunk_at(random_weights: Path) -> Callable[[str], TrunkRef]:
     return make
 
 
-@pytest.mark.parametrize("boundary", ["block_3_add", "block_13_depthwise_relu"])
+@pytest.mark.parametrize("boundary", ["block_4_add", "block_13_depthwise_relu"])
 def test_below_and_above_are_the_whole(trunk_at: Callable[[str], TrunkRef], boundary: str):
     pixels = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
     pooled = build_trunk(trunk_at(POOLED))(pixels, training=False)
