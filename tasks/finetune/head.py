@@ -50,9 +50,6 @@ def train_head(
     Returns:
         The head, its history and the temperature fitted on validation.
     """
-    import keras
-
-    keras.utils.set_random_seed(config.seed)
     model = build_head(train.features, classes, config)
     plan = Plan(
         learning_rate=config.learning_rate,
@@ -143,10 +140,14 @@ def build_head(features: np.ndarray | Rows, classes: int, config: Finetune) -> k
     inputs = keras.Input(features.shape[1:], name="features")
     values = keras.ops.multiply(keras.ops.sign(inputs), keras.ops.sqrt(keras.ops.abs(inputs)))
     values = keras.layers.Rescaling(scale, offset, name="centre")(values)
-    values = keras.layers.Dropout(config.dropout, name="dropout")(values)
+    # Seeds of their own: Keras's global one is the process's, and other threads build networks meanwhile.
+    values = keras.layers.Dropout(config.dropout, seed=config.seed, name="dropout")(values)
     if config.hidden_units:
-        values = keras.layers.Dense(config.hidden_units, activation="relu", name="hidden")(values)
-        values = keras.layers.Dropout(config.dropout, name="hidden_dropout")(values)
+        weights = keras.initializers.GlorotUniform(seed=config.seed)
+        values = keras.layers.Dense(config.hidden_units, activation="relu", kernel_initializer=weights, name="hidden")(
+            values
+        )
+        values = keras.layers.Dropout(config.dropout, seed=config.seed + 1, name="hidden_dropout")(values)
     logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(values)
     return keras.Model(inputs, logits, name="head")
 

@@ -42,7 +42,6 @@ def tune_unfrozen(
     """
     import keras
 
-    keras.utils.set_random_seed(config.seed)
     model = join(upper, classifier)
     rows = keras.Input((train.features.shape[1],), name="rows")
     flat = keras.Model(rows, model(keras.layers.Reshape(model.input_shape[1:])(rows)))

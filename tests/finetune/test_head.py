@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -37,6 +39,25 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit():
     assert weights_digest(first.model) == weights_digest(again.model)
     assert first.temperature == again.temperature
     assert weights_digest(first.model) != weights_digest(other.model)
+
+
+def test_other_threads_that_draw_from_the_global_seed_change_nothing():
+    """Beside the training, the flow builds the Keras trunk, whose fresh weights are drawn from the process's seed."""
+    done = threading.Event()
+
+    def draw() -> None:
+        while not done.is_set():
+            keras.Sequential([keras.layers.Dense(4), keras.layers.Dropout(0.5)]).build((None, 4))
+
+    alone = train_head(blobs(200, 0), blobs(60, 1), 3, SMALL)
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        beside = train_head(blobs(200, 0), blobs(60, 1), 3, SMALL)
+    finally:
+        done.set()
+        other.join()
+    assert weights_digest(alone.model) == weights_digest(beside.model)
 
 
 def test_training_stops_when_validation_no_longer_improves():
