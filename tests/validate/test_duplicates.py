@@ -7,7 +7,7 @@ from PIL import ImageEnhance, ImageOps
 
 from tasks.assignments import no_assignments
 from tasks.ingest import inspection
-from tasks.validate.duplicates import find_groups, near_pairs
+from tasks.validate.duplicates import LEAST_COMPARED, find_groups, near_in_features, near_pairs
 from tests.photos import encoded, photo
 
 SIZE = (320, 240)
@@ -113,3 +113,12 @@ def test_only_new_images_are_compared():
     pairs = near_pairs(hashes, new)
     assert set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == {(3, 103), (50, 150)}
     assert len(near_pairs(hashes, np.zeros(200, bool))) == 0
+
+
+def test_of_images_that_are_all_alike_only_the_likest_pairs_are_compared():
+    rng = np.random.default_rng(0)
+    features = (1 + 0.05 * rng.normal(size=(400, 32))).astype(np.float16)
+    features[7] = features[200]  # the one copy
+    pairs = near_in_features(features, np.ones(400, bool))
+    assert len(pairs.first) == LEAST_COMPARED
+    assert (7, 200) in set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
