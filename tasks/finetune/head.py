@@ -143,7 +143,7 @@ def build_head(features: np.ndarray | Rows, classes: int, config: Finetune) -> k
     # Seeds of their own: Keras's global one is the process's, and other threads build networks meanwhile.
     values = keras.layers.Dropout(config.dropout, seed=config.seed, name="dropout")(values)
     if config.hidden_units:
-        weights = keras.initializers.GlorotUniform(seed=config.seed)
+        weights: Any = keras.initializers.GlorotUniform(seed=config.seed)  # the stubs know of names only
         values = keras.layers.Dense(config.hidden_units, activation="relu", kernel_initializer=weights, name="hidden")(
             values
         )
