@@ -9,6 +9,7 @@ from tasks.backbones.trunk import build_trunk, trunk_of
 from tasks.config import Config
 from tasks.errors import ConfigError
 from tasks.evaluate.gates import load_gates
+from tasks.extract.engine import check_engine
 from tasks.ingest.sources import list_source
 from tasks.publish.signing import check_key
 from tasks.validate.suite import load_suite
@@ -36,7 +37,6 @@ def check_run(run: Run) -> None:
 
 
 def _check_precision(config: Config) -> None:
-    if config.backbone.precision == "int8" and config.extract.engine == "tensorflow":
-        raise ConfigError("an int8 trunk runs in ONNX Runtime: leave --engine tensorflow or --precision int8 away")
+    check_engine(config.extract.engine, config.backbone.precision)
     if config.backbone.precision == "int8" and config.export.variants:
         raise ConfigError("export.variants are made of a float32 trunk: leave them or backbone.precision=int8 away")

@@ -22,6 +22,7 @@ import numpy as np
 
 from tasks.artifacts import Run, TrunkRef
 from tasks.augment.policy import Augmenter
+from tasks.errors import ConfigError
 from tasks.images import decode, read_checked
 from tasks.onnx_session import available_cores, open_session
 
@@ -80,12 +81,20 @@ def embed(
         yield done
 
 
+def check_engine(engine: str, precision: str) -> None:
+    """Raises ConfigError for an 8-bit trunk on TensorFlow: it has no such form there."""
+    if precision == "int8" and engine == "tensorflow":
+        raise ConfigError("an int8 trunk runs in ONNX Runtime: leave --engine tensorflow or --precision int8 away")
+
+
 def choose_engine(run: Run, trunk: TrunkRef) -> Engine:
     """The engine that the configuration names; `auto` takes TensorFlow where it has a GPU, else ONNX Runtime.
 
-    An 8-bit trunk runs in ONNX Runtime (another wish is refused before the run).
+    Raises:
+        ConfigError: an 8-bit trunk on TensorFlow.
     """
     wanted = run.config.extract.engine
+    check_engine(wanted, trunk.precision)
     if wanted == "tensorflow" or (wanted == "auto" and trunk.precision == "fp32" and _has_gpu()):
         return TensorflowEngine(trunk)
     return OnnxRuntimeEngine(run.workspace.local_file(trunk.onnx_path))
