@@ -334,7 +334,7 @@ def _run_demo(workspace: str) -> Iterator[tuple[str, dict[str, Any]]]:
     from flows.demo import NAME, demo_config, run_demo
     from flows.warmup import preload
 
-    preload(new_run("", NAME, workspace, demo_config()))
+    preload(new_run(f"tfds:{NAME}", NAME, workspace, demo_config()))
     if server:
         server.wait()
     yield from run_demo(workspace)

@@ -18,7 +18,10 @@ _started: dict[str, subprocess.Popen[bytes]] = {}
 
 
 def start(run: Run) -> subprocess.Popen[bytes] | None:
-    """Starts it, once for each trunk; None where the workspace has the trunk, or Keras is in this process already."""
+    """Starts it, once for each trunk; None where the workspace has the trunk, or Keras is in this process already, or
+    will be at once: tensorflow-datasets imports TensorFlow."""
+    if run.source.startswith("tfds:"):
+        return None
     trunk = trunk_of(run, policy_of(run.config))
     place = f"{run.workspace.url} {trunk.onnx_path}"
     if place not in _started:
