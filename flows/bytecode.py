@@ -7,6 +7,8 @@ import sys
 from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
+from tasks.user_cache import user_cache
+
 
 def keep_bytecode() -> None:
     """Keeps bytecode in the user's cache folder, for this process and those it starts, where it would be kept nowhere.
@@ -16,9 +18,8 @@ def keep_bytecode() -> None:
     """
     if not sys.dont_write_bytecode or sys.pycache_prefix or _is_compiled("typer"):
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart" / "bytecode"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = user_cache("bytecode")
     except OSError:
         return
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(folder)

@@ -308,7 +308,7 @@ def _run_flow(
 
     loaded = load_config(config, environ=os.environ, overrides=overrides)
     run = new_run(source, name, workspace, loaded)
-    check_run(run)
+    listing = check_run(run)
     # While Prefect's server starts on one core, the other reads the images and imports what their stages need.
     server = _prefect()
     first = next(finished_runs(run.workspace, name), None) is None
@@ -316,7 +316,7 @@ def _run_flow(
     from flows.warmup import preload
     from tasks.summary import looks_new
 
-    if force or looks_new(run):
+    if force or looks_new(run, listing):
         preload(run)
     from flows.retrain import retrain as flow
 

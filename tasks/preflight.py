@@ -10,13 +10,16 @@ from tasks.config import Config
 from tasks.errors import ConfigError
 from tasks.evaluate.gates import load_gates
 from tasks.extract.engine import check_engine
-from tasks.ingest.sources import list_source
+from tasks.ingest.sources import Listing, list_source
 from tasks.publish.signing import check_key
 from tasks.validate.suite import load_suite
 
 
-def check_run(run: Run) -> None:
+def check_run(run: Run) -> Listing | None:
     """Finds the run's source, signing key, gates, suite, policy and weights (downloading those where it must).
+
+    Returns:
+        What a local source lists; of others it is not known yet.
 
     Raises:
         ConfigError: a name that is not known, or a file that is not what it should be.
@@ -25,8 +28,8 @@ def check_run(run: Run) -> None:
         WorkspaceError: nothing can be written.
     """
     run.workspace.check_writable()
-    if "://" not in run.source and not run.source.startswith("tfds:"):
-        list_source(run)  # quick for a folder; elsewhere it is left to the ingest stage
+    local = "://" not in run.source and not run.source.startswith("tfds:")
+    listing = list_source(run) if local else None  # quick for a folder; elsewhere it is left to the ingest stage
     check_key()
     load_gates(run.config.evaluate.gates)
     load_suite(run.config.validation.suite)
@@ -34,6 +37,7 @@ def check_run(run: Run) -> None:
     trunk = trunk_of(run, policy_of(run.config))
     if trunk.boundary != POOLED and not run.workspace.exists(trunk.onnx_path):
         build_trunk(trunk)  # seconds, for TensorFlow; a layer that is no boundary would else show after validation
+    return listing
 
 
 def _check_precision(config: Config) -> None:

@@ -19,7 +19,7 @@ from tasks.artifacts import (
     TrunkRef,
 )
 from tasks.evaluate.gates import gates_digest
-from tasks.ingest.sources import list_source, listing_digest
+from tasks.ingest.sources import Listing, listing_digest
 from tasks.lineage import lineage
 from tasks.quarantine import read_decisions, run_quarantine
 from tasks.repository import champion, read_manifest, version_path
@@ -115,18 +115,19 @@ def settled(run: Run, print_of_run: str) -> dict[str, Any] | None:
     }
 
 
-def looks_new(run: Run) -> bool:
+def looks_new(run: Run, listing: Listing | None) -> bool:
     """A guess, before anything is read, whether a run has much to do: it starts the preparations early.
 
-    It has where its model was never trained, where the configuration is another, or where a local source lists other
-    files than it did. Remote sources are not listed twice: of those it is not guessed.
+    It has where its model was never trained, where the configuration is another, or where the source lists other files
+    than it did.
+
+    Args:
+        listing: what the source lists; None where that is not known yet: then it is not guessed.
     """
     last = next(finished_runs(run.workspace, run.name), None)
     if last is None or last.get("lineage", {}).get("config_digest") != run.config.digest():
         return True
-    if "://" in run.source or run.source.startswith("tfds:"):
-        return False
-    return listing_digest(list_source(run).entries) != last.get("listing")
+    return listing is not None and listing_digest(listing.entries) != last.get("listing")
 
 
 def summarise(

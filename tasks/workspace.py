@@ -30,6 +30,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.errors import ConfigError, WorkspaceError
+from tasks.user_cache import user_cache
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -164,7 +165,7 @@ class Workspace:
         """A path on this machine with the content: the file itself, or a cached download of it."""
         if self.is_local:
             return self.path(relative)
-        cache = cache_folder()
+        cache = user_cache("files")
         info = self.fs.info(self.path(relative))
         stamp = re.sub(r"\W", "", str(info.get("ETag") or info.get("LastModified") or info.get("size")))
         target = cache / f"{stamp}-{relative.replace('/', '-')}"
@@ -178,13 +179,6 @@ def _modified(info: Mapping[str, Any]) -> datetime:
     times = (info.get(key) for key in ("mtime", "LastModified", "created"))
     time = next((time for time in times if time is not None), datetime.now(UTC))
     return time if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
-
-
-def cache_folder() -> Path:
-    """A folder of this user's on this machine, for what can be lost."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart" / "files"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
 
 
 def _replace_file(target: Path, content: bytes) -> None:

@@ -29,26 +29,31 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_nothing_looks_new_where_the_listing_is_the_same(run: Run):
-    assert not looks_new(run)
+    assert not looks_new(run, list_source(run))
 
 
 def test_a_file_more_less_or_of_another_size_looks_new(run: Run):
     first, second, *_ = sorted(Path(run.source).rglob("*.jpg"))
     content = first.read_bytes()
     first.write_bytes(content + b"\0")
-    assert looks_new(run)
+    assert looks_new(run, list_source(run))
     first.write_bytes(content)
-    assert not looks_new(run)
+    assert not looks_new(run, list_source(run))
     moved = second.rename(second.with_name("other.jpg"))
-    assert looks_new(run)
+    assert looks_new(run, list_source(run))
     moved.rename(second)
     (second.parent / "more.jpg").write_bytes(content)
-    assert looks_new(run)
+    assert looks_new(run, list_source(run))
 
 
 def test_another_configuration_and_a_new_model_look_new(run: Run, tmp_path: Path):
-    assert looks_new(make_run(tmp_path / "w", run.source, config={"finetune": {"epochs": 3}}))
-    assert looks_new(make_run(tmp_path / "empty", run.source))
+    listing = list_source(run)
+    assert looks_new(make_run(tmp_path / "w", run.source, config={"finetune": {"epochs": 3}}), listing)
+    assert looks_new(make_run(tmp_path / "empty", run.source), listing)
+
+
+def test_of_a_source_that_is_not_listed_yet_nothing_is_guessed(run: Run):
+    assert not looks_new(run, None)
 
 
 def test_a_file_that_vanishes_meanwhile_is_no_fault(run: Run):

@@ -40,7 +40,7 @@ class Task:
 
 
 # For each output of a task float16 [len(views), D], an activation map being one long row.
-Rows = dict[str, np.ndarray]
+Answers = dict[str, np.ndarray]
 
 
 class Engine(Protocol):
@@ -48,7 +48,7 @@ class Engine(Protocol):
 
     def embed(
         self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
-    ) -> Iterator[tuple[Task, Rows]]: ...
+    ) -> Iterator[tuple[Task, Answers]]: ...
 
 
 def embed(
@@ -59,7 +59,7 @@ def embed(
     workers: int = 0,
     max_pixels: int,
     on_image: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Task, Rows]]:
+) -> Iterator[tuple[Task, Answers]]:
     """Feature rows of each image, in the order of `tasks`.
 
     Args:
@@ -108,8 +108,8 @@ class OnnxRuntimeEngine:
 
     def embed(
         self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
-    ) -> Iterator[tuple[Task, Rows]]:
-        def one(task: Task) -> tuple[Task, Rows]:
+    ) -> Iterator[tuple[Task, Answers]]:
+        def one(task: Task) -> tuple[Task, Answers]:
             answers = [self._session.run(task.outputs, {"image": image[None]}) for image in images(task)]
             return task, {
                 name: np.stack([_row(np.asarray(answer[place])) for answer in answers])
@@ -143,7 +143,7 @@ class TensorflowEngine:
 
     def embed(
         self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
-    ) -> Iterator[tuple[Task, Rows]]:
+    ) -> Iterator[tuple[Task, Answers]]:
         def pixels(task: Task) -> np.ndarray:
             views = [np.asarray(self._preprocessing.run(["pixels"], {"image": view[None]})[0]) for view in images(task)]
             return np.concatenate(views).transpose(0, 2, 3, 1)
@@ -158,7 +158,7 @@ class TensorflowEngine:
                 yield from _dealt(batch, {name: values.numpy() for name, values in answers.items()})  # type: ignore[union-attr]
 
 
-def _dealt(batch: Sequence[Task], answers: dict[str, np.ndarray]) -> Iterator[tuple[Task, Rows]]:
+def _dealt(batch: Sequence[Task], answers: dict[str, np.ndarray]) -> Iterator[tuple[Task, Answers]]:
     """Each task's rows of a batch's answers."""
     stops = np.cumsum([len(task.views) for task in batch]).tolist()
     for task, stop in zip(batch, stops, strict=True):

@@ -11,7 +11,7 @@ from tasks.backbones.registry import POOLED, get_backbone
 from tasks.backbones.trunk import build_trunk, build_upper
 from tasks.keras_export import to_onnx
 from tasks.onnx_graph import chain, describe, keep_output, preprocessing
-from tasks.workspace import cache_folder
+from tasks.user_cache import user_cache
 
 
 def ensure_exported(run: Run, trunk: TrunkRef) -> bool:
@@ -20,7 +20,7 @@ def ensure_exported(run: Run, trunk: TrunkRef) -> bool:
 
     place = hashlib.sha256(f"{run.workspace.url} {trunk.onnx_path}".encode()).hexdigest()[:16]
     # Of the threads and processes of this machine whoever comes second finds it done.
-    with FileLock(cache_folder() / f"{place}.lock"):
+    with FileLock(user_cache("files") / f"{place}.lock"):
         if run.workspace.exists(trunk.onnx_path):
             return False
         run.workspace.write_bytes(trunk.onnx_path, export_trunk(trunk).SerializeToString())
@@ -30,11 +30,6 @@ def ensure_exported(run: Run, trunk: TrunkRef) -> bool:
 def export_trunk(trunk: TrunkRef) -> onnx.ModelProto:
     """The graph from `image` uint8 [N, H, W, 3] to what `TrunkRef` says."""
     lower = to_onnx(build_trunk(trunk), input_name="pixels", output_name=trunk.output, channels_first=True)
-    return assemble(trunk, lower)
-
-
-def assemble(trunk: TrunkRef, lower: onnx.ModelProto) -> onnx.ModelProto:
-    """Puts the preprocessing in front of `lower` (`pixels` to the boundary), and the layers above it behind."""
     model = chain(preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation), lower)
     if trunk.boundary != POOLED:
         upper = to_onnx(build_upper(trunk), input_name="activations", output_name="features", channels_first=False)
