@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn, Optional
 import typer
 
 from tasks.errors import HeadstartError
+from tasks.garbage import collect_rarely
 from tasks.workspace import Workspace, check_name
 
 app = typer.Typer(
@@ -294,6 +295,7 @@ def show_config() -> None:
 
 def main() -> None:
     """The console script's entry point."""
+    collect_rarely()
     app()
 
 

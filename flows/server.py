@@ -21,6 +21,7 @@ import urllib.request
 from pathlib import Path
 
 from tasks.errors import HeadstartError
+from tasks.garbage import collect_rarely
 
 STARTUP_TIMEOUT_S = 120
 # As Prefect starts its ephemeral server: no UI, no background services.
@@ -101,6 +102,7 @@ def _stop_at_end_of_input() -> None:
 
 
 if __name__ == "__main__":
+    collect_rarely()
     import uvicorn
 
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()

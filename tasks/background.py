@@ -10,6 +10,7 @@ import sys
 
 from tasks.artifacts import Run
 from tasks.config import Config
+from tasks.garbage import collect_rarely
 from tasks.runs import new_run
 
 
@@ -26,5 +27,6 @@ def start(module: str, run: Run) -> subprocess.Popen[bytes]:
 
 def given_run() -> Run:
     """The run that this process was started for."""
+    collect_rarely()
     source, name, workspace, config = sys.argv[1:]
     return new_run(source, name, workspace, Config.model_validate_json(config))

@@ -24,6 +24,7 @@ import pyarrow as pa
 from tasks.assignments import assignments_path
 from tasks.features import feature_store
 from tasks.ingest.inspection import INSPECTOR, inspection_store
+from tasks.ingest.stamps import stamp_store
 from tasks.repository import champion, read_manifest
 from tasks.runs import RUN_ID, finished_runs, no_run
 from tasks.store import PartStore
@@ -95,6 +96,7 @@ def _clean(workspace: Workspace, done: Cleaned) -> Cleaned:
         lambda keys: keys["sha256"].isin(needed.images) & (keys["inspector"] == INSPECTOR),
         done,
     )
+    _compact(stamp_store(workspace), lambda keys: keys["sha256"].map(bytes.hex).isin(needed.images), done)
     _remove(workspace, _unneeded_files(workspace, needed, recent), done)
     return done
 
@@ -162,7 +164,7 @@ def _unneeded_files(workspace: Workspace, needed: Needed, recent: datetime) -> I
     for run_id in workspace.names("runs"):
         if not workspace.exists(f"runs/{run_id}/summary.json"):
             yield from workspace.files(f"runs/{run_id}/candidate")
-    for folder in ("features", "inspections", "trunks", "quarantine"):
+    for folder in ("features", "inspections", "stamps", "trunks", "quarantine"):
         for file in workspace.files(folder):
             if file.name.startswith(".") and file.name.endswith(".part") and file.modified < abandoned:
                 yield file

@@ -85,12 +85,14 @@ def open_image(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Im
     return image
 
 
-def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, enough_px: int | None = None) -> np.ndarray:
     """Decodes an image as the model sees it.
 
     Args:
         content: an encoded image. Of an animation the first frame counts.
         max_pixels: bound against decompression bombs.
+        enough_px: a JPEG may be decoded at half, a quarter or an eighth of its size, as long as both sides keep this
+            many pixels: what is resized to much less anyway need not be decoded whole. None: it is decoded whole.
 
     Returns:
         uint8 [H, W, 3], RGB, upright (EXIF orientation applied), transparency laid over white, 16-bit grey scaled
@@ -100,6 +102,8 @@ def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
         DecodeError: as `open_image`, or the image is truncated or damaged.
     """
     image = open_image(content, max_pixels)
+    if enough_px and image.mode == "RGB":
+        image.draft("RGB", (enough_px, enough_px))  # does nothing to other formats
     return np.asarray(to_rgb(load(image)))
 
 
@@ -107,7 +111,8 @@ def load(image: Image.Image) -> Image.Image:
     """Decodes the pixels of an opened image and turns it upright. Raises DecodeError."""
     try:
         image.load()
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)  # else it copies upright images, too
+        return image
     except DAMAGE as exc:
         raise DecodeError(f"the image is truncated or damaged: {exc}") from exc
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -88,10 +89,12 @@ def _keras_features(run: Run, trunk: TrunkRef, images: Sequence[tuple[str, str]]
 
     model = build_trunk(trunk)
     shape = (None, trunk.image_size_px, trunk.image_size_px, 3)
-    # One signature for full and partial batches, so that the network is traced once.
-    forward = tf.function(
-        lambda pixels: model(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
-    )
+    if len(images) <= BATCH:  # tracing the network would take longer than running it layer by layer
+        forward = partial(model, training=False)
+    else:  # one signature for full and partial batches, so that the network is traced once
+        forward = tf.function(
+            lambda pixels: model(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
+        )
     graph = preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation)
     session = open_session(graph.SerializeToString())
 

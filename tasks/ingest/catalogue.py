@@ -1,7 +1,7 @@
 """The catalogue: the table of a source's usable labelled images, each image once, each known by its content.
 
-Every file is read once and hashed; only content that was never inspected before is decoded. What can't be used is
-quarantined by name.
+Every file is read and hashed once, until it changes; only content that was never inspected before is decoded. What
+can't be used is quarantined by name.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from tasks.errors import SourceError
 from tasks.ingest import inspection
 from tasks.ingest.inspection import Inspection, inspection_store
 from tasks.ingest.sources import Entry, Listing, list_source, listing_digest
+from tasks.ingest.stamps import keep_stamps, known_stamps, stamp_of
 from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions
 from tasks.tables import CATALOGUE, write_table
 
@@ -41,11 +42,13 @@ REMOTE_THREADS = 32
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What reading one entry gave. `inspection` is None where the content was known already."""
+    """What reading one entry gave. `inspection` is None where the content was known already, `stamp` where the file was
+    (or where it has none to rely upon)."""
 
     entry: Entry
     sha256: str | None = None
     size_bytes: int = 0
+    stamp: bytes | None = None
     inspection: Inspection | None = None
     fault: str | None = None
 
@@ -96,29 +99,37 @@ def _known_inspections(run: Run) -> pd.DataFrame:
 
 def _read_all(run: Run, entries: Sequence[Entry], known: pd.DataFrame, progress: Progress | None) -> Iterator[_Read]:
     """Reads each entry, on threads (the decoder, the hash and the disk all release Python's lock)."""
-    seen = set(known.index)
+    seen, stamps = set(known.index), known_stamps(run.workspace)
     remote = any("://" in entry.uri for entry in entries[:1])
     done = 0
     with ThreadPoolExecutor(REMOTE_THREADS if remote else os.cpu_count()) as pool:
         for start in range(0, len(entries), CHUNK_FILES):
             fresh: dict[str, Inspection] = {}
-            for read in pool.map(lambda entry: _read(entry, run, seen), entries[start : start + CHUNK_FILES]):
+            stamped: list[tuple[bytes, str]] = []
+            for read in pool.map(lambda entry: _read(entry, run, seen, stamps), entries[start : start + CHUNK_FILES]):
                 if read.sha256 and read.inspection and not read.fault:
                     fresh[read.sha256] = read.inspection
+                if read.sha256 and read.stamp and not read.fault:
+                    stamped.append((read.stamp, read.sha256))
                 done += 1
                 if progress:
                     progress(done, len(entries))
                 yield read
             inspection_store(run.workspace).append(_inspection_table(fresh))
+            keep_stamps(run.workspace, stamped)
             seen.update(fresh)
 
 
-def _read(entry: Entry, run: Run, seen: set[str]) -> _Read:
+def _read(entry: Entry, run: Run, seen: set[str], stamps: Mapping[bytes, str]) -> _Read:
     bounds = run.config.ingest
     try:
-        size = Path(entry.uri).stat().st_size if "://" not in entry.uri else entry.size_bytes
+        status = Path(entry.uri).stat() if "://" not in entry.uri else None
+        size = status.st_size if status else entry.size_bytes
         if size is not None and size > bounds.max_bytes:
             return _Read(entry, fault=f"{size} bytes are more than the {bounds.max_bytes} allowed by ingest.max_bytes")
+        stamp = stamp_of(entry, status)
+        if size is not None and stamp and stamps.get(stamp) in seen:
+            return _Read(entry, stamps[stamp], size)
         content = images.read_bytes(entry.uri)
     except (SourceError, OSError) as exc:
         fault = exc if isinstance(exc, OSError) else exc.__cause__
@@ -127,9 +138,9 @@ def _read(entry: Entry, run: Run, seen: set[str]) -> _Read:
         raise
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 in seen:
-        return _Read(entry, sha256, len(content))
+        return _Read(entry, sha256, len(content), stamp)
     found = inspection.inspect(content, bounds.max_pixels)
-    return _Read(entry, sha256, len(content), found, found.fault)
+    return _Read(entry, sha256, len(content), stamp, found, found.fault)
 
 
 def _inspection_table(fresh: dict[str, Inspection]) -> pa.Table:

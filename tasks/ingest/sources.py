@@ -41,7 +41,7 @@ class Entry:
     """One labelled file of the source.
 
     `path` is what the user knows it by, relative to the source; `uri` is what `tasks.images.read_bytes` reads.
-    `size_bytes` is given where listing a remote source told it.
+    `size_bytes` and `etag` are given where listing a remote source told them.
     """
 
     path: str
@@ -49,6 +49,7 @@ class Entry:
     label: str
     split: str | None = None
     size_bytes: int | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class _File:
     uri: str
     escapes: bool = False
     size_bytes: int | None = None
+    etag: str | None = None
 
 
 def listing_digest(entries: Iterable[Entry]) -> str:
@@ -174,7 +176,12 @@ def _walk_remote(source: str, fs: Any, root: str) -> Iterator[_File]:
     for path, info in fs.find(root, detail=True).items():
         parts = PurePosixPath(path.removeprefix(root).lstrip("/")).parts
         if parts and not path.endswith("/"):  # a key that ends so stands for a folder
-            yield _File(parts, uri_of(fs, path, source), size_bytes=info.get("size"))
+            yield _File(parts, uri_of(fs, path, source), size_bytes=info.get("size"), etag=_etag(info))
+
+
+def _etag(info: Mapping[str, Any]) -> str | None:
+    """The entity tag of an object, which changes with its content; object stores spell its name in two ways."""
+    return info.get("ETag") or info.get("etag")
 
 
 def _is_litter(name: str) -> bool:
@@ -234,7 +241,7 @@ def _judge(file: _File, splits: Mapping[str, str]) -> Entry | Rejected | None:
         return Rejected(_printable(path), "a link that leads out of the source is not followed", _printable(label))
     if not _is_utf8(path):
         return Rejected(_printable(path), "its name is not valid UTF-8: rename it", _printable(label))
-    return Entry(path, file.uri, label, splits.get(file.parts[0]), file.size_bytes)
+    return Entry(path, file.uri, label, splits.get(file.parts[0]), file.size_bytes, file.etag)
 
 
 def _is_utf8(text: str) -> bool:
