@@ -8,9 +8,11 @@ import numpy as np
 
 from tasks.artifacts import FeaturesRef, Run, SnapshotRef, TrunkRef
 from tasks.augment.policy import Augmenter, Policy
-from tasks.extract.engine import Engine, Task, embed
+from tasks.extract.engine import Answers, Engine, Task, embed
 from tasks.features import append_rows, stored_views
 from tasks.tables import read_table
+
+PART_BYTES = 128 << 20  # of rows in memory: a shard's activations may be far more
 
 
 def features_of(trunk: TrunkRef, policy: Policy, embedded: int) -> FeaturesRef:
@@ -68,23 +70,36 @@ def embed_shard(
     shard: Sequence[Task],
     on_image: Callable[[], None] = lambda: None,
 ) -> int:
-    """Embeds one shard into one part of each store, atomically. Returns how many images it has."""
+    """Embeds one shard into a part of each store, or into several of `PART_BYTES`, each atomically.
+
+    Returns how many images it has.
+    """
     augmenter = Augmenter(policy) if any(task.views != (0,) for task in shard) else None
-    done = list(
-        embed(
-            shard,
-            engine,
-            augmenter,
-            workers=run.config.extract.workers,
-            max_pixels=run.config.ingest.max_pixels,
-            on_image=on_image,
-        )
+    embedded = embed(
+        shard,
+        engine,
+        augmenter,
+        workers=run.config.extract.workers,
+        max_pixels=run.config.ingest.max_pixels,
+        on_image=on_image,
     )
+    waiting: list[tuple[Task, Answers]] = []
+    waiting_bytes = 0
+    for task, answers in embedded:
+        waiting.append((task, answers))
+        waiting_bytes += sum(rows.nbytes for rows in answers.values())
+        if waiting_bytes >= PART_BYTES:
+            _append(run, trunk, waiting)
+            waiting, waiting_bytes = [], 0
+    _append(run, trunk, waiting)
+    return len(shard)
+
+
+def _append(run: Run, trunk: TrunkRef, embedded: Sequence[tuple[Task, Answers]]) -> None:
+    """Writes the rows of some images, as one part of each output's store."""
     for output, recipe in recipes(trunk).items():
-        rows = [(task, answers[output]) for task, answers in done if output in answers]
+        rows = [(task, answers[output]) for task, answers in embedded if output in answers]
         if rows:
             sha256s = [task.sha256 for task, _ in rows for _ in task.views]
             views = [view for task, _ in rows for view in task.views]
-            stacked = np.concatenate([values for _, values in rows])
-            append_rows(run.workspace, recipe, sha256s, views, stacked)
-    return len(shard)
+            append_rows(run.workspace, recipe, sha256s, views, np.concatenate([values for _, values in rows]))

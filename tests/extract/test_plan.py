@@ -9,6 +9,7 @@ import pytest
 from tasks.artifacts import Run, SnapshotRef, TrunkRef
 from tasks.augment.policy import Policy, load_policy
 from tasks.backbones.trunk import trunk_of
+from tasks.extract import plan
 from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, missing_tasks
@@ -62,3 +63,12 @@ def test_a_run_that_died_between_two_shards_goes_on_where_it_was(stage):
     shards = cut(missing_tasks(*stage), run.config.extract.shard_images)
     done = sum(embed_shard(run, trunk, policy, choose_engine(run, trunk), shard) for shard in shards[:2])
     assert extract(*stage) == sum(map(len, shards)) - done
+
+
+def test_a_shard_of_many_bytes_becomes_several_parts(stage, monkeypatch):
+    run, _, trunk, policy = stage
+    monkeypatch.setattr(plan, "PART_BYTES", 3 * 1280 * 2)
+    [shard] = cut(missing_tasks(*stage), 100)
+    embed_shard(run, trunk, policy, choose_engine(run, trunk), shard)
+    assert len(feature_store(run.workspace, trunk.recipe).parts()) > 5
+    assert missing_tasks(*stage) == []
