@@ -123,8 +123,8 @@ class Workspace:
     def write_bytes(self, relative: str, content: bytes, *, create: bool = False) -> None:
         """Writes a whole file, atomically: a reader sees the old content or the new, never a part.
 
-        With `create` an object store refuses a file that is there already, so that of two writers one finds out. (On
-        a local disk whole folders are renamed into place, which fails likewise.)
+        With `create` an object store refuses a file that is there already with another content, so that of two
+        writers one finds out. (On a local disk whole folders are renamed into place, which fails likewise.)
         """
         target = self.path(relative)
         try:
@@ -134,6 +134,8 @@ class Workspace:
                 self.fs.pipe_file(target, content, mode="create" if create else "overwrite")
         except OSError as exc:
             if create and isinstance(exc, FileExistsError):
+                if self.read_bytes(relative) == content:
+                    return  # by a try before this one, or by this one: an answer may be lost on its way
                 raise WorkspaceError(f"{self.display(relative)} is there already: another writer was faster") from exc
             raise WorkspaceError(
                 f"can't write {target}: {exc.strerror or exc}; give a folder that can be written with --workspace"

@@ -9,12 +9,12 @@ from tasks.errors import UsageError
 from tasks.publish.signing import seal
 from tasks.repository import (
     champion,
+    newest_first,
     next_version,
     read_manifest,
     read_version,
     triton_config,
     version_path,
-    versions,
     write_version,
 )
 from tasks.workspace import Workspace
@@ -62,10 +62,10 @@ def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datet
 
 
 def _before(workspace: Workspace, name: str, version: int) -> int:
-    earlier = [each for each in versions(workspace, name) if each < version]
-    if not earlier:
+    earlier = next((each for each in newest_first(workspace, name) if each < version), None)
+    if earlier is None:
         raise UsageError(f"{name} has no version before {version}; name one with --to")
-    return earlier[-1]
+    return earlier
 
 
 def _with_version(content: bytes, version: int) -> bytes:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 
 from tasks.errors import DamagedFileError, RequestError, WorkspaceError
 from tasks.publish.verify import verify
-from tasks.repository import MANIFEST, read_model, version_path, versions
+from tasks.repository import MANIFEST, newest_first, read_model, version_path
 from tasks.serve.model import Answer, ServedModel
 from tasks.workspace import Workspace
 
@@ -81,9 +82,9 @@ class ModelSlot:
                 self._observe_reload("unreadable")
                 return False
 
-    def _newer(self) -> list[int]:
+    def _newer(self) -> Iterator[int]:
         serving = self._model.version if self._model else 0
-        return [version for version in reversed(versions(self.workspace, self.name)) if version > serving]
+        return takewhile(lambda version: version > serving, newest_first(self.workspace, self.name))
 
     def _consider(self, version: int) -> bool:
         """Serves this version if it verifies. Returns whether it is served."""

@@ -2,81 +2,155 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import pytest
 
+from tasks.errors import WorkspaceError
 from tasks.publish.rollback import roll_back
-from tasks.repository import champion, read_manifest, triton_config, version_path, versions, write_version
+from tasks.repository import MANIFEST, next_version, read_version, triton_config, version_path, versions, write_version
 from tasks.workspace import Workspace
+from tests.object_store import object_store
+from tests.publish.turns import NAME, Reader, publish_and_roll_back, publish_version
 from tests.serve.models import colour_model, manifest
 
-NAME = "colours"
-TURNS = {"folder": 200, "bucket": 12}  # of each kind; on S3 each takes many requests
+# Of each kind; `python -m tests.benchmarks.publishing` does 200 on both.
+TURNS = {"folder": 200, "bucket": 20}
+STORES = pytest.mark.parametrize("url", ["folder", "bucket"], indirect=True)
 
 
-class Reader(threading.Thread):
-    """Reads the highest version, again and again, and every file that it promises."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        super().__init__(daemon=True)
-        self.workspace, self.done = workspace, threading.Event()
-        self.faults: list[str] = []
-        self.seen: list[int] = []
-
-    def run(self) -> None:
-        while not self.done.is_set():
-            try:
-                self._look()
-            except Exception as exc:  # noqa: BLE001 - whatever a reader trips over is a fault
-                self.faults.append(f"{type(exc).__name__}: {exc}")
-
-    def _look(self) -> None:
-        version = champion(self.workspace, NAME)
-        if version is None:
-            return
-        promised: dict[str, Any] = read_manifest(self.workspace, NAME, version)
-        assert promised["version"] == version
-        for file, digest in promised["files"].items():
-            content = self.workspace.read_bytes(version_path(NAME, version, file))
-            assert hashlib.sha256(content).hexdigest() == digest, f"{file} of version {version} is not whole"
-        self.seen.append(version)
+@pytest.fixture
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "folder" else request.getfixturevalue("bucket_url")
 
 
-@pytest.mark.parametrize("store", ["folder", "bucket"])
-def test_a_reader_never_sees_half_a_version(store: str, request: pytest.FixtureRequest, tmp_path: Path):
-    url = str(tmp_path) if store == "folder" else request.getfixturevalue("bucket_url")
-    workspace, reader = Workspace(url), Reader(Workspace(url))
-    reader.start()
-    for turn in range(TURNS[store]):
-        version, content = 2 * turn + 1, colour_model(turn=turn)
-        files = {"model.onnx": content, "notes.txt": b"%d" % version * 20_000}
-        write_version(workspace, NAME, version, files, manifest(content, version), triton_config(NAME))
-        roll_back(workspace, NAME, to=1 if version > 1 else None) if version > 1 else publish_again(workspace, content)
-    reader.done.set()
-    reader.join(30)
+@STORES
+def test_a_reader_never_sees_half_a_version(url: str, request: pytest.FixtureRequest):
+    turns = TURNS[request.node.callspec.params["url"]]
+    with Reader(Workspace(url)) as reader:
+        publish_and_roll_back(Workspace(url), turns)
     assert reader.faults == []
-    assert versions(workspace, NAME) == list(range(1, 2 * TURNS[store] + 1))
+    assert versions(Workspace(url), NAME) == list(range(1, 2 * turns + 2))
     assert reader.seen == sorted(reader.seen)  # what is in service only goes up
     assert len(set(reader.seen)) > 10
 
 
-def publish_again(workspace: Workspace, content: bytes) -> None:
-    """The second version: at the first there is nothing to go back to."""
-    write_version(workspace, NAME, 2, {"model.onnx": content}, manifest(content, 2), triton_config(NAME))
+class Death(BaseException):
+    """The process ends here: nothing below a handler of Exception runs."""
 
 
-def test_of_two_writers_of_one_version_on_an_object_store_one_finds_out(bucket_url: str, monkeypatch):
-    from tasks import repository
-    from tasks.errors import WorkspaceError
+def dying_at(step: int):
+    """Writes, and the rename of a local folder, until number `step`: there the process dies."""
+    done = []
 
-    workspace, content = Workspace(bucket_url), colour_model()
-    monkeypatch.setattr(repository, "next_version", lambda *_: 1)  # both asked before either wrote
-    write_version(workspace, NAME, 1, {"model.onnx": content}, manifest(content, 1), triton_config(NAME))
-    other = colour_model(turn=1)
+    def or_die(act):
+        def acted(*arguments, **options):
+            if len(done) == step:
+                raise Death
+            done.append(act)
+            return act(*arguments, **options)
+
+        return acted
+
+    patches = mock.patch.multiple(Workspace, write_bytes=or_die(Workspace.write_bytes))
+    return patches, mock.patch("os.rename", or_die(os.rename))
+
+
+# config.pbtxt, model.onnx, notes.txt, the manifest; on a disk then the rename.
+@pytest.mark.parametrize(("url", "step"), [("folder", n) for n in range(5)] + [("bucket", n) for n in range(4)],
+                         indirect=["url"])  # fmt: skip
+def test_a_publish_that_died_half_way_is_seen_by_nobody_and_finished_by_a_retry(url: str, step: int):
+    workspace = Workspace(url)
+    with Reader(Workspace(url)) as reader:
+        writes, rename = dying_at(step)
+        with writes, rename, pytest.raises(Death):
+            publish_version(workspace, 1)
+        time.sleep(0.05)  # for the reader to look
+        assert versions(workspace, NAME) == []
+        assert reader.seen == []
+        publish_version(workspace, 1)
+        assert versions(workspace, NAME) == [1]
+        read_version(workspace, NAME, 1)  # raises where a file is not what the manifest says
+        publish_version(workspace, 1)  # and a retry of what was done finds it done
+    assert reader.faults == []
+
+
+def test_another_run_takes_the_next_number_on_an_object_store(bucket_url: str):
+    workspace = Workspace(bucket_url)
+    publish_version(workspace, 1)
+    writes, rename = dying_at(2)
+    with writes, rename, pytest.raises(Death):
+        publish_version(workspace, 2)
+    assert next_version(workspace, NAME) == 3  # a number that was taken is never another's
+    publish_version(workspace, 3)
+    assert roll_back(workspace, NAME, to=1)["version"] == 4
+    assert versions(workspace, NAME) == [1, 3, 4]
+
+
+PUBLISHER = """
+import sys
+from tasks.workspace import Workspace
+from tests.publish.turns import publish_version
+for version in range(1, 100_000):
+    publish_version(Workspace(sys.argv[1]), version)
+    print(version, flush=True)
+"""
+
+
+@pytest.mark.parametrize("store", ["folder", "bucket"])
+@pytest.mark.parametrize("delay_s", [0.0, 0.008])
+def test_a_publisher_that_is_killed_leaves_whole_versions(store: str, delay_s: float, tmp_path: Path):
+    from fsspec.config import conf
+
+    with object_store(conf) as server:
+        url = str(tmp_path) if store == "folder" else server.workspace
+        command = [sys.executable, "-c", PUBLISHER, url]
+        publisher = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **server.environ})
+        assert publisher.stdout
+        written = [int(publisher.stdout.readline()) for _ in range(3)]
+        time.sleep(delay_s)  # somewhere in a later version
+        os.kill(publisher.pid, signal.SIGKILL)
+        written += [int(line) for line in publisher.stdout]
+        publisher.wait()
+        workspace = Workspace(url)
+        found = versions(workspace, NAME)
+        assert found[: len(written)] == written
+        assert len(found) <= len(written) + 1  # one may be whole and not yet printed
+        for version in found:
+            read_version(workspace, NAME, version)
+        publish_version(workspace, again := len(found) + 1)
+        assert versions(workspace, NAME) == [*found, again]
+
+
+def test_of_two_writers_of_one_version_on_an_object_store_one_finds_out(bucket_url: str):
+    workspace, content, other = Workspace(bucket_url), colour_model(), colour_model(turn=1)
+    # Both asked for the number before either wrote; the other one is half-way.
+    workspace.write_bytes(version_path(NAME, 1, "model.onnx"), content, create=True)
     with pytest.raises(WorkspaceError, match="another writer was faster"):
         write_version(workspace, NAME, 1, {"model.onnx": other}, manifest(other, 1), triton_config(NAME))
     assert workspace.read_bytes(version_path(NAME, 1, "model.onnx")) == content
+    write_version(workspace, NAME, 1, {"model.onnx": content}, manifest(content, 1), triton_config(NAME))
+    with pytest.raises(WorkspaceError, match="is there already, and is another"):
+        write_version(workspace, NAME, 1, {"model.onnx": other}, manifest(other, 1), triton_config(NAME))
+
+
+def test_the_model_comes_first_and_the_manifest_last_on_an_object_store(bucket_url: str):
+    workspace, order = Workspace(bucket_url), []
+    write = Workspace.write_bytes
+
+    def noting(self, relative: str, content: bytes, **options) -> None:
+        order.append(relative.rsplit("/", 1)[-1])
+        write(self, relative, content, **options)
+
+    content = colour_model()
+    files = {"model.int8.onnx": content, "model.onnx": content}
+    with mock.patch.object(Workspace, "write_bytes", noting):
+        evidence = manifest(content, 1)
+        write_version(workspace, NAME, 1, files, evidence, triton_config(NAME), lambda files: {"model.sig": b"s"})
+    assert order == ["config.pbtxt", "model.onnx", "model.int8.onnx", "model.sig", MANIFEST]
