@@ -4,9 +4,10 @@ Needed are, of every model, the images of its champion's snapshot, of its last d
 run's catalogue (finished or not), and the recipes of its champion and of its last decided run. A recipe that was
 written to within `GRACE_DAYS` is needed, too: it may be an experiment under way.
 
-Everything that is removed here can be made again: nothing in `models/` or `snapshots/` is touched. All that is needed
-is read before anything is removed, so what can't be read stops the command. A merged part is written before those that
-it replaces are removed; where the process dies between the two, rows are there twice until the next time.
+Everything that is removed here can be made again, or never was a version: no published one and nothing in `snapshots/`
+is touched. All that is needed is read before anything is removed, so what can't be read stops the command. A merged
+part is written before those that it replaces are removed; where the process dies between the two, rows are there twice
+until the next time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tasks.assignments import assignments_path
 from tasks.features import feature_store
 from tasks.ingest.inspection import INSPECTOR, inspection_store
 from tasks.ingest.stamps import stamp_store
-from tasks.repository import champion, read_manifest
+from tasks.repository import champion, read_manifest, unfinished
 from tasks.runs import RUN_ID, finished_runs, no_run
 from tasks.store import PartStore
 from tasks.tables import read_table
@@ -98,6 +99,7 @@ def _clean(workspace: Workspace, done: Cleaned) -> Cleaned:
     )
     _compact(stamp_store(workspace), lambda keys: keys["sha256"].map(bytes.hex).isin(needed.images), done)
     _remove(workspace, _unneeded_files(workspace, needed, recent), done)
+    _remove_unfinished_versions(workspace, done)
     return done
 
 
@@ -168,6 +170,16 @@ def _unneeded_files(workspace: Workspace, needed: Needed, recent: datetime) -> I
         for file in workspace.files(folder):
             if file.name.startswith(".") and file.name.endswith(".part") and file.modified < abandoned:
                 yield file
+
+
+def _remove_unfinished_versions(workspace: Workspace, done: Cleaned) -> None:
+    abandoned = datetime.now(UTC) - timedelta(days=ABANDONED_WRITE_DAYS)
+    for folder in (folder for name in workspace.names("models") for folder in unfinished(workspace, name)):
+        files = workspace.files(folder)
+        if files and all(file.modified < abandoned for file in files):
+            _remove(workspace, files, done)
+            if not done.dry_run:
+                workspace.remove(folder)
 
 
 def _remove(workspace: Workspace, files: Iterable[FileInfo], done: Cleaned) -> None:

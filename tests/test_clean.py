@@ -19,6 +19,7 @@ from tasks.artifacts import Run
 from tasks.clean import clean, what_is_needed
 from tasks.errors import WorkspaceError
 from tasks.features import append_rows, feature_store, load_features
+from tasks.repository import versions, write_version
 from tasks.runs import one_at_a_time
 from tasks.tables import CATALOGUE, SNAPSHOT, write_table
 from tasks.workspace import Workspace
@@ -215,3 +216,32 @@ def test_the_command_prints_one_object(workspace: Workspace):
     assert json.loads(said.stdout)["parts"] == {"before": 9, "after": 1}
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "9 parts of the stores are now 1" in said.stdout
+
+
+@pytest.mark.parametrize("store", ["folder", "bucket"])
+def test_a_publish_that_died_is_removed_when_it_is_old_and_can_come_no_more(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    workspace = Workspace(str(tmp_path) if store == "folder" else request.getfixturevalue("bucket_url"))
+    lineage = {"lineage": {"snapshot": "none", "recipe": RECIPE}}
+    write_version(workspace, "shapes", 1, {"model.onnx": b"one"}, lineage, "")
+    if store == "folder":
+        left = ["models/shapes/.publishing-0a/model.onnx", "models/shapes/.publishing-0b/model.onnx"]
+    else:  # a folder aside is a disk's; on an object store a number is taken at once
+        left = ["models/shapes/2/model.onnx", "models/shapes/3/model.onnx"]
+    for path in left:
+        workspace.write_bytes(path, b"half a version")
+    published = 2 if store == "folder" else 4
+    write_version(workspace, "shapes", published, {"model.onnx": b"two"}, lineage, "")
+    newest = [f"models/shapes/{published + 1}/model.onnx"] if store == "bucket" else []
+    for path in newest:  # the number after the highest may yet be finished by a retry
+        workspace.write_bytes(path, b"half a version")
+
+    assert clean(workspace).freed.get("models", 0) == 0  # it may be under way
+    monkeypatch.setattr(module, "ABANDONED_WRITE_DAYS", -1)
+    assert clean(workspace, dry_run=True).freed["models"] == 2 * len(b"half a version")
+    assert all(workspace.exists(path) for path in left)
+    clean(workspace)
+    assert not any(workspace.exists(path.rsplit("/", 1)[0]) for path in left)
+    assert all(workspace.exists(path) for path in newest)
+    assert versions(workspace, "shapes") == [1, published]
