@@ -31,6 +31,7 @@ from tasks.serve.limits import Limits
 from tasks.serve.metrics import Metrics
 from tasks.serve.model import Answer, ServedModel
 from tasks.serve.model_slot import ModelSlot
+from tasks.serve.openapi import document
 from tasks.serve.requests import PendingBytes, decode_image, image_bytes, read_body
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ def _routes(server: Server) -> list[Route]:
         "/v2/health/ready": _ready,
         "/about": _about,
         "/metrics": _metrics,
+        "/openapi.json": _openapi,
     }
     posts: dict[str, Handler] = {"/classify": _classify, "/v2/repository/index": _repository_index}
     for base in (model, version):
@@ -255,6 +257,10 @@ def _refused(server: Server) -> dict[str, Any]:
     serving = server.slot.model.version if server.slot.ready else 0
     refusals = sorted(server.slot.refusals.values(), key=lambda refusal: refusal.version)
     return {"refused": [{"version": r.version, "reasons": r.reasons} for r in refusals if r.version > serving]}
+
+
+async def _openapi(server: Server, request: Request) -> Response:
+    return _json(document(server.slot.name, _own_version()))
 
 
 async def _metrics(server: Server, request: Request) -> Response:
