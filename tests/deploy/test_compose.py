@@ -43,12 +43,23 @@ def test_every_named_volume_is_declared():
     assert {name for name in mounted if not name.startswith("$")} == set(COMPOSE["volumes"])
 
 
+def compose_command() -> list[str] | None:
+    """Docker's plugin, or the same program by itself; neither needs a daemon to read a file."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True).returncode == 0:
+            return command
+    return None
+
+
 def test_compose_itself_accepts_it():
-    if (
-        shutil.which("docker") is None
-        or subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
-    ):
-        pytest.skip("docker's compose plugin is not installed")
-    command = ["docker", "compose", "-f", str(FILE), "config", "--quiet"]
-    done = subprocess.run(command, env={**os.environ, **NEEDED}, capture_output=True, text=True)
+    command = compose_command()
+    if command is None:
+        pytest.skip("docker compose is not installed")
+    command += ["-f", str(FILE), "config", "--quiet"]
+    plain = {key: value for key, value in os.environ.items() if key not in NEEDED}
+    done = subprocess.run(command, env={**plain, **NEEDED}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    for variable in NEEDED:  # what has no default is asked for by name
+        asked = subprocess.run(command, env=plain, capture_output=True, text=True)
+        assert asked.returncode != 0
+        assert variable in asked.stderr

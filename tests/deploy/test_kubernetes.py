@@ -1,3 +1,5 @@
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,18 @@ def test_each_manifest_is_of_its_schema_and_nothing_more(file):
 
 def test_the_kustomization_names_every_file():
     assert sorted(KUSTOMIZATION["resources"]) == FILES
+
+
+def test_what_kubectl_makes_of_the_folder_is_of_its_schema():
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    made = subprocess.run(["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    documents = list(yaml.safe_load_all(made.stdout))
+    assert {d["metadata"]["namespace"] for d in documents} == {"headstart"}
+    assert {d["kind"] for d in documents} == {d["kind"] for d in EVERYTHING} | {"ConfigMap"}
+    for document in documents:
+        kubernetes_validate.validate(document, "1.31", strict=True)
 
 
 @pytest.mark.parametrize(("name", "pod"), PODS)
