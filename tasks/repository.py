@@ -21,7 +21,7 @@ from tasks.workspace import Workspace, json_bytes, sync_folder
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 ASIDE = ".publishing-"  # begins the name of a folder that is being filled on a local disk
-Files = Mapping[str, bytes]  # content by file name
+Files = Mapping[str, bytes]  # content by path within the version's folder
 
 
 def newest_first(workspace: Workspace, name: str) -> Iterator[int]:

@@ -30,8 +30,7 @@ def seal(files: Mapping[str, bytes]) -> dict[str, bytes]:
         return {}
     with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
         folder = Path(scratch)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        _lay(folder, files)
         sign(folder, private_key)
         return {SIGNATURE_FILE: (folder / SIGNATURE_FILE).read_bytes()}
 
@@ -87,10 +86,15 @@ def signature_problem(folder: Workspace, public_key: str) -> str | None:
     return None
 
 
-def _copy(folder: Workspace, target: Path) -> Path:
-    for name in folder.names(""):
-        (target / name).write_bytes(folder.read_bytes(name))
+def _copy(source: Workspace, target: Path) -> Path:
+    _lay(target, {file.path: source.read_bytes(file.path) for file in source.files("")})
     return target
+
+
+def _lay(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def _library():

@@ -30,7 +30,8 @@ def publish(
         WorkspaceError: it can't be written, or the version was taken meanwhile.
     """
     files = {"model.onnx": _unchanged(run, candidate)}
-    files |= {f"model.{each.precision}.onnx": _unchanged(run, each) for each in variants if each.published}
+    # In a folder of their own: OpenVINO Model Server loads whichever .onnx it comes upon first beside the manifest.
+    files |= {f"variants/{each.precision}.onnx": _unchanged(run, each) for each in variants if each.published}
     manifest: dict[str, Any] = {
         "run_id": run.run_id,
         "published_at": run.started_at,

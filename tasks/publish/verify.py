@@ -117,7 +117,7 @@ def _manifest(folder: Workspace) -> dict[str, Any]:
 
 def _digests(folder: Workspace, manifest: dict[str, Any]) -> str:
     promised = manifest["files"]
-    present = set(folder.names("")) - {MANIFEST, SIGNATURE_FILE}
+    present = {file.path for file in folder.files("")} - {MANIFEST, SIGNATURE_FILE}
     if unknown := sorted(present - set(promised)):
         raise _Failed(f"files that the manifest does not name: {', '.join(unknown)}")
     for name, digest in promised.items():

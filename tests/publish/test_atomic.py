@@ -149,8 +149,8 @@ def test_the_model_comes_first_and_the_manifest_last_on_an_object_store(bucket_u
         write(self, relative, content, **options)
 
     content = colour_model()
-    files = {"model.int8.onnx": content, "model.onnx": content}
+    files = {"another.onnx": content, "model.onnx": content}
     with mock.patch.object(Workspace, "write_bytes", noting):
         evidence = manifest(content, 1)
         write_version(workspace, NAME, 1, files, evidence, triton_config(NAME), lambda files: {"model.sig": b"s"})
-    assert order == ["config.pbtxt", "model.onnx", "model.int8.onnx", "model.sig", MANIFEST]
+    assert order == ["config.pbtxt", "model.onnx", "another.onnx", "model.sig", MANIFEST]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts import GateDecision, GateResult, HeadRef, ModelRef, SnapshotRef, TrunkRef
+from tasks.artifacts import GateDecision, GateResult, HeadRef, ModelRef, SnapshotRef, TrunkRef, VariantRef
 from tasks.errors import ConfigError
 from tasks.publish.rollback import roll_back
 from tasks.publish.signing import KEY_VARIABLE, check_key
@@ -30,11 +30,11 @@ def publish_one(workspace: str, source: Path) -> str:
     """Publishes a version through the stage itself; the URL of its folder."""
     run = make_run(workspace, source)
     run.workspace.write_bytes(run.path("candidate/model.onnx"), content := _named(run.name))
-    candidate = ModelRef(
-        onnx_path=run.path("candidate/model.onnx"), sha256=hashlib.sha256(content).hexdigest(), version=1
-    )
-    path = publish(run, SNAPSHOT, TRUNK, HEAD, candidate, DECISION)
-    assert path == publish(run, SNAPSHOT, TRUNK, HEAD, candidate, DECISION)  # a retry finds it done
+    digest = hashlib.sha256(content).hexdigest()
+    candidate = ModelRef(onnx_path=run.path("candidate/model.onnx"), sha256=digest, version=1)
+    variant = VariantRef(precision="int8", onnx_path=candidate.onnx_path, sha256=digest, published=True, measured={})
+    path = publish(run, SNAPSHOT, TRUNK, HEAD, candidate, DECISION, (variant,))
+    assert path == publish(run, SNAPSHOT, TRUNK, HEAD, candidate, DECISION, (variant,))  # a retry finds it done
     return f"{workspace}/{path.removesuffix('/model.onnx')}"
 
 
@@ -57,7 +57,11 @@ def test_what_is_published_is_signed(store: str, request: pytest.FixtureRequest,
     checks = {check.name: check.passed for check in verify(folder, public_key=str(public)).checks}
     assert checks == dict.fromkeys(checks, True)
     place = Workspace(folder)
-    assert not any(b"private.pem" in place.read_bytes(name) for name in place.names(""))
+    files = [file.path for file in place.files("")]
+    # OpenVINO Model Server loads whichever graph it comes upon first in the folder: there is one.
+    assert [file for file in files if "/" not in file] == ["manifest.json", "model.onnx", "model.sig"]
+    assert [file for file in files if "/" in file] == ["variants/int8.onnx"]
+    assert not any(b"private.pem" in place.read_bytes(file) for file in files)
 
 
 def test_what_is_rolled_back_is_signed_and_served(keys, tmp_path, monkeypatch):

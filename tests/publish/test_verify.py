@@ -43,6 +43,13 @@ def test_a_changed_byte_is_found(tmp_path):
     assert "the manifest promises" in verification.problems[0]
 
 
+def test_a_file_in_a_folder_is_found_too(tmp_path):
+    folder = publish(tmp_path, 1)
+    (folder / "variants").mkdir()
+    (folder / "variants" / "int8.onnx").write_bytes(b"x")
+    assert verify(str(folder)).problems == ["digests: files that the manifest does not name: variants/int8.onnx"]
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
