@@ -35,9 +35,11 @@ from tasks.evaluate.fresh_process import RUNNER
 from tasks.head_file import load_head
 from tasks.images import decode
 from tasks.predict import predict_images
+from tasks.serve.limits import Limits
 from tasks.workspace import Workspace
 from tests.serve.running import running
 
+BATCH = 32
 PARTS = 100  # images on one command line
 
 
@@ -58,11 +60,12 @@ def by_keras(model_dir: Path, manifest: dict[str, Any], images: list[np.ndarray]
     network, head = build_trunk(trunk), load_head(run.workspace, run.path("candidate/head.keras"))
     normalisation = get_backbone(trunk.backbone).normalisation
     labels = []
-    for pixels in images:
-        square = bilinear(pixels, trunk.image_size_px)
-        square = square[..., ::-1] if normalisation.reverse_channels else square
-        features = network((square * normalisation.scale + normalisation.bias)[None].astype(np.float32), training=False)
-        labels.append(manifest["labels"][int(np.argmax(head(features, training=False)))])
+    for start in range(0, len(images), BATCH):
+        squares = np.stack([bilinear(pixels, trunk.image_size_px) for pixels in images[start : start + BATCH]])
+        squares = squares[..., ::-1] if normalisation.reverse_channels else squares
+        planes = (squares * normalisation.scale + normalisation.bias).astype(np.float32)
+        logits = np.asarray(head(network(planes, training=False), training=False))
+        labels += [manifest["labels"][index] for index in logits.argmax(axis=1)]
     return labels
 
 
@@ -82,18 +85,20 @@ def by_openvino(model_file: Path, labels: list[str], images: list[np.ndarray]) -
 
 
 def by_protocol(url: str, name: str, images: list[np.ndarray]) -> list[str]:
-    client = triton.InferenceServerClient(url.removeprefix("http://"), network_timeout=60)
+    client = triton.InferenceServerClient(url.removeprefix("http://"), network_timeout=600)
 
     def ask(pixels: np.ndarray) -> str:
         tensor = triton.InferInput("image", [1, *pixels.shape], "UINT8")
         tensor.set_data_from_numpy(pixels[None])
-        return client.infer(name, [tensor]).as_numpy("label")[0].decode()
+        answer = client.infer(name, [tensor]).as_numpy("label")
+        assert answer is not None
+        return answer[0].decode()
 
     return [ask(pixels) for pixels in images]
 
 
 def by_classify(url: str, files: list[Path]) -> list[str]:
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=600) as client:
         return [client.post("/classify", content=file.read_bytes()).json()["label"] for file in files]
 
 
@@ -123,7 +128,8 @@ def main() -> int:
     manifest = json.loads((model_dir / "manifest.json").read_text())
     files = sorted(file for file in options.photos.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
     images = [decode(file.read_bytes()) for file in files]
-    with running(model_dir.parents[2], name=manifest["name"]) as url:
+    patient = Limits(timeout_s=600)  # the machine may be busy: what is asked here is what, not how soon
+    with running(model_dir.parents[2], name=manifest["name"], limits=patient) as url:
         asked: dict[str, Callable[[], list[str]]] = {
             "predict": lambda: [row["label"] for row in predict_images(Classifier(model_file), files)],
             "keras": lambda: by_keras(model_dir, manifest, images),
