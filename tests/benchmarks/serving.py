@@ -195,7 +195,8 @@ def changing(
     """Publishes the same content as new versions, and rolls back, every so many seconds (0: never); counts both."""
     stop, done = threading.Event(), Counter()
     name = manifest["name"]
-    evidence = {key: value for key, value in manifest.items() if key not in ("name", "version", "files")}
+    own = ("name", "version", "files", "restored", "replaced")  # of the version itself, not of what speaks for it
+    evidence = {key: value for key, value in manifest.items() if key not in own}
 
     def publish() -> None:
         version = next_version(workspace, name)
