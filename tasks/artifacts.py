@@ -134,13 +134,20 @@ class VariantRef:
 
 @dataclass(frozen=True, kw_only=True)
 class GateResult:
-    """One gate: what it asked, what it found. `passed` is None where the gate does not apply to this run."""
+    """One gate: what it asked, what it found. `passed` is None where the gate does not apply to this run.
+
+    `interval` is the value's, at 95 %; `evidence` says what was looked at. `overridable`: a person may publish a
+    candidate that failed it, which nobody may where evidence is missing, or the file is not what was trained.
+    """
 
     name: str
     passed: bool | None
     value: float | str | None
     threshold: float | str | None
     reason: str
+    interval: tuple[float, float] | None = None
+    evidence: str = ""
+    overridable: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def check_run(run: Run) -> Listing | None:
     local = "://" not in run.source and not run.source.startswith("tfds:")
     listing = list_source(run) if local else None  # quick for a folder; elsewhere it is left to the ingest stage
     check_key()
-    load_gates(run.config.evaluate.gates)
+    load_gates(run.config.evaluate.gates, run.name)
     load_suite(run.config.validation.suite)
     _check_precision(run.config)
     trunk = trunk_of(run, policy_of(run.config))

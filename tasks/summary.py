@@ -18,7 +18,7 @@ from tasks.artifacts import (
     SnapshotRef,
     TrunkRef,
 )
-from tasks.evaluate.gates import gates_digest
+from tasks.evaluate.gates import load_gates
 from tasks.ingest.sources import Listing, listing_digest
 from tasks.lineage import lineage
 from tasks.quarantine import read_decisions, run_quarantine
@@ -74,7 +74,7 @@ def fingerprint(run: Run, catalogue: CatalogueRef) -> str:
     rows = table.where(table.notna(), None).itertuples(index=False, name=None)
     rules = [
         run.config.digest(),
-        gates_digest(run.config.evaluate.gates),
+        load_gates(run.config.evaluate.gates, run.name).digest(),
         load_suite(run.config.validation.suite),
         load_suite(run.config.validation.changes_suite),
         read_decisions(run.workspace, run.name).digest(),

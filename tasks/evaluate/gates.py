@@ -1,16 +1,20 @@
 """The gates: thresholds from `expectations/`, evidence from this run, a decision with its reasons.
 
-They fail closed: what was not measured is not passed.
+They fail closed: what was not measured is not passed. Where a figure has an interval, a gate refuses what is bad beyond
+doubt; which gates those are, and why, is in `expectations/README.md`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from statistics import NormalDist
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -20,10 +24,18 @@ from tasks.artifacts import GateResult
 from tasks.config import Section
 from tasks.errors import ConfigError
 from tasks.evaluate.classes import ClassChanges
-from tasks.evaluate.comparison import Comparison
+from tasks.evaluate.comparison import ClassComparison, Comparison
 from tasks.evaluate.fresh_process import FreshProcess
-from tasks.evaluate.metrics import majority_share, wilson_interval
+from tasks.evaluate.latency import Latency
+from tasks.evaluate.metrics import (
+    calibration_error_interval,
+    chance_calibration_error,
+    macro_f1_interval,
+    majority_share,
+    wilson_interval,
+)
 from tasks.evaluate.parity import Parity
+from tasks.evaluate.robustness import Changed, Robustness
 
 
 class Evidence(Section):
@@ -42,11 +54,26 @@ class ParityLimits(Section):
     max_probability_difference: float = Field(gt=0, le=1)
 
 
+class Calibration(Section):
+    max_error: float = Field(ge=0, le=1)
+
+
+class LatencyLimits(Section):
+    max_p95_ms: float = Field(gt=0)
+    runs: int = Field(ge=5)
+    budget_s: float = Field(gt=0)
+
+
+class Size(Section):
+    max_megabytes: float = Field(gt=0)
+
+
 class ChampionPolicy(Section):
     non_inferiority_margin: float = Field(gt=0, lt=1)
     confidence: float = Field(gt=0.5, lt=1)
     min_paired_images: int = Field(ge=1)
     promote: list[Literal["better", "equivalent", "worse", "not-enough-data"]]
+    refuse_class_regressions: bool
 
 
 class NewClasses(Section):
@@ -59,28 +86,40 @@ class Serving(Section):
 
 
 class Gates(Section):
-    """The thresholds of one gates file; every key has to be there, save those of `new_classes` and `serving`."""
+    """The thresholds that one model is held against; `expectations/gates.toml` gives each."""
 
     evidence: Evidence
     floors: Floors
+    calibration: Calibration
     parity: ParityLimits
+    serving: Serving
+    latency: LatencyLimits
+    size: Size
+    robustness: Robustness
     champion: ChampionPolicy
-    new_classes: NewClasses = NewClasses(min_recall=0.5)
-    serving: Serving = Serving(images=8, budget_s=30)
+    new_classes: NewClasses
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What was measured on the candidate; None is evidence that is missing."""
+    """What was measured on the candidate; None, or nothing, is evidence that is missing."""
 
     labels: tuple[str, ...]
     targets: np.ndarray  # int [N], test split
+    probabilities: np.ndarray  # float [N, C]
     metrics: dict[str, float]
     per_class: list[dict[str, float]]
     parity: Parity | None
     fresh_process: FreshProcess | None
+    latency: Latency | None
+    size_bytes: int | None
+    robustness: list[Changed]
     champion_version: int | None
     comparison: Comparison | None  # over the test images of the classes that both know
+    class_comparisons: list[ClassComparison] | None  # over the same
     changes: ClassChanges | None = None  # since the champion; None before there is one
 
 
@@ -93,34 +132,59 @@ def gates_file(name: str) -> Path:
     return path
 
 
-def gates_digest(name: str) -> str:
-    return hashlib.sha256(gates_file(name).read_bytes()).hexdigest()
+def load_gates(file: str, model: str) -> Gates:
+    """The thresholds for one model: those of `expectations/gates.toml`; over them, those of `file`; and over them, what
+    `file` says of that model in its tables `[model.NAME.…]`.
 
-
-def load_gates(name: str) -> Gates:
-    """The thresholds of a gates file. Raises ConfigError naming each bad or missing key."""
-    path = gates_file(name)
+    Raises:
+        ConfigError: naming each bad or unknown key.
+    """
+    path = gates_file(file)
+    own, everyone = _read(path), _read(gates_file("gates"))
+    for_model = own.pop("model", {})
+    everyone.pop("model", None)
+    if not isinstance(for_model, dict) or not all(isinstance(table, dict) for table in for_model.values()):
+        raise ConfigError(f"{path}: below [model] stand tables such as [model.{model}.floors]")
     try:
-        return Gates.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} is not valid TOML: {exc}") from exc
+        return Gates.model_validate(_over(_over(everyone, own), for_model.get(model, {})))
     except ValidationError as exc:
         lines = [f"  {'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()]
-        raise ConfigError(f"{path} is no gates file:\n" + "\n".join(lines)) from None
+        raise ConfigError(f"{path} is no gates file (of the model {model}):\n" + "\n".join(lines)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path} is not valid TOML: {exc}") from exc
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with the keys of `above` laid over it, table by table."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _over(below[key], value) if both else value
+    return merged
 
 
 def judge(gates: Gates, found: Findings) -> tuple[GateResult, ...]:
     """Every gate's answer, in the order in which a person reads them."""
     return (
         _test_images(gates, found),
-        _at_least("accuracy", found.metrics["accuracy"], gates.floors.min_accuracy, "of the test images are right"),
+        _accuracy(gates.floors, found),
         _over_majority(gates, found),
-        _at_least("macro F1", found.metrics["macro_f1"], gates.floors.min_macro_f1, "is the mean of the classes' F1"),
+        _macro_f1(gates.floors, found),
         _class_recall(gates, found),
         *_new_classes(gates.new_classes, found),
+        _calibration(gates.calibration, found),
+        *_robustness(gates.robustness, found.robustness),
         *_parity(gates.parity, found.parity),
         _fresh_process(gates.serving, found.fresh_process),
+        _latency(gates.latency, found.latency),
+        _size(gates.size, found.size_bytes),
         _champion(gates.champion, found),
+        *_class_regressions(gates.champion, found),
     )
 
 
@@ -129,24 +193,63 @@ def _test_images(gates: Gates, found: Findings) -> GateResult:
     reason = f"{n} test images, at least {least} are asked for"
     if n < least:
         reason += "; add labelled images, or raise split.test_share"
-    return GateResult(name="test images", passed=n >= least, value=n, threshold=least, reason=reason)
+    return GateResult(
+        name="test images",
+        passed=n >= least,
+        value=n,
+        threshold=least,
+        reason=reason,
+        evidence="the snapshot's test split",
+    )
 
 
-def _at_least(name: str, value: float, least: float, what: str) -> GateResult:
-    passed = not math.isnan(value) and value >= least
-    reason = f"{value:.3f} {what}, at least {least:.3f} is asked for"
-    return GateResult(name=name, passed=passed, value=value, threshold=least, reason=reason)
+def _accuracy(floors: Floors, found: Findings) -> GateResult:
+    n, least = len(found.targets), floors.min_accuracy
+    if n == 0:
+        return _missing("accuracy", least)
+    value = found.metrics["accuracy"]
+    return GateResult(
+        name="accuracy",
+        passed=value >= least,
+        value=value,
+        threshold=least,
+        reason=f"{value:.3f} of the test images are right, at least {least:.3f} is asked for",
+        interval=wilson_interval(round(value * n), n),
+        evidence=f"model.onnx on {n} test images",
+    )
+
+
+def _macro_f1(floors: Floors, found: Findings) -> GateResult:
+    n, least = len(found.targets), floors.min_macro_f1
+    if n == 0:
+        return _missing("macro F1", least)
+    value = found.metrics["macro_f1"]
+    return GateResult(
+        name="macro F1",
+        passed=value >= least,
+        value=value,
+        threshold=least,
+        reason=f"{value:.3f} is the mean of the classes' F1, at least {least:.3f} is asked for",
+        interval=macro_f1_interval(found.targets, found.probabilities.argmax(axis=1), len(found.labels)),
+        evidence=f"model.onnx on {n} test images; interval by bootstrap",
+    )
 
 
 def _over_majority(gates: Gates, found: Findings) -> GateResult:
     n, least = len(found.targets), gates.floors.min_accuracy_over_majority
     if n == 0:
         return _missing("better than guessing", least)
-    low, _ = wilson_interval(round(found.metrics["accuracy"] * n), n)
+    low, high = wilson_interval(round(found.metrics["accuracy"] * n), n)
     share = majority_share(found.targets)
     reason = f"accuracy is at least {low:.3f} (95 % interval), always naming the largest class would score {share:.3f}"
     return GateResult(
-        name="better than guessing", passed=low - share > least, value=low - share, threshold=least, reason=reason
+        name="better than guessing",
+        passed=low - share > least,
+        value=low - share,
+        threshold=least,
+        reason=reason,
+        interval=(low - share, high - share),
+        evidence=f"model.onnx on {n} test images",
     )
 
 
@@ -163,7 +266,15 @@ def _class_recall(gates: Gates, found: Findings) -> GateResult:
         if below
         else f"the lowest is {label} with {worst:.2f} of {row['n']}; no class is below {least:.2f} beyond doubt"
     )
-    return GateResult(name="class recall", passed=not below, value=worst, threshold=least, reason=reason)
+    return GateResult(
+        name="class recall",
+        passed=not below,
+        value=worst,
+        threshold=least,
+        reason=reason,
+        interval=(row["recall_low"], row["recall_high"]),
+        evidence=f"{len(rows)} classes of {min(row['n'] for _, row, _ in rows)} test images and more",
+    )
 
 
 def _new_classes(floor: NewClasses, found: Findings) -> list[GateResult]:
@@ -184,6 +295,72 @@ def _new_classes(floor: NewClasses, found: Findings) -> list[GateResult]:
     ]
 
 
+def _calibration(limits: Calibration, found: Findings) -> GateResult:
+    n = len(found.targets)
+    if n == 0:
+        return _missing("calibration error", limits.max_error)
+    value = found.metrics["ece"]
+    low, high = calibration_error_interval(found.targets, found.probabilities)
+    return GateResult(
+        name="calibration error",
+        passed=low <= limits.max_error,
+        value=value,
+        threshold=limits.max_error,
+        reason=f"what it claims and what comes true differ by {value:.3f} on average, and beyond doubt by {low:.3f}; "
+        f"at most {limits.max_error:.3f} is allowed",
+        interval=(low, high),
+        evidence=f"{n} test images in 15 bins; by chance a perfectly calibrated model would show "
+        f"{chance_calibration_error(found.probabilities):.3f}",
+    )
+
+
+def _robustness(limits: Robustness, changes: list[Changed]) -> list[GateResult]:
+    if not changes:
+        return [_missing("robustness", limits.max_accuracy_drop)]
+    return [
+        GateResult(
+            name=f"robustness to {change.kind}",
+            passed=change.interval[0] <= limits.max_accuracy_drop,
+            value=change.drop,
+            threshold=limits.max_accuracy_drop,
+            reason=f"accuracy goes from {change.accuracy_before:.3f} to {change.accuracy:.3f} ({change.strength}); "
+            f"refused where it falls by more than {limits.max_accuracy_drop:.3f} beyond doubt",
+            interval=change.interval,
+            evidence=f"{change.n} test images, each as it is and changed",
+        )
+        for change in changes
+    ]
+
+
+def _latency(limits: LatencyLimits, found: Latency | None) -> GateResult:
+    if found is None:
+        return _missing("latency", limits.max_p95_ms)
+    return GateResult(
+        name="latency",
+        passed=found.p95_ms <= limits.max_p95_ms,
+        value=found.p95_ms,
+        threshold=limits.max_p95_ms,
+        reason=f"19 of 20 images take at most {found.p95_ms:.1f} ms on one thread, half of them "
+        f"{found.median_ms:.1f} ms; {limits.max_p95_ms:g} ms are allowed",
+        interval=found.interval_ms,
+        evidence=f"{found.runs} runs, after warm-up, of one image of {found.image_size_px} px on this machine",
+    )
+
+
+def _size(limits: Size, size_bytes: int | None) -> GateResult:
+    if size_bytes is None:
+        return _missing("size", limits.max_megabytes)
+    megabytes = size_bytes / 1e6
+    return GateResult(
+        name="size",
+        passed=megabytes <= limits.max_megabytes,
+        value=megabytes,
+        threshold=limits.max_megabytes,
+        reason=f"model.onnx has {megabytes:.1f} MB, {limits.max_megabytes:g} MB are allowed",
+        evidence="the file's bytes",
+    )
+
+
 def _parity(limits: ParityLimits, parity: Parity | None) -> tuple[GateResult, GateResult]:
     if parity is None or parity.n == 0:
         return (
@@ -196,6 +373,8 @@ def _parity(limits: ParityLimits, parity: Parity | None) -> tuple[GateResult, Ga
         value=parity.label_agreement,
         threshold=limits.min_label_agreement,
         reason=f"model.onnx and Keras name the same class for {parity.label_agreement:.2%} of {parity.n} test images",
+        evidence=f"all {parity.n} test images",
+        overridable=False,
     )
     probabilities = GateResult(
         name="parity of probabilities",
@@ -203,6 +382,8 @@ def _parity(limits: ParityLimits, parity: Parity | None) -> tuple[GateResult, Ga
         value=parity.max_difference,
         threshold=limits.max_probability_difference,
         reason=f"their probabilities differ by at most {parity.max_difference:.1e}",
+        evidence=f"all {parity.n} test images",
+        overridable=False,
     )
     return labels, probabilities
 
@@ -219,7 +400,15 @@ def _fresh_process(limits: Serving, found: FreshProcess | None) -> GateResult:
             f"{found.agreed} of {found.images} test images alike, the slowest in {found.slowest_ms:.0f} ms"
         )
     passed = found.problem is None and found.agreed == found.images and found.seconds <= limits.budget_s
-    return GateResult(name=name, passed=passed, value=found.seconds, threshold=limits.budget_s, reason=reason)
+    return GateResult(
+        name=name,
+        passed=passed,
+        value=found.seconds,
+        threshold=limits.budget_s,
+        reason=reason,
+        evidence=f"{found.images} test images",
+        overridable=False,
+    )
 
 
 def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
@@ -237,7 +426,7 @@ def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
         "better": "better",
         "equivalent": "equivalent (not worse by the margin)",
         "worse": "worse",
-        "not-enough-data": "not told apart: not enough data",
+        "not-enough-data": "not enough data to rule out that it is worse by the margin",
     }[c.outcome]
     reason = (
         f"{said}: {c.challenger_accuracy:.3f} against version {found.champion_version}'s {c.champion_accuracy:.3f} on "
@@ -247,10 +436,52 @@ def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
     return GateResult(
         name=name,
         passed=c.outcome in policy.promote,
-        value=c.low,
+        value=c.difference,
         threshold=-policy.non_inferiority_margin,
-        reason=reason,
+        reason=reason + _images_needed(policy, c),
+        interval=(c.low, c.high),
+        evidence=f"both files on the same {c.n} test images; interval by paired bootstrap, one-sided each",
     )
+
+
+def _images_needed(policy: ChampionPolicy, c: Comparison) -> str:
+    """How to mend it where there was not enough data: the images with which equal models would be told equivalent."""
+    if c.outcome != "not-enough-data":
+        return ""
+    disagreement = (c.won + c.lost + 2) / (c.n + 2)
+    z = NormalDist().inv_cdf(policy.confidence) + NormalDist().inv_cdf(0.8)
+    needed = math.ceil(disagreement * (z / policy.non_inferiority_margin) ** 2)
+    return (
+        f". Equally good models that differ so often need about {max(needed, policy.min_paired_images):,} test images "
+        "to be told equivalent (four times in five): add some, or widen the margin in the gates file"
+    )
+
+
+def _class_regressions(policy: ChampionPolicy, found: Findings) -> list[GateResult]:
+    """No gate before there is a champion, nor where it could not be scored, which its own gate says."""
+    rows = found.class_comparisons
+    if not rows:
+        return []
+    level = 1 - policy.confidence
+    worse = [row for row in rows if row.p_value <= level]
+    named = ", ".join(f"{row.label} ({row.won} won, {row.lost} lost of {row.n})" for row in worse)
+    reason = (
+        f"got worse, beyond doubt: {named}"
+        if worse
+        else f"no class got worse beyond doubt; the nearest is {rows[0].label} ({rows[0].won} won, {rows[0].lost} lost "
+        f"of {rows[0].n})"
+    )
+    passed = not worse if policy.refuse_class_regressions else None
+    return [
+        GateResult(
+            name="class regressions",
+            passed=passed,
+            value=rows[0].p_value,
+            threshold=level,
+            reason=reason,
+            evidence=f"exact McNemar tests of {len(rows)} classes, one-sided, corrected by Holm's method",
+        )
+    ]
 
 
 def _of_shared(changes: ClassChanges | None) -> str:
@@ -259,4 +490,6 @@ def _of_shared(changes: ClassChanges | None) -> str:
 
 
 def _missing(name: str, threshold: float, why: str = "it was not measured") -> GateResult:
-    return GateResult(name=name, passed=False, value=None, threshold=threshold, reason=f"no evidence: {why}")
+    return GateResult(
+        name=name, passed=False, value=None, threshold=threshold, reason=f"no evidence: {why}", overridable=False
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 Z95 = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+RESAMPLES = 400  # of a bootstrap
+BINS = 15
 
 
 def confusion_matrix(targets: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -23,11 +25,9 @@ def summary_metrics(targets: np.ndarray, probabilities: np.ndarray) -> dict[str,
         probabilities: float [N, C].
     """
     predicted = probabilities.argmax(axis=1)
-    per_class = class_metrics(targets, predicted, probabilities.shape[1])
-    present = [row["f1"] for row in per_class if row["n"]]
     return {
         "accuracy": float((predicted == targets).mean()) if len(targets) else float("nan"),
-        "macro_f1": float(np.mean(present)) if present else float("nan"),
+        "macro_f1": macro_f1(targets, predicted, probabilities.shape[1]),
         "ece": calibration_error(targets, probabilities),
         "n": len(targets),
     }
@@ -53,15 +53,64 @@ def class_metrics(targets: np.ndarray, predicted: np.ndarray, classes: int) -> l
     return rows
 
 
-def calibration_error(targets: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
+def macro_f1(targets: np.ndarray, predicted: np.ndarray, classes: int) -> float:
+    """The mean F1 of the classes that occur. Both arguments are int [N]."""
+    hits = np.bincount(targets[targets == predicted], minlength=classes)
+    given, named = np.bincount(targets, minlength=classes), np.bincount(predicted, minlength=classes)
+    present = given > 0
+    return float((2 * hits[present] / (given + named)[present]).mean()) if present.any() else float("nan")
+
+
+def macro_f1_interval(targets: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[float, float]:
+    """The 95 % interval of macro F1, by bootstrap over the images."""
+    rng, n = np.random.default_rng(0), len(targets)
+    scores = [macro_f1(targets[rows], predicted[rows], classes) for rows in _resamples(rng, n)]
+    low, high = np.quantile(scores, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def calibration_error(targets: np.ndarray, probabilities: np.ndarray) -> float:
     """Expected calibration error over equal-width bins of confidence (Naeini et al. 2015)."""
     if not len(targets):
         return float("nan")
-    confidence = probabilities.max(axis=1)
+    return _calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == targets)
+
+
+def calibration_error_interval(targets: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the true calibration error.
+
+    A binned error is never negative, so chance alone makes some of it. Its lower end is what is left once as much as
+    chance makes in 39 of 40 perfectly calibrated models is taken away; the upper end is a bootstrap's, which is on the
+    safe side, since resampling adds the same chance again.
+    """
+    rng, confidence = np.random.default_rng(0), probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == targets
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(correct[index == b].mean() - confidence[index == b].mean()) * (index == b).sum() for b in set(index)]
-    return float(sum(gaps) / len(targets))
+    value = _calibration_gap(confidence, correct)
+    drawn = [_calibration_gap(confidence[rows], correct[rows]) for rows in _resamples(rng, len(targets))]
+    by_chance = np.quantile(_gaps_by_chance(confidence), 0.975)
+    return max(0.0, value - float(by_chance)), float(np.quantile(drawn, 0.975))
+
+
+def chance_calibration_error(probabilities: np.ndarray) -> float:
+    """The calibration error that a perfectly calibrated model would show, on average, on so many images."""
+    return float(_gaps_by_chance(probabilities.max(axis=1)).mean()) if len(probabilities) else float("nan")
+
+
+def _gaps_by_chance(confidence: np.ndarray) -> np.ndarray:
+    """Calibration errors where outcomes are drawn from the claims themselves (consistency resampling, Broecker & Smith
+    2007), float [RESAMPLES]."""
+    rng = np.random.default_rng(0)
+    return np.array([_calibration_gap(confidence, rng.random(len(confidence)) < confidence) for _ in range(RESAMPLES)])
+
+
+def _calibration_gap(confidence: np.ndarray, correct: np.ndarray) -> float:
+    index = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(index, correct - confidence.astype(np.float64), minlength=BINS)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _resamples(rng: np.random.Generator, n: int) -> Iterator[np.ndarray]:
+    return (rng.integers(0, n, n) for _ in range(RESAMPLES))
 
 
 def wilson_interval(hits: int, n: int, z: float = Z95) -> tuple[float, float]:

@@ -11,15 +11,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tasks import calibration
 from tasks.artifacts import GateDecision, GateResult, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
 from tasks.classifier import Classifier
 from tasks.errors import HeadstartError
 from tasks.evaluate.classes import ClassChanges, class_changes
-from tasks.evaluate.comparison import Comparison, compare
+from tasks.evaluate.comparison import ClassComparison, Comparison, compare, compare_classes
 from tasks.evaluate.fresh_process import FreshProcess, answer_in_fresh_process
 from tasks.evaluate.gates import ChampionPolicy, Findings, Serving, judge, load_gates
-from tasks.evaluate.metrics import class_metrics, summary_metrics
+from tasks.evaluate.latency import measure_latency
+from tasks.evaluate.metrics import calibration_error, chance_calibration_error, class_metrics, summary_metrics
 from tasks.evaluate.parity import measure_parity
+from tasks.evaluate.robustness import Changed, Robustness, measure_robustness
 from tasks.images import decode, read_checked
 from tasks.repository import champion, read_model
 from tasks.tables import read_table, write_table
@@ -28,6 +31,7 @@ PREDICTIONS = pa.schema(
     [
         *((name, pa.string()) for name in ("sha256", "path", "uri", "label", "split", "predicted")),
         ("probability", pa.float32()),  # of the predicted class
+        ("uncalibrated", pa.float32()),  # the same at temperature 1
         ("probabilities", pa.list_(pa.float32())),  # in the order of the snapshot's labels
         ("champion_predicted", pa.string()),  # null where there is none
     ]
@@ -59,33 +63,37 @@ def evaluate(
 
     Writes `predictions.parquet` and `decision.json` into the run's folder, whatever the decision.
     """
-    gates = load_gates(run.config.evaluate.gates)
+    gates = load_gates(run.config.evaluate.gates, run.name)
     rows = _held_out(run, snapshot)
     model_file = run.workspace.local_file(candidate.onnx_path)
     classifier = Classifier(model_file)
     probabilities = _score(run, classifier, rows, on_image)
     targets = rows["label"].map({label: i for i, label in enumerate(snapshot.labels)}).to_numpy(np.int64)
     test = (rows["split"] == "test").to_numpy()
-    challenger_right = probabilities.argmax(axis=1) == targets
-    stands = _champion_answers(run, rows[test], snapshot.labels)
-    comparison = _compare(gates.champion, stands, rows[test], challenger_right[test])
+    images, answers, truth = rows[test], probabilities[test], targets[test]
+    right = answers.argmax(axis=1) == truth
+    stands = _champion_answers(run, images, snapshot.labels)
+    comparison, class_comparisons = _compare(gates.champion, stands, images, right)
     metrics = {
-        "test": summary_metrics(targets[test], probabilities[test]),
-        "validation": summary_metrics(targets[~test], probabilities[~test]),
+        "test": summary_metrics(truth, answers),
+        "validation": _validation_metrics(targets[~test], probabilities[~test], head.temperature),
     }
-    per_class = class_metrics(targets[test], probabilities[test].argmax(axis=1), len(snapshot.labels))
-    images = rows[test]
     found = Findings(
         labels=snapshot.labels,
-        targets=targets[test],
+        targets=truth,
+        probabilities=answers,
         metrics=metrics["test"],
-        per_class=per_class,
-        parity=measure_parity(run, trunk, head, images["sha256"].tolist(), probabilities[test])
-        if len(images)
-        else None,
-        fresh_process=_serves_alone(run, model_file, images, snapshot.labels, probabilities[test], gates.serving),
+        per_class=class_metrics(truth, answers.argmax(axis=1), len(snapshot.labels)),
+        parity=measure_parity(run, trunk, head, images["sha256"].tolist(), answers) if len(images) else None,
+        fresh_process=_serves_alone(run, model_file, images, snapshot.labels, answers, gates.serving),
+        latency=measure_latency(
+            classifier, trunk.image_size_px, runs=gates.latency.runs, budget_s=gates.latency.budget_s
+        ),
+        size_bytes=len(run.workspace.read_bytes(candidate.onnx_path)),
+        robustness=_changed_images(run, classifier, images, truth, right, trunk.image_size_px, gates.robustness),
         champion_version=stands and stands.version,
         comparison=comparison,
+        class_comparisons=class_comparisons,
         changes=stands and stands.changes,
     )
     results = judge(gates, found)
@@ -96,8 +104,8 @@ def evaluate(
         metrics=metrics,
         champion_version=stands and stands.version,
     )
-    _write_predictions(run, rows, snapshot.labels, probabilities, stands)
-    _write_decision(run, decision, comparison, stands, snapshot.labels, per_class)
+    _write_predictions(run, rows, snapshot.labels, probabilities, head.temperature, stands)
+    _write_decision(run, decision, found, candidate, _calibration(found, metrics, head.temperature))
     return decision
 
 
@@ -140,32 +148,79 @@ def _champion_answers(run: Run, test: pd.DataFrame, labels: tuple[str, ...]) -> 
 def _serves_alone(
     run: Run, model_file: str, test: pd.DataFrame, labels: tuple[str, ...], probabilities: np.ndarray, limits: Serving
 ) -> FreshProcess | None:
-    """A few images spread over the test split, so over its classes and sources."""
     if test.empty:
         return None
-    chosen = np.unique(np.linspace(0, len(test) - 1, limits.images).round().astype(int))
-    pixels = [
-        decode(read_checked(uri, sha256), run.config.ingest.max_pixels)
-        for uri, sha256 in test.iloc[chosen][["uri", "sha256"]].itertuples(index=False)
-    ]
+    chosen = _spread(len(test), limits.images)
+    pixels = [read() for read in _readers(run, test.iloc[chosen])]
     judged = [labels[index] for index in probabilities[chosen].argmax(axis=1)]
     return answer_in_fresh_process(model_file, pixels, judged, limits.budget_s)
 
 
+def _changed_images(
+    run: Run,
+    classifier: Classifier,
+    test: pd.DataFrame,
+    targets: np.ndarray,
+    right: np.ndarray,
+    image_size_px: int,
+    limits: Robustness,
+) -> list[Changed]:
+    chosen = _spread(len(test), limits.images)
+    readers = _readers(run, test.iloc[chosen])
+    workers = run.config.extract.workers
+    return measure_robustness(
+        classifier, readers, targets[chosen], right[chosen], image_size_px, limits, workers=workers
+    )
+
+
+def _spread(n: int, count: int) -> np.ndarray:
+    """Places of `count` of `n` test images, int; sorted by digest as they are, an even spread is a random sample."""
+    return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int))
+
+
+def _readers(run: Run, rows: pd.DataFrame) -> list[Callable[[], np.ndarray]]:
+    """What gives each row's image, uint8 [H, W, 3]."""
+
+    def read(uri: str, sha256: str) -> np.ndarray:
+        return decode(read_checked(uri, sha256), run.config.ingest.max_pixels)
+
+    return [partial(read, *row) for row in rows[["uri", "sha256"]].itertuples(index=False)]
+
+
+def _validation_metrics(targets: np.ndarray, probabilities: np.ndarray, temperature: float) -> dict[str, float]:
+    """The temperature was fitted on these very images, so its error on them is cross-fitted: see `calibration`."""
+    fitted = calibration.cross_fitted(probabilities, targets, temperature)
+    return {**summary_metrics(targets, probabilities), "ece": calibration_error(targets, fitted)}
+
+
+def _calibration(found: Findings, metrics: dict[str, dict[str, float]], temperature: float) -> dict[str, float]:
+    """What the temperature did, on the test images, and what the cross-fitted error on validation is."""
+    before = calibration.uncalibrated(found.probabilities, temperature)
+    return {
+        "temperature": temperature,
+        "test_before": calibration_error(found.targets, before),
+        "test": metrics["test"]["ece"],
+        "test_by_chance": chance_calibration_error(found.probabilities),
+        "validation_cross_fitted": metrics["validation"]["ece"],
+    }
+
+
 def _compare(
     policy: ChampionPolicy, stands: Champion | None, test: pd.DataFrame, challenger_right: np.ndarray
-) -> Comparison | None:
-    """The paired comparison, on the test images of the classes that both know."""
+) -> tuple[Comparison | None, list[ClassComparison] | None]:
+    """The paired comparison, of all classes together and of each, on the test images of the classes that both know."""
     if stands is None or stands.said is None:
-        return None
+        return None, None
     both = stands.said.notna().to_numpy()
-    return compare(
-        (stands.said == test["label"]).to_numpy()[both],
-        challenger_right[both],
+    champion_right, challenger_right = (stands.said == test["label"]).to_numpy()[both], challenger_right[both]
+    whole = compare(
+        champion_right,
+        challenger_right,
         margin=policy.non_inferiority_margin,
         confidence=policy.confidence,
         min_images=policy.min_paired_images,
     )
+    return whole, compare_classes(test["label"][both].tolist(), champion_right, challenger_right)
 
 
 def _reasons(results: tuple[GateResult, ...]) -> tuple[str, ...]:
@@ -178,6 +233,7 @@ def _write_predictions(
     rows: pd.DataFrame,
     labels: tuple[str, ...],
     probabilities: np.ndarray,
+    temperature: float,
     stands: Champion | None,
 ) -> None:
     said = pd.Series(None, index=rows.index, dtype=object)
@@ -186,6 +242,7 @@ def _write_predictions(
     table = rows.assign(
         predicted=np.array(labels, object)[probabilities.argmax(axis=1)],
         probability=probabilities.max(axis=1),
+        uncalibrated=calibration.uncalibrated(probabilities, temperature).max(axis=1),
         probabilities=list(probabilities),
         champion_predicted=said,
     )
@@ -193,19 +250,22 @@ def _write_predictions(
 
 
 def _write_decision(
-    run: Run,
-    decision: GateDecision,
-    comparison: Comparison | None,
-    stands: Champion | None,
-    labels: tuple[str, ...],
-    per_class: list[dict[str, float]],
+    run: Run, decision: GateDecision, found: Findings, candidate: ModelRef, calibrated: dict[str, float]
 ) -> None:
+    per_class = [{"label": label, **row} for label, row in zip(found.labels, found.per_class, strict=True)]
     written: dict[str, Any] = {
         **asdict(decision),
         "verdict": "promoted" if decision.promote else "refused",
-        "comparison": comparison.as_dict() if comparison else None,
-        "classes": asdict(stands.changes) if stands and stands.changes else None,
-        "per_class": {"test": [{"label": label, **row} for label, row in zip(labels, per_class, strict=True)]},
+        "override": None,
+        "candidate": asdict(candidate),
+        "comparison": found.comparison and found.comparison.as_dict(),
+        "classes": found.changes and asdict(found.changes),
+        "class_comparisons": [asdict(row) for row in found.class_comparisons or ()],
+        "per_class": {"test": per_class},
+        "calibration": calibrated,
+        "robustness": [asdict(change) for change in found.robustness],
+        "latency": found.latency and asdict(found.latency),
+        "size_bytes": found.size_bytes,
     }
     run.workspace.write_json(run.path("decision.json"), _finite(written))
 

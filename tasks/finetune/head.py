@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.calibration import fit_temperature
 from tasks.config import Finetune
 from tasks.finetune.data import Split
 from tasks.rows import Rows, row_blocks, rows_within
@@ -195,24 +196,6 @@ def class_weights(targets: np.ndarray, classes: int, kind: str) -> np.ndarray:
     power = {"balanced": 1.0, "sqrt": 0.5, "none": 0.0}[kind]
     weights = (len(targets) / (classes * counts)) ** power
     return (weights / weights[targets].mean()).astype(np.float32)
-
-
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature in 0.05..20 that minimises the negative log-likelihood (Guo et al. 2017).
-
-    Args:
-        logits: float [N, C], of held-out rows.
-        targets: int [N].
-    """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
-
-    def loss(log_temperature: float) -> float:
-        scores = log_softmax(logits.astype(np.float64) / math.exp(log_temperature), axis=1)
-        return -float(scores[np.arange(len(targets)), targets].mean())
-
-    found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
-    return float(math.exp(found.x))
 
 
 def weights_digest(model: keras.Model) -> str:

@@ -18,6 +18,7 @@ from tests.runs import make_run
 from tests.serve.models import colour_model, publish
 
 R, G, B = "1 red", "2 green", "3 blue"  # sorted, as their channels are
+EACH = 55  # test images of a class: two classes are enough to rule out two points
 COLOURS = {R: "#c81414", G: "#14c814", B: "#1414c8"}
 # Not read: the parity with Keras is another test's business.
 TRUNK = TrunkRef(recipe="r", onnx_path="", backbone="embedded", weights="", boundary="avg_pool", image_size_px=32)
@@ -26,7 +27,7 @@ HEAD = HeadRef(keras_path="", history_path="", digest="", temperature=1)
 
 @pytest.fixture
 def decide(tmp_path, monkeypatch):
-    """Evaluates a candidate on ten test images of each class, against a champion; returns its run and the decision."""
+    """Evaluates a candidate on test images of each class, against a champion; returns its run and the decision."""
     parity = Parity(n=30, label_agreement=1.0, max_difference=0.0)
     monkeypatch.setattr(stage, "measure_parity", lambda *args: parity)
 
@@ -34,7 +35,7 @@ def decide(tmp_path, monkeypatch):
         run = replace(make_run(tmp_path, "s", config={"validate": {"rename": rename or {}}}), name="colours")
         publish(tmp_path, 1, content=colour_model(champion))
         run.workspace.write_bytes(run.path("model.onnx"), colour_model(list(classes)))
-        rows = [_image(tmp_path, label, colour, number) for label, colour in classes.items() for number in range(10)]
+        rows = [_image(tmp_path, label, colour, number) for label, colour in classes.items() for number in range(EACH)]
         write_table(run.workspace, "snapshots/s.parquet", pd.DataFrame(rows, columns=SNAPSHOT.names), SNAPSHOT)
         snapshot = SnapshotRef(
             id="s", table_path="snapshots/s.parquet", labels=tuple(classes), images=len(rows), new=0, quarantined=0
@@ -68,10 +69,10 @@ def test_names_are_compared_after_renaming():
 def test_an_added_class_is_no_part_of_the_comparison_and_passes_a_floor_of_its_own(decide):
     run, decision = decide([R, G], COLOURS)
     assert decision.promote, decision.reasons
-    assert "on the same 20 test images of the 2 classes that both know (new 3 blue)" in decision.reasons[0]
+    assert f"on the same {2 * EACH} test images of the 2 classes that both know (new 3 blue)" in decision.reasons[0]
     assert gate(decision, "new classes").value == 1.0
     written = run.workspace.read_json(run.path("decision.json"))
-    assert (written["classes"]["added"], written["comparison"]["n"]) == ([B], 20)
+    assert (written["classes"]["added"], written["comparison"]["n"]) == ([B], 2 * EACH)
     predictions = read_table(run.workspace, run.path("predictions.parquet"))
     assert set(predictions.loc[predictions["champion_predicted"].isna(), "label"]) == {B}
 
@@ -81,7 +82,7 @@ def test_an_added_class_that_is_not_recognised_is_refused_by_name(decide):
     assert gate(decision, "champion").passed  # it is as good as before on what the champion knows
     refused = gate(decision, "new classes")
     assert refused.passed is False
-    assert "3 blue (0.00 of 10); at least 0.50 is asked for" in refused.reason
+    assert f"3 blue (0.00 of {EACH}); at least 0.50 is asked for" in refused.reason
 
 
 def test_a_removed_class_is_stated(decide):
@@ -95,7 +96,7 @@ def test_a_removed_class_is_stated(decide):
 def test_what_the_champion_says_of_a_renamed_class_is_understood(decide):
     _, decision = decide(["crimson", G, B], COLOURS, rename={"crimson": R})
     assert decision.promote, decision.reasons
-    assert "1.000 against version 1's 1.000 on the same 30 test images" in decision.reasons[0]
+    assert f"1.000 against version 1's 1.000 on the same {3 * EACH} test images" in decision.reasons[0]
     assert "renamed crimson to 1 red" in decision.reasons[0]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, multinomial
 
-from tasks.evaluate.comparison import bootstrap_bounds, compare, mcnemar_p
+from tasks.evaluate.comparison import bootstrap_bounds, compare, compare_classes, mcnemar_p, outcome_of
 
 
 def answers(n: int, won: int, lost: int, wrong: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -51,3 +51,37 @@ def test_equal_models_are_rarely_called_better():
         for a, b in ((rng.random(300) < 0.9, rng.random(300) < 0.9) for _ in range(300))
     )
     assert better / 300 <= 0.05
+
+
+@pytest.mark.parametrize("n", [50, 100, 200, 1000])
+@pytest.mark.parametrize("disagreement", [0.02, 0.03, 0.06])
+def test_a_challenger_worse_by_the_margin_is_promoted_at_most_one_time_in_twenty(n: int, disagreement: float):
+    """Summed over all outcomes, not drawn: the multinomial's probability of each (won, lost)."""
+    chances = [disagreement / 2 - 0.01, disagreement / 2 + 0.01, 1 - disagreement]
+    likely = range(int(binom.ppf(1 - 1e-6, n, disagreement)) + 1)
+    promoted = sum(
+        multinomial.pmf([won, lost, n - won - lost], n, chances)
+        for won in likely
+        for lost in likely
+        if multinomial.pmf([won, lost, n - won - lost], n, chances) > 1e-6
+        and outcome_of(won, lost, n, margin=0.02, confidence=0.95, min_images=15) in ("better", "equivalent")
+    )
+    assert promoted <= 0.05
+
+
+def test_a_class_that_got_worse_is_found_and_chance_among_many_classes_is_not():
+    champion, challenger = np.ones(400, bool), np.ones(400, bool)
+    challenger[:9] = False  # nine of the first class's forty
+    labels = [f"class {index // 40}" for index in range(400)]
+    first, *rest = compare_classes(labels, champion, challenger)
+    assert (first.label, first.won, first.lost) == ("class 0", 0, 9)
+    assert first.p_value == pytest.approx(10 * 0.5**9)  # Holm: the smallest of ten
+    assert all(row.p_value == 1 for row in rest)
+
+
+def test_classes_of_equal_models_are_rarely_called_worse():
+    rng = np.random.default_rng(9)
+    labels = [f"class {index % 10}" for index in range(400)]
+    draws = ((rng.random(400) < 0.85, rng.random(400) < 0.85) for _ in range(200))
+    named = sum(compare_classes(labels, a, b)[0].p_value <= 0.05 for a, b in draws)
+    assert named / 200 <= 0.05

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from tasks.errors import ConfigError
-from tasks.evaluate.comparison import compare
+from tasks.evaluate.comparison import compare, compare_classes
 from tasks.evaluate.fresh_process import FreshProcess
-from tasks.evaluate.gates import Findings, gates_file, judge, load_gates
+from tasks.evaluate.gates import Findings, judge, load_gates
+from tasks.evaluate.latency import Latency
 from tasks.evaluate.metrics import class_metrics, summary_metrics
 from tasks.evaluate.parity import Parity
+from tasks.evaluate.robustness import Changed
 
-GATES = load_gates("gates")
+GATES = load_gates("gates", "clothing")
 TARGETS = np.arange(120) % 3
 
 
@@ -23,16 +25,33 @@ def findings(accuracy: float = 0.9) -> Findings:
     predicted = TARGETS.copy()
     wrong = np.arange(120) >= round(120 * accuracy)
     predicted[wrong] = (predicted[wrong] + 1) % 3
-    probabilities = np.eye(3)[predicted] * 0.8 + 0.2 / 3
+    probabilities = np.eye(3)[predicted] * 0.85 + 0.05
     return Findings(
         labels=("cat", "dog", "owl"),
         targets=TARGETS,
+        probabilities=probabilities,
         metrics=summary_metrics(TARGETS, probabilities),
         per_class=class_metrics(TARGETS, predicted, 3),
         parity=Parity(n=120, label_agreement=1.0, max_difference=1e-6),
         fresh_process=FreshProcess(images=8, agreed=8, seconds=0.7, load_s=0.1, slowest_ms=9.0),
+        latency=Latency(runs=90, image_size_px=224, median_ms=7.0, p95_ms=9.0, interval_ms=(8.0, 11.0)),
+        size_bytes=9_000_000,
+        robustness=[changed("JPEG", 0.02), changed("blur", 0.0)],
         champion_version=None,
         comparison=None,
+        class_comparisons=None,
+    )
+
+
+def changed(kind: str, drop: float) -> Changed:
+    return Changed(
+        kind=kind,
+        strength="mild",
+        n=48,
+        accuracy_before=0.9,
+        accuracy=0.9 - drop,
+        drop=drop,
+        interval=(drop - 0.05, drop + 0.05),
     )
 
 
@@ -69,7 +88,7 @@ def test_a_file_that_does_not_serve_alone_is_refused(found: FreshProcess | None,
 
 
 def test_too_few_test_images_refuse_and_say_what_to_do():
-    few = replace(findings(), targets=TARGETS[:6])
+    few = replace(findings(), targets=TARGETS[:6], probabilities=findings().probabilities[:6])
     assert "6 test images, at least 15 are asked for; add labelled images" in refused(few)["test images"]
 
 
@@ -101,12 +120,99 @@ def test_a_worse_challenger_is_refused_and_an_equal_one_is_not():
     assert refused(same) == {}
 
 
-def test_a_gates_file_with_a_missing_or_unknown_key_is_refused(tmp_path: Path):
-    text = gates_file("gates").read_text()
+@pytest.mark.parametrize(
+    ("changes", "gate"),
+    [
+        ({"latency": None}, "latency"),
+        ({"size_bytes": None}, "size"),
+        ({"robustness": []}, "robustness"),
+        ({"fresh_process": None}, "fresh process"),
+        ({"targets": TARGETS[:0], "probabilities": np.zeros((0, 3))}, "calibration error"),
+    ],
+)
+def test_each_gate_refuses_without_evidence_and_nobody_can_override_that(changes: dict[str, object], gate: str):
+    found = replace(findings(), **changes)
+    [missing] = [result for result in judge(GATES, found) if result.name == gate]
+    assert (missing.passed, missing.value, missing.overridable) == (False, None, False)
+    assert "no evidence" in missing.reason
+
+
+def test_a_slow_a_large_and_a_brittle_file_are_refused_each_by_name():
+    slow = Latency(runs=5, image_size_px=224, median_ms=700.0, p95_ms=800.0, interval_ms=(700.0, 900.0))
+    bad = replace(findings(), latency=slow, size_bytes=151_000_000, robustness=[changed("JPEG", 0.4)])
+    assert refused(bad).keys() == {"latency", "size", "robustness to JPEG"}
+    assert "at most 800.0 ms on one thread" in refused(bad)["latency"]
+
+
+def test_probabilities_that_promise_too_much_are_refused_and_noise_is_not():
+    rng = np.random.default_rng(3)
+    right = rng.random(120) < 0.6
+    predicted = np.where(right, TARGETS, (TARGETS + 1) % 3)
+    boastful = replace(findings(), probabilities=np.eye(3)[predicted] * 0.98 + 0.02 / 3)
+    boastful = replace(boastful, metrics=summary_metrics(TARGETS, boastful.probabilities))
+    assert "calibration error" in refused(boastful)
+    honest = replace(findings(), probabilities=np.eye(3)[predicted] * 0.4 + 0.2)
+    honest = replace(honest, metrics=summary_metrics(TARGETS, honest.probabilities))
+    assert "calibration error" not in refused(honest)
+
+
+def test_every_gate_that_ran_says_what_it_looked_at():
+    assert all(result.evidence for result in judge(GATES, findings()) if result.passed is not None)
+
+
+def test_a_class_that_got_worse_is_refused_by_name_unless_the_policy_says_otherwise():
+    labels = ["cat"] * 60 + ["dog"] * 60
+    champion, challenger = np.ones(120, bool), np.ones(120, bool)
+    challenger[:10] = False
+    champion[60:75] = False
+    told = replace(
+        findings(),
+        champion_version=1,
+        comparison=compare(champion, challenger, margin=0.02, confidence=0.95, min_images=15),
+        class_comparisons=compare_classes(labels, champion, challenger),
+    )
+    assert "cat (0 won, 10 lost of 60)" in refused(told)["class regressions"]
+    lenient = GATES.model_copy(
+        update={"champion": GATES.champion.model_copy(update={"refuse_class_regressions": False})}
+    )
+    [said] = [result for result in judge(lenient, told) if result.name == "class regressions"]
+    assert said.passed is None
+    assert "cat" in said.reason
+
+
+def test_not_enough_data_says_how_much_is_needed():
+    champion = np.ones(120, bool)
+    challenger = champion.copy()
+    champion[:5] = challenger[5:10] = False
+    few = compare(champion, challenger, margin=0.02, confidence=0.95, min_images=15)
+    reason = refused(replace(findings(), champion_version=1, comparison=few))["champion"]
+    assert few.outcome == "not-enough-data"
+    assert "need about 1,521 test images" in reason
+
+
+def test_a_file_says_only_what_differs_and_a_model_has_its_own(tmp_path: Path):
     file = tmp_path / "own.toml"
-    file.write_text(text.replace("min_accuracy =", "min_acuracy ="))
-    with pytest.raises(ConfigError, match=r"floors\.min_accuracy: Field required") as caught:
-        load_gates(str(file))
-    assert "floors.min_acuracy" in str(caught.value)
+    file.write_text("[floors]\nmin_accuracy = 0.7\n\n[model.hats.floors]\nmin_accuracy = 0.9\n")
+    own, hats, shipped = load_gates(str(file), "shoes"), load_gates(str(file), "hats"), load_gates("gates", "hats")
+    assert (own.floors.min_accuracy, hats.floors.min_accuracy) == (0.7, 0.9)
+    assert own.floors.min_macro_f1 == shipped.floors.min_macro_f1
+    assert len({own.digest(), hats.digest(), shipped.digest()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[floors]\nmin_acuracy = 0.5\n", r"floors\.min_acuracy: Extra inputs"),
+        ("[flors]\nmin_accuracy = 0.5\n", "flors: Extra inputs"),
+        ("[model.hats.floors]\nmin_accuracy = 5\n", r"floors\.min_accuracy: .* less than or equal to 1"),
+        ("[model]\nhats = 3\n", r"such as \[model\.hats\.floors\]"),
+        ("[floors", "not valid TOML"),
+    ],
+)
+def test_a_gates_file_with_a_bad_key_or_value_is_refused(tmp_path: Path, text: str, says: str):
+    file = tmp_path / "own.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_gates(str(file), "hats")
     with pytest.raises(ConfigError, match="there is no"):
-        load_gates(str(tmp_path / "absent.toml"))
+        load_gates(str(tmp_path / "absent.toml"), "hats")

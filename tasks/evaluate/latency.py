@@ -1,0 +1,56 @@
+"""How long does model.onnx take for one image, on one thread?"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.classifier import Classifier
+
+WARM_UP = 3  # runs that don't count: the first allocates
+MIN_RUNS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Wall time of one image on one thread of this machine; `interval_ms` is that of the 95th percentile, at 95 %."""
+
+    runs: int
+    image_size_px: int
+    median_ms: float
+    p95_ms: float
+    interval_ms: tuple[float, float]
+
+
+def measure_latency(classifier: Classifier, image_size_px: int, *, runs: int, budget_s: float) -> Latency:
+    """Times single images of the backbone's own size.
+
+    Args:
+        runs: at most so many; fewer, but `MIN_RUNS`, where they take longer than `budget_s` seconds together.
+    """
+    pixels = np.random.default_rng(0).integers(0, 256, (image_size_px, image_size_px, 3), dtype=np.uint8)
+    for _ in range(WARM_UP):
+        classifier.probabilities(pixels)
+    took_s: list[float] = []
+    while len(took_s) < runs and (len(took_s) < MIN_RUNS or sum(took_s) < budget_s):
+        started = time.perf_counter()
+        classifier.probabilities(pixels)
+        took_s.append(time.perf_counter() - started)
+    took_ms = 1000 * np.sort(took_s)
+    return Latency(
+        runs=len(took_ms),
+        image_size_px=image_size_px,
+        median_ms=float(np.median(took_ms)),
+        p95_ms=float(np.quantile(took_ms, 0.95)),
+        interval_ms=_p95_interval(took_ms),
+    )
+
+
+def _p95_interval(ordered: np.ndarray) -> tuple[float, float]:
+    """From order statistics: how many of the runs lie below the true percentile is binomial, whatever they follow."""
+    from scipy.stats import binom
+
+    low, high = binom.ppf([0.025, 0.975], len(ordered), 0.95).astype(int)
+    return float(ordered[max(0, low - 1)]), float(ordered[min(high, len(ordered) - 1)])
