@@ -164,6 +164,30 @@ def rollback(
 
 
 @app.command()
+def promote(
+    run: Annotated[str, typer.Argument(help="A refused run's id, as `headstart status` shows it.")],
+    by: Annotated[str, typer.Option(help="Who answers for it.")],
+    reason: Annotated[str, typer.Option(help="Why the gates are overridden.")],
+    workspace: WorkspaceOption = "./workspace",
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a candidate that the gates refused, under a name and with a reason, which its model card will show.
+
+    Gates that had no evidence, parity, and a file that does not serve can't be overridden: exit status 3.
+    """
+    from tasks.publish.promote import promote as promote_run
+    from tasks.report.page import write_report
+
+    with _plain_errors():
+        promoted, done = promote_run(Workspace(workspace), run, by=by, reason=reason)
+        write_report(promoted)
+        if as_json:
+            _print_json(done)
+        else:
+            say(f"{done['name']}: the candidate of {run} is in service as version {done['version']}")
+
+
+@app.command()
 def verify(
     model_dir: Annotated[str, typer.Argument(help="A version's folder, such as workspace/models/clothing/3.")],
     public_key: Annotated[

@@ -9,6 +9,7 @@ traceback, and exits with `exit_status`.
     │   ├── ConfigError           2  a key, value or file of the configuration
     │   ├── SourceError           2  the images' source is missing, empty or not of a known form
     │   └── WeightsError          2  the backbone's weights can't be had or don't fit
+    ├── RefusedError              3  the gates refused, and nobody may override them
     ├── InvalidDataError          4  the data failed validation
     ├── WorkspaceError            1  the workspace can't be read or written
     │   └── DamagedFileError      1  a file's content does not match its digest
@@ -43,6 +44,12 @@ class SourceError(UsageError):
 
 class WeightsError(UsageError):
     """The weights of a backbone can't be had, or don't fit its layers."""
+
+
+class RefusedError(HeadstartError):
+    """A candidate can't be published: a gate refused it that nobody may override."""
+
+    exit_status = 3
 
 
 class InvalidDataError(HeadstartError):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Run
-from tasks.config import Config
-from tasks.errors import WorkspaceError
+from tasks.config import Config, parse_config
+from tasks.errors import UsageError, WorkspaceError
 from tasks.workspace import Workspace, check_name
 
 CLEANING = ".cleaning.lock"  # no model's name begins with a dot
@@ -38,6 +38,23 @@ def finished_runs(workspace: Workspace, name: str) -> Iterator[dict[str, Any]]:
         match = RUN_ID.fullmatch(run_id)
         if match and match["name"] == name and workspace.exists(f"runs/{run_id}/summary.json"):
             yield workspace.read_json(f"runs/{run_id}/summary.json")
+
+
+def finished_run(workspace: Workspace, run_id: str) -> tuple[Run, dict[str, Any]]:
+    """A run of before, and its summary. Raises UsageError where there is none that came to a decision."""
+    match = RUN_ID.fullmatch(run_id)
+    if match is None or not workspace.exists(f"runs/{run_id}/summary.json"):
+        raise UsageError(f"{workspace.url} has no finished run {run_id!r}; `headstart status` lists the runs")
+    summary = workspace.read_json(f"runs/{run_id}/summary.json")
+    run = Run(
+        run_id=run_id,
+        name=match["name"],
+        source=summary["source"],
+        workspace=workspace,
+        config=parse_config(summary["config"]),
+        started_at=summary["started_at"],
+    )
+    return run, summary
 
 
 @contextmanager

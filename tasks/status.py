@@ -27,7 +27,7 @@ def model_status(workspace: Workspace, name: str) -> dict[str, Any]:
         "name": name,
         "champion": _version(workspace, published[-1]) if published else None,
         "versions": [_version(workspace, manifest) for manifest in reversed(published)],
-        "last_decision": {key: runs[0].get(key) for key in ("run_id", "verdict", "reasons", "report")}
+        "last_decision": {key: runs[0].get(key) for key in ("run_id", "verdict", "reasons", "report", "override")}
         if runs
         else None,
         "runs": [{key: run.get(key) for key in ("run_id", "verdict", "snapshot", "images")} for run in runs],
@@ -41,6 +41,8 @@ def status_text(status: dict[str, Any]) -> str:
     for row in status["versions"]:
         test = row["metrics"].get("test", {})
         lines.append(f"  version {row['version']}  {row['published_at']}  test accuracy {test.get('accuracy', 0):.3f}")
+        if override := row["override"]:
+            lines.append(f"    promoted by {override['by']} against the gates: {override['reason']}")
     if last := status["last_decision"]:
         lines += [f"last run {last['run_id']}: {last['verdict']}", *(f"  {reason}" for reason in last["reasons"])]
         lines.append(f"  report: {last['report']}")
@@ -50,4 +52,5 @@ def status_text(status: dict[str, Any]) -> str:
 def _version(workspace: Workspace, manifest: dict[str, Any]) -> dict[str, Any]:
     path = version_path(manifest["name"], manifest["version"], "model.onnx")
     kept = {key: manifest.get(key) for key in ("version", "published_at", "run_id", "metrics")}
+    kept["override"] = manifest["decision"].get("override")
     return {**kept, "snapshot": manifest["lineage"]["snapshot"], "model": workspace.display(path)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -32,20 +33,14 @@ def publish(
     files = {"model.onnx": _unchanged(run, candidate)}
     # In a folder of their own: OpenVINO Model Server loads whichever .onnx it comes upon first beside the manifest.
     files |= {f"variants/{each.precision}.onnx": _unchanged(run, each) for each in variants if each.published}
-    manifest: dict[str, Any] = {
-        "run_id": run.run_id,
-        "published_at": run.started_at,
-        "labels": list(snapshot.labels),
-        "metrics": decision.metrics,
-        "decision": {
-            "promote": decision.promote,
-            "reasons": list(decision.reasons),
-            "gates": [asdict(gate) for gate in decision.gates],
-            "champion_version": decision.champion_version,
-        },
-        "variants": {each.precision: {"published": each.published, **each.measured} for each in variants},
-        "lineage": lineage(run, snapshot, trunk, head),
-    }
+    manifest = version_manifest(
+        run_id=run.run_id,
+        published_at=run.started_at,
+        labels=snapshot.labels,
+        decision=asdict(decision),
+        variants=variants,
+        lineage=lineage(run, snapshot, trunk, head),
+    )
     write_version(
         run.workspace,
         run.name,
@@ -56,6 +51,32 @@ def publish(
         seal,
     )
     return f"models/{run.name}/{candidate.version}/model.onnx"
+
+
+def version_manifest(
+    *,
+    run_id: str,
+    published_at: str,
+    labels: Sequence[str],
+    decision: Mapping[str, Any],
+    variants: Sequence[VariantRef],
+    lineage: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a version says of itself.
+
+    Args:
+        decision: a GateDecision's fields, and the `override` where a person published what the gates refused.
+    """
+    kept = ("promote", "reasons", "gates", "champion_version", "override")
+    return {
+        "run_id": run_id,
+        "published_at": published_at,
+        "labels": list(labels),
+        "metrics": decision["metrics"],
+        "decision": {key: decision[key] for key in kept if key in decision},
+        "variants": {each.precision: {"published": each.published, **each.measured} for each in variants},
+        "lineage": lineage,
+    }
 
 
 def _unchanged(run: Run, file: ModelRef | VariantRef) -> bytes:
