@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from tasks.artifacts import Run
 from tasks.quarantine import run_quarantine
+from tasks.repository import read_manifest, versions
 
 DATA_DOCS_PAGE = "data_docs/index.html"
 PREDICTION_COLUMNS = (
@@ -25,6 +26,7 @@ PREDICTION_COLUMNS = (
     "split",
     "predicted",
     "probability",
+    "uncalibrated",
     "champion_predicted",
 )
 
@@ -40,6 +42,7 @@ class Prediction:
     split: str
     predicted: str
     probability: float  # of `predicted`
+    uncalibrated: float | None = None  # the same without the temperature
     champion_predicted: str | None = None
 
     @property
@@ -73,6 +76,8 @@ class Evidence:
     predictions: list[Prediction] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
     snapshot: pa.Table | None = None
+    champion_snapshot: pa.Table | None = None
+    learning_curve: dict[str, Any] = field(default_factory=dict)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
     data_docs: str | None = None  # relative to the run's folder
     missing: tuple[str, ...] = ()
@@ -84,6 +89,11 @@ class Evidence:
     @property
     def reasons(self) -> list[str]:
         return list(self.summary.get("reasons") or self.decision.get("reasons") or ())
+
+    @property
+    def override(self) -> dict[str, Any] | None:
+        """Who published what the gates refused, and why; None where nobody did."""
+        return self.decision.get("override")
 
     @property
     def version(self) -> int | None:
@@ -128,16 +138,19 @@ def read_evidence(run: Run) -> Evidence:
         return default
 
     summary = read(run.path("summary.json"), _read_json, {})
+    decision = read(run.path("decision.json"), _read_json, {})
     snapshot = summary.get("snapshot")
     return Evidence(
         run=run,
         summary=summary,
-        decision=read(run.path("decision.json"), _read_json, {}),
+        decision=decision,
         history=read(run.path("history.json"), _read_json, {}),
         expectations=read(run.path("validation.json"), _read_json, []),
         predictions=read(run.path("predictions.parquet"), _read_predictions, []),
         suspects=read(run.path("suspects.json"), _read_suspects, []),
         snapshot=read(f"snapshots/{snapshot}.parquet", _read_snapshot, None) if snapshot else None,
+        champion_snapshot=_read_champion_snapshot(run, decision.get("champion_version")),
+        learning_curve=read(run.path("learning_curve.json"), _read_json, {}),
         quarantine=_read_quarantine(run),
         data_docs=DATA_DOCS_PAGE if run.workspace.exists(run.path(DATA_DOCS_PAGE)) else None,
         missing=tuple(missing),
@@ -158,7 +171,15 @@ def _read_predictions(run: Run, path: str) -> list[Prediction]:
 
 
 def _read_snapshot(run: Run, path: str) -> pa.Table | None:
-    return _read_table(run, path, ("label", "split", "width_px", "height_px"))
+    return _read_table(run, path, ("sha256", "label", "split", "width_px", "height_px"))
+
+
+def _read_champion_snapshot(run: Run, version: int | None) -> pa.Table | None:
+    """What the champion that this run was compared with was made of; None where that is not there any more."""
+    if version not in versions(run.workspace, run.name):
+        return None
+    path = f"snapshots/{read_manifest(run.workspace, run.name, int(version))['lineage'].get('snapshot')}.parquet"
+    return _read_snapshot(run, path) if run.workspace.exists(path) else None
 
 
 def _read_suspects(run: Run, path: str) -> list[Suspect]:

@@ -195,8 +195,12 @@ def line_figure(
     return _markup(svg)
 
 
-def reliability_figure(bins: Sequence[ReliabilityBin]) -> Markup:
-    """What was claimed against what came true: a dot a bin, sized by count, with its 95 % interval."""
+def reliability_figure(bins: Sequence[ReliabilityBin], before: Sequence[ReliabilityBin] = ()) -> Markup:
+    """What was claimed against what came true: a dot a bin, sized by count, with its 95 % interval.
+
+    Args:
+        before: the same without the temperature; drawn as circles under a thin line.
+    """
     width, height = CHART
     svg = _svg(width, height, "Reliability", "chart", labelled="Reliability diagram; figures in the table beside it.")
 
@@ -212,7 +216,14 @@ def reliability_figure(bins: Sequence[ReliabilityBin]) -> Markup:
         _text(svg, f"{tick:.0%}", x(tick), height - MARGIN_BOTTOM + 16, "middle")
     diagonal = {"x1": _n(x(0)), "y1": _n(y(0)), "x2": _n(x(1)), "y2": _n(y(1))}
     ElementTree.SubElement(svg, "line", {"class": "diagonal", **diagonal})
-    most = max((b.n for b in bins), default=1)
+    most = max((b.n for b in (*bins, *before)), default=1)
+    if before:
+        points = " ".join(f"{_n(x(b.confidence))},{_n(y(b.accuracy))}" for b in before)
+        ElementTree.SubElement(svg, "polyline", {"class": "line before", "points": points})
+    for b in before:
+        ring = {"cx": _n(x(b.confidence)), "cy": _n(y(b.accuracy)), "r": _n(3 + 7 * math.sqrt(b.n / most))}
+        circle = ElementTree.SubElement(svg, "circle", {"class": "ring", **ring})
+        circle.append(_element("title", f"before: {b.n} images: claimed {b.confidence:.1%}, right {b.accuracy:.1%}"))
     for b in bins:
         low, high = wilson_interval(b.accuracy * b.n, b.n)
         whisker = {"x1": _n(x(b.confidence)), "x2": _n(x(b.confidence)), "y1": _n(y(low)), "y2": _n(y(high))}
@@ -222,6 +233,37 @@ def reliability_figure(bins: Sequence[ReliabilityBin]) -> Markup:
         circle.append(_element("title", f"{b.n} images: claimed {b.confidence:.1%}, right {b.accuracy:.1%}"))
     _text(svg, "probability claimed", width - MARGIN_RIGHT, height - 10, "end", kind="axis")
     _text(svg, "share right", MARGIN_LEFT + 6, MARGIN_TOP + 4, "start", kind="axis")
+    return _markup(svg)
+
+
+def doubling_figure(points: Sequence[tuple[int, float]], forecast: float) -> Markup:
+    """Accuracy by images, each point twice as many as the one before, and a `forecast` for twice as many again."""
+    width, height = CHART
+    values = [value for _, value in points]
+    told = ", ".join(f"{value:.1%} with {images} images" for images, value in points)
+    svg = _svg(width, height, "Learning curve", "chart", labelled=f"Learning curve: {told}; forecast {forecast:.1%}")
+    ticks = nice_ticks(min([*values, forecast]), max([*values, forecast]))
+
+    def x(place: float) -> float:
+        return _scale(place, 0, len(points), MARGIN_LEFT + 24, width - MARGIN_RIGHT - 24)
+
+    def y(value: float) -> float:
+        return _scale(value, ticks[0], ticks[-1], height - MARGIN_BOTTOM, MARGIN_TOP)
+
+    _grid(svg, ticks, y, percent=True)
+    last = len(points) - 1
+    ends = {"x1": _n(x(last)), "y1": _n(y(values[-1])), "x2": _n(x(last + 1)), "y2": _n(y(forecast))}
+    ElementTree.SubElement(svg, "line", {"class": "diagonal", **ends})
+    line = " ".join(f"{_n(x(place))},{_n(y(value))}" for place, value in enumerate(values))
+    ElementTree.SubElement(svg, "polyline", {"class": "line held-out", "points": line})
+    marks = [*points, (2 * points[-1][0], forecast)]
+    for place, (images, value) in enumerate(marks):
+        kind = "dot" if place <= last else "ring"
+        ElementTree.SubElement(svg, "circle", {"class": kind, "cx": _n(x(place)), "cy": _n(y(value)), "r": "5"})
+        _text(svg, f"{images:,}".replace(",", "\u202f"), x(place), height - MARGIN_BOTTOM + 16, "middle")
+        above = y(value) > MARGIN_TOP + 22
+        _text(svg, f"{value:.1%}", x(place), y(value) + (-16 if above else 16), "middle", kind="count")
+    _text(svg, "images it learned from (last: forecast)", width - MARGIN_RIGHT, height - 10, "end", kind="axis")
     return _markup(svg)
 
 

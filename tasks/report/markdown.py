@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.report.changes import data_changes
 from tasks.report.evidence import Evidence
-from tasks.report.numbers import count, duration, figure, interval, percent
+from tasks.report.numbers import bounds, count, duration, figure, interval, percent, points
+from tasks.report.outlook import outlook
 from tasks.report.statistics import most_confused, wilson_interval
 
 SIGNS = {True: "✓ passed", False: "✕ failed", None: "– not applicable"}
@@ -56,6 +58,7 @@ def decision_markdown(evidence: Evidence) -> str:
     """Verdict, reasons, key figures and gates: what a person wants on the run's page."""
     parts = [
         f"# {_headline(evidence)}: {escape(evidence.run.name)}{_version(evidence)}",
+        _override(evidence),
         _bullets(evidence.reasons),
         _metrics_table(evidence),
         _gates_table(evidence),
@@ -73,8 +76,10 @@ def gate_rows(evidence: Evidence) -> list[dict[str, str]]:
             "gate": str(gate["name"]),
             "result": SIGNS[gate.get("passed")],
             "value": figure(gate.get("value")),
+            "interval": bounds(gate.get("interval")) or "–",
             "threshold": figure(gate.get("threshold")),
             "reason": str(gate.get("reason") or ""),
+            "evidence": str(gate.get("evidence") or ""),
         }
         for gate in evidence.decision.get("gates") or []
     ]
@@ -86,6 +91,7 @@ def model_card(evidence: Evidence) -> str:
         FRONT_MATTER,
         f"# {escape(evidence.run.name)}{_version(evidence)}",
         f"**{_headline(evidence)}** by run `{evidence.run.run_id}` of {evidence.run.started_at[:10]}.",
+        _override(evidence),
         _bullets(evidence.reasons),
         "## What it does\n\n" + _purpose(evidence),
         "## How to use it\n\n" + USE,
@@ -93,7 +99,12 @@ def model_card(evidence: Evidence) -> str:
         _section("Gates", _gates_table(evidence)),
         _section("Where it errs", _confused_table(evidence)),
         _section("Per class", _per_class_table(evidence)),
+        _section("Can its probabilities be believed", _calibration(evidence)),
+        _section("Small changes of the picture", _robustness_table(evidence)),
+        _section("Speed and size", _speed(evidence)),
         "## What it learned from\n\n" + _data(evidence),
+        _section("What is new since the champion", _changes_table(evidence)),
+        _section("Would more labels help", escape(outlook(evidence.learning_curve)) if evidence.learning_curve else ""),
         "## Limits\n\n" + _limits(evidence),
         _section("Lineage", _lineage(evidence)),
     ]
@@ -114,6 +125,15 @@ def _version(evidence: Evidence) -> str:
 
 def _headline(evidence: Evidence) -> str:
     return HEADLINES.get(evidence.verdict, "No verdict")
+
+
+def override_sentence(override: Mapping[str, Any]) -> str:
+    """Who published what the gates refused, and why."""
+    return f"Published by {override['by']} on {override['at'][:10]}, against the gates: {override['reason']}"
+
+
+def _override(evidence: Evidence) -> str:
+    return f"> **{escape(override_sentence(evidence.override))}**" if evidence.override else ""
 
 
 def _purpose(evidence: Evidence) -> str:
@@ -147,7 +167,8 @@ def _metrics_table(evidence: Evidence) -> str:
 
 def _gates_table(evidence: Evidence) -> str:
     rows = [tuple(row.values()) for row in gate_rows(evidence)]
-    return table(("gate", "result", "value", "threshold", "reason"), rows) if rows else ""
+    head = ("gate", "result", "value", "95 % interval", "threshold", "reason", "evidence")
+    return table(head, rows) if rows else ""
 
 
 def _confused_table(evidence: Evidence) -> str:
@@ -169,6 +190,58 @@ def _per_class_table(evidence: Evidence) -> str:
         if row.get("n") and row.get("recall") is not None
     ]
     return table(("class", "images", "recall", "95 % interval", "precision"), rows) if rows else ""
+
+
+def _calibration(evidence: Evidence) -> str:
+    errors = evidence.decision.get("calibration")
+    if not errors:
+        return ""
+    return (
+        f"What it claims and what comes true differ by {percent(errors['test'])} on average over the test images "
+        f"({percent(errors['test_before'])} before a temperature of {figure(errors['temperature'])}; a perfectly "
+        f"calibrated model would show {percent(errors['test_by_chance'])} on so many images). On validation, under "
+        f"temperatures fitted on other images, by {percent(errors['validation_cross_fitted'])}."
+    )
+
+
+def _robustness_table(evidence: Evidence) -> str:
+    rows = [
+        (
+            row["kind"],
+            row["strength"],
+            count(row["n"]),
+            percent(row["accuracy_before"]),
+            percent(row["accuracy"]),
+            f"{points(row['drop'])} ({points(row['interval'][0])} to {points(row['interval'][1])})",
+        )
+        for row in evidence.decision.get("robustness") or []
+    ]
+    head = ("change", "strength", "images", "right before", "right after", "points lost (95 % interval)")
+    return table(head, rows) if rows else ""
+
+
+def _speed(evidence: Evidence) -> str:
+    latency, size_bytes = evidence.decision.get("latency"), evidence.decision.get("size_bytes")
+    if not latency:
+        return ""
+    low, high = latency["interval_ms"]
+    return (
+        f"model.onnx has {(size_bytes or 0) / 1e6:.1f} MB. On one thread of the machine that made it, 95 % of images "
+        f"of {latency['image_size_px']} px take at most {latency['p95_ms']:.1f} ms ({low:.1f} to {high:.1f} ms, 95 % "
+        f"interval, {latency['runs']} runs), half of them {latency['median_ms']:.1f} ms."
+    )
+
+
+def _changes_table(evidence: Evidence) -> str:
+    if evidence.champion_snapshot is None or evidence.snapshot is None:
+        return ""
+    rows = [
+        (row.label, *map(count, (row.before, row.now, row.new, row.gone, row.relabelled_in, row.relabelled_out)))
+        for row in data_changes(evidence.champion_snapshot, evidence.snapshot)
+        if row.changed
+    ]
+    head = ("class", "images before", "now", "new", "gone", "relabelled to it", "away from it")
+    return table(head, rows) if rows else "The very same images, with the same labels."
 
 
 def _data(evidence: Evidence) -> str:

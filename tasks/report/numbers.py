@@ -15,6 +15,16 @@ def interval(bounds: tuple[float, float]) -> str:
     return f"{100 * bounds[0]:.1f}–{percent(bounds[1])}"
 
 
+def bounds(pair: tuple[float, float] | list[float] | None) -> str:
+    """(0.0812, 0.1131) as '0.0812 to 0.1131'; nothing where there is no interval."""
+    return "" if pair is None else f"{figure(pair[0])} to {figure(pair[1])}"
+
+
+def points(share: float) -> str:
+    """0.0123 as '+1.2', in points of a hundred."""
+    return f"{100 * share:+.1f}".replace("-", "\u2212")
+
+
 def count(number: float) -> str:
     """12345 as '12 345'."""
     return f"{int(number):,}".replace(",", "\u202f")

@@ -14,9 +14,11 @@ import jinja2
 from tasks.artifacts import SPLITS, Run
 from tasks.config import Config
 from tasks.report import figures
+from tasks.report.changes import confusion_changes, data_changes
 from tasks.report.evidence import Evidence, Prediction, read_evidence
-from tasks.report.markdown import model_card
-from tasks.report.numbers import count, duration, figure, interval, percent
+from tasks.report.markdown import model_card, override_sentence
+from tasks.report.numbers import bounds, count, duration, figure, interval, percent, points
+from tasks.report.outlook import gaining_classes, outlook
 from tasks.report.statistics import (
     confusion_counts,
     flipped,
@@ -60,6 +62,8 @@ def write_report(run: Run) -> str:
 def render_page(evidence: Evidence) -> str:
     """The page's HTML. Every string of the user's is escaped by the template engine."""
     kind, sign, word, meaning = VERDICTS.get(evidence.verdict, VERDICTS["unknown"])
+    if evidence.override:
+        kind, sign, meaning = "calm", "!", override_sentence(evidence.override)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -70,6 +74,9 @@ def render_page(evidence: Evidence) -> str:
             key_figures=_key_figures(evidence),
             gates=evidence.decision.get("gates") or [],
             champion=_champion(evidence),
+            changes=_data_changes(evidence),
+            robustness=_robustness(evidence),
+            outlook=_outlook(evidence),
             confusion=_confusion(evidence),
             classes=_classes(evidence),
             learning=_learning(evidence),
@@ -94,7 +101,9 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, count=count, figure=figure, duration=duration)
+    environment.filters.update(
+        percent=percent, count=count, figure=figure, duration=duration, points=points, bounds=bounds
+    )
     return environment
 
 
@@ -112,6 +121,10 @@ def _key_figures(evidence: Evidence) -> list[dict[str, str]]:
         cards.append(_card("macro F1", percent(judged["macro_f1"]), "mean over the classes"))
     if judged.get("ece") is not None:
         cards.append(_card("calibration error", percent(judged["ece"]), "claimed against true, on average"))
+    if latency := evidence.decision.get("latency"):
+        size = (evidence.decision.get("size_bytes") or 0) / 1e6
+        note = f"95 % of images, one thread; {size:.1f}\u202fMB"
+        cards.append(_card("latency", f"{latency['p95_ms']:.1f}\u202fms", note))
     images = evidence.summary.get("images") or {}
     if "total" in images:
         note = f"{count(images.get('new', 0))} new, {count(images.get('quarantined', 0))} quarantined"
@@ -144,7 +157,43 @@ def _champion(evidence: Evidence) -> dict[str, Any] | None:
         "won_pictures": [_picture(p) for p in won[:MAX_FLIPPED]],
         "lost_pictures": [_picture(p) for p in lost[:MAX_FLIPPED]],
         "comparison": [(name, figure(value)) for name, value in _flatten(comparison)],
+        "confusions": confusion_changes(judged),
+        "by_class": evidence.decision.get("class_comparisons") or [],
         "classes": evidence.decision.get("classes") or {},
+    }
+
+
+def _data_changes(evidence: Evidence) -> dict[str, Any] | None:
+    """What became of the data since the champion was trained; None where its snapshot is not there."""
+    before, now = evidence.champion_snapshot, evidence.snapshot
+    if before is None or now is None:
+        return None
+    rows = data_changes(before, now)
+    return {
+        "rows": [row for row in rows if row.changed],
+        "same": sum(not row.changed for row in rows),
+        "new": sum(row.new for row in rows),
+        "gone": sum(row.gone for row in rows),
+        "relabelled": sum(row.relabelled_in for row in rows),
+    }
+
+
+def _robustness(evidence: Evidence) -> list[dict[str, Any]]:
+    return [
+        {**row, "bar": figures.bar(row["accuracy"], interval=None)} for row in evidence.decision.get("robustness") or []
+    ]
+
+
+def _outlook(evidence: Evidence) -> dict[str, Any] | None:
+    """What more labels would bring."""
+    curve = evidence.learning_curve
+    if not curve:
+        return None
+    measured = [(point["images"], point["accuracy"]) for point in curve["points"]]
+    return {
+        "words": outlook(curve),
+        "figure": figures.doubling_figure(measured, min(1.0, measured[-1][1] + curve["next_gain"])),
+        "classes": gaining_classes(curve),
     }
 
 
@@ -272,8 +321,16 @@ def _learning(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def _reliability(evidence: Evidence) -> dict[str, Any] | None:
-    bins = reliability_bins(evidence.judged)
-    return {"figure": figures.reliability_figure(bins), "bins": bins} if bins else None
+    bins = reliability_bins([(p.probability, p.correct) for p in evidence.judged])
+    if not bins:
+        return None
+    before = reliability_bins([(p.uncalibrated, p.correct) for p in evidence.judged if p.uncalibrated is not None])
+    return {
+        "figure": figures.reliability_figure(bins, before),
+        "bins": bins,
+        "before": bool(before),
+        "errors": evidence.decision.get("calibration") or {},
+    }
 
 
 def _data(evidence: Evidence) -> dict[str, Any]:

@@ -63,18 +63,22 @@ class ReliabilityBin:
     accuracy: float
 
 
-def reliability_bins(predictions: Sequence[Prediction], bins: int = 10) -> list[ReliabilityBin]:
-    """Equal-width bins over the predicted class's probability, empty ones left out (Guo et al. 2017)."""
-    members: list[list[Prediction]] = [[] for _ in range(bins)]
-    for prediction in predictions:
-        members[min(int(prediction.probability * bins), bins - 1)].append(prediction)
+def reliability_bins(claims: Sequence[tuple[float, bool]], bins: int = 10) -> list[ReliabilityBin]:
+    """Equal-width bins over the claimed probabilities, empty ones left out (Guo et al. 2017).
+
+    Args:
+        claims: the predicted class's probability, and whether it was right, of each image.
+    """
+    members: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
+    for claim in claims:
+        members[min(int(claim[0] * bins), bins - 1)].append(claim)
     return [
         ReliabilityBin(
             low=index / bins,
             high=(index + 1) / bins,
             n=len(group),
-            confidence=sum(p.probability for p in group) / len(group),
-            accuracy=sum(p.correct for p in group) / len(group),
+            confidence=sum(claimed for claimed, _ in group) / len(group),
+            accuracy=sum(right for _, right in group) / len(group),
         )
         for index, group in enumerate(members)
         if group

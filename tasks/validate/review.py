@@ -22,8 +22,9 @@ from tasks.tables import read_table
 from tasks.validate.changes import MMD_SAMPLE, champion_snapshot, embedding_p_value
 from tasks.validate.docs import build_docs
 from tasks.validate.duplicates import join_groups, near_in_features
+from tasks.validate.learning_curve import DOUBLINGS, learning_curve
 from tasks.validate.suite import Finding
-from tasks.validate.suspects import out_of_fold_probabilities, rank_suspects
+from tasks.validate.suspects import out_of_fold_logits, rank_suspects, to_probabilities
 from tasks.validate.validation import failures_to_stop, judge_figures, warn, write_findings
 
 LISTED_SUSPECTS = 100
@@ -34,8 +35,9 @@ def review_snapshot(run: Run, snapshot: SnapshotRef, stored: FeaturesRef) -> int
 
     Writes `suspects.json` to the run's folder, the most doubtful first: a list of {sha256, path, uri, split, label,
     suggested, probability (of the given label), suggested_probability}; and adds its findings to `validation.json`.
-    Labels stay as they are. Copies join one group in the assignments, which keeps them in one split from the next run
-    on; of this run they are reported. The Data Docs are built last.
+    `learning_curve.json` says what more labels would bring. Labels stay as they are. Copies join one group in the
+    assignments, which keeps them in one split from the next run on; of this run they are reported. The Data Docs are
+    built last.
 
     Returns:
         How many labels are suspect.
@@ -45,7 +47,11 @@ def review_snapshot(run: Run, snapshot: SnapshotRef, stored: FeaturesRef) -> int
     """
     table = read_table(run.workspace, snapshot.table_path)
     with load_rows(run.workspace, stored.recipe, table["sha256"].tolist(), [0]) as features:
-        suspects = find_suspects(table, features, snapshot.labels)
+        targets = pd.Categorical(table["label"], categories=list(snapshot.labels)).codes.astype(np.int64)
+        groups = pd.factorize(table["group"])[0]
+        logits = out_of_fold_logits(features, targets, groups, len(snapshot.labels), DOUBLINGS)
+        run.workspace.write_json(run.path("learning_curve.json"), learning_curve(logits, targets, snapshot.labels))
+        suspects = find_suspects(table, to_probabilities(logits[-1], targets), targets, snapshot.labels)
         run.workspace.write_json(run.path("suspects.json"), suspects[:LISTED_SUSPECTS])
         findings = [_suspects_finding(suspects, len(table)), _join_by_features(run, table, features)]
         findings += judge_figures(run, {"path": "the source", **_drift(run, table, features)}, "features")
@@ -57,17 +63,17 @@ def review_snapshot(run: Run, snapshot: SnapshotRef, stored: FeaturesRef) -> int
     return len(suspects)
 
 
-def find_suspects(table: pd.DataFrame, features: np.ndarray | Rows, labels: Sequence[str]) -> list[dict[str, Any]]:
+def find_suspects(
+    table: pd.DataFrame, probabilities: np.ndarray, targets: np.ndarray, labels: Sequence[str]
+) -> list[dict[str, Any]]:
     """The rows whose label is probably wrong, the most doubtful first; see `review_snapshot` for their form.
 
     Args:
-        table: columns sha256, path, uri, split, label, group.
-        features: [N, D].
+        table: columns sha256, path, uri, split, label.
+        probabilities: float [N, C], of classifiers that did not see the image.
+        targets: the given classes, int [N].
         labels: the classes' names, in index order.
     """
-    targets = pd.Categorical(table["label"], categories=list(labels)).codes.astype(np.int64)
-    groups = pd.factorize(table["group"])[0]
-    probabilities = out_of_fold_probabilities(features, targets, groups, len(labels))
     order, suggested, suspect = rank_suspects(probabilities, targets)
     rows = order[suspect[order]]
     found = table.loc[rows, ["sha256", "path", "uri", "split", "label"]].assign(

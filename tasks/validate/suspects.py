@@ -1,13 +1,16 @@
 """Label suspects: images whose label is probably wrong, found by confident learning; shown, never changed.
 
 Each image is judged by a classifier that was not trained on it (nor on its near-duplicates): a ridge regression from
-stored features onto the classes, in folds. Its Gram matrix is summed once and each fold's share is taken away again, so
-all folds together cost little more than one fit, and features pass through memory block by block.
+stored features onto the classes, in folds. Each fold's Gram matrix is summed once and added to the others', so all
+folds together cost little more than one fit, and features pass through memory block by block. From fewer folds the same
+sums make classifiers of fewer images: the learning curve.
 
 After Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels".
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +23,7 @@ RIDGE = 0.3
 
 
 def out_of_fold_probabilities(
-    features: np.ndarray | Rows, targets: np.ndarray, groups: np.ndarray, classes: int, folds: int = FOLDS
+    features: np.ndarray | Rows, targets: np.ndarray, groups: np.ndarray, classes: int
 ) -> np.ndarray:
     """Each image's class probabilities from the images of the other folds, float32 [N, C].
 
@@ -30,18 +33,39 @@ def out_of_fold_probabilities(
         groups: what must not be spread over folds, int [N]: equal for near-duplicates.
         classes: C.
     """
-    from scipy.special import softmax
+    [logits] = out_of_fold_logits(features, targets, groups, classes, [FOLDS - 1])
+    return to_probabilities(logits, targets)
 
-    fold_of = _folds(targets, groups, folds)
-    grams = [_gram(features, targets, np.flatnonzero(fold_of == fold), classes) for fold in range(folds)]
-    total, cross = (sum(parts) for parts in zip(*grams, strict=True))
-    logits = np.zeros((len(features), classes), np.float32)
-    for fold, (gram, own) in enumerate(grams):
-        weights = _solve(total - gram, cross - own)
-        rows = np.flatnonzero(fold_of == fold)
+
+def out_of_fold_logits(
+    features: np.ndarray | Rows, targets: np.ndarray, groups: np.ndarray, classes: int, others: Sequence[int]
+) -> np.ndarray:
+    """The same before the softmax, from fewer images, too: float32 [K, N, C] for the K counts of `others`.
+
+    Args:
+        others: how many of the other folds each classifier is made of, 1 to FOLDS - 1.
+    """
+    fold_of = _folds(targets, groups)
+    grams = [_gram(features, targets, np.flatnonzero(fold_of == fold), classes) for fold in range(FOLDS)]
+    logits = np.zeros((len(others), len(features), classes), np.float32)
+    for fold in range(FOLDS):
+        weights = []
+        for count in others:
+            parts = [grams[(fold + step) % FOLDS] for step in range(1, count + 1)]
+            gram, cross = (sum(sums) for sums in zip(*parts, strict=True))
+            weights.append(_solve(gram, cross))
+        rows, stacked = np.flatnonzero(fold_of == fold), np.concatenate(weights, axis=1)
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            logits[block] = _with_intercept(features[block]) @ weights
+            answers = (_with_intercept(features[block]) @ stacked).reshape(len(block), len(others), classes)
+            logits[:, block] = answers.transpose(1, 0, 2)
+    return logits
+
+
+def to_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The softmax of `logits` [N, C] at the temperature that fits the targets best, float32 [N, C]."""
+    from scipy.special import softmax
+
     return softmax(logits * _sharpness(logits, targets), axis=1).astype(np.float32)
 
 
@@ -72,12 +96,12 @@ def rank_suspects(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.nd
     return np.argsort(margin, kind="stable"), suggested, suspect
 
 
-def _folds(targets: np.ndarray, groups: np.ndarray, folds: int) -> np.ndarray:
+def _folds(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """A fold for each image, int [N]: whole groups, dealt out class by class."""
     _, leaders, members = np.unique(groups, return_index=True, return_inverse=True)
     order = np.argsort(targets[leaders], kind="stable")
     fold_of_group = np.empty(len(leaders), np.int64)
-    fold_of_group[order] = np.arange(len(leaders)) % folds
+    fold_of_group[order] = np.arange(len(leaders)) % FOLDS
     return fold_of_group[members]
 
 

@@ -60,6 +60,9 @@ def make_run(
     run.workspace.write_json(run.path("summary.json"), _summary(run, labels, rows, verdict))
     run.workspace.write_json(run.path("decision.json"), _decision(labels, rows, verdict, champion_accuracy))
     run.workspace.write_json(run.path("history.json"), _history())
+    run.workspace.write_json(run.path("learning_curve.json"), _learning_curve(labels))
+    if champion_accuracy is not None:
+        _publish_champion(run, labels)
     run.workspace.write_json(run.path("validation.json"), _expectations())
     run.workspace.write_json(run.path("suspects.json"), _suspects(labels, rows))
     quarantine(run, _left_out(rows))
@@ -224,12 +227,14 @@ def _decision(
 ) -> dict[str, Any]:
     refused = verdict == "refused"
     compared = champion_accuracy is not None
-    gate = lambda name, passed, value, threshold, reason: {  # noqa: E731 - a table of gates reads best so
+    gate = lambda name, passed, value, threshold, reason, interval=None: {  # noqa: E731 - a table reads best so
         "name": name,
         "passed": passed,
         "value": value,
         "threshold": threshold,
         "reason": reason,
+        "interval": interval,
+        "evidence": "model.onnx on 372 test images",
     }
     return {
         "promote": verdict == "promoted",
@@ -243,6 +248,7 @@ def _decision(
                 0.42 if refused else 0.71,
                 0.5,
                 "the lowest recall is that of 'skirt'",
+                [0.31, 0.55] if refused else [0.6, 0.8],
             ),
             gate(
                 "onnx_parity",
@@ -263,7 +269,65 @@ def _decision(
         "champion_version": 2 if compared else None,
         "comparison": {"difference": 0.011, "interval": [-0.009, 0.031], "mcnemar_p": 0.4807} if compared else None,
         "per_class": {},
+        "class_comparisons": _class_comparisons(labels) if compared else [],
+        "calibration": {
+            "temperature": 0.87,
+            "test_before": 0.081,
+            "test": 0.021,
+            "test_by_chance": 0.033,
+            "validation_cross_fitted": 0.024,
+        },
+        "robustness": [
+            {
+                "kind": kind,
+                "strength": strength,
+                "n": 48,
+                "accuracy_before": 0.9375,
+                "accuracy": 0.9375 - drop,
+                "drop": drop,
+                "interval": [drop - 0.06, drop + 0.06],
+            }
+            for kind, strength, drop in (("JPEG", "quality 60", 0.0), ("rotation", "5 degrees to either side", 0.0417))
+        ],
+        "latency": {
+            "runs": 87,
+            "image_size_px": 224,
+            "median_ms": 6.9,
+            "p95_ms": 7.2,
+            "interval_ms": [7.1, 8.1],
+        },
+        "size_bytes": 9_412_345,
     }
+
+
+def _class_comparisons(labels: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"label": label, "n": 37, "won": place, "lost": 3, "p_value": min(1.0, 0.2 * (place + 1))}
+        for place, label in enumerate(labels[:20])
+    ]
+
+
+def _learning_curve(labels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "points": [
+            {"images": images, "accuracy": share} for images, share in ((682, 0.752), (1364, 0.801), (2727, 0.836))
+        ],
+        "gain": 0.035,
+        "gain_interval": [0.026, 0.044],
+        "next_gain": 0.025,
+        "classes": [
+            {"label": label, "images": 112, "recall": 0.71, "gain": 0.07, "gain_interval": [0.02, 0.12]}
+            for label in labels[:2]
+        ],
+    }
+
+
+def _publish_champion(run: Run, labels: Sequence[str]) -> None:
+    """Version 2, made of another snapshot: the same images but ten of the first class, and one of another label."""
+    before = _snapshot_rows(random.Random(1), labels)
+    before[10]["label"], before[-1]["sha256"] = labels[-1], "gone"
+    _write_table(run, "snapshots/before.parquet", before[10:])
+    run.workspace.write_json(f"models/{run.name}/2/manifest.json", {"lineage": {"snapshot": "before"}})
 
 
 def _history() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from tests.report.fixture_run import make_run
 def test_the_decision_names_verdict_reasons_gates_and_the_report(tmp_path):
     text = decision_markdown(read_evidence(make_run(tmp_path, verdict="refused")))
     assert text.startswith("# ✕ Refused: clothing\n")
-    assert "| min\\_class\\_recall | ✕ failed | 0.42 | 0.5 |" in text
+    assert "| min\\_class\\_recall | ✕ failed | 0.42 | 0.31 to 0.55 | 0.5 |" in text
     assert "report.html`" in text
 
 
@@ -27,7 +27,11 @@ def test_the_model_card_has_each_of_its_sections(tmp_path):
         "## How good it is",
         "## Gates",
         "## Where it errs",
+        "## Can its probabilities be believed",
+        "## Small changes of the picture",
+        "## Speed and size",
         "## What it learned from",
+        "## Would more labels help",
         "## Limits",
         "## Lineage",
     ]

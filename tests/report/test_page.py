@@ -116,6 +116,43 @@ def test_a_champion_brings_the_pictures_that_flipped(tmp_path):
     assert "−0.009" in page  # the interval of the comparison
 
 
+def test_what_is_new_since_the_champion_is_counted_by_class(tmp_path):
+    text = text_of(section_of(render(make_run(tmp_path, champion_accuracy=0.8)), "changes"))
+    assert "11 images came, 1 went and 1 got another label" in text
+    assert "dress 109 120 10 0 1 0" in text  # before, now, new, gone, relabelled to it and away from it
+
+
+def test_what_is_confused_more_and_less_than_by_the_champion(tmp_path):
+    text = text_of(section_of(render(make_run(tmp_path, accuracy=0.8, champion_accuracy=0.7)), "champion"))
+    assert "What is confused more often than by the champion, and less" in text
+    assert "Class by class; a small p is a class that got worse" in text
+
+
+def test_whether_more_labels_would_help_is_said_with_the_classes_that_gained(tmp_path):
+    text = text_of(section_of(render(make_run(tmp_path)), "outlook"))
+    assert "twice as many would bring about +2.5 points more" in text
+    assert "gained most: dress (+7.0), hat (+7.0)" in text
+
+
+def test_robustness_calibration_latency_and_size_are_shown(tmp_path):
+    page = render(make_run(tmp_path))
+    assert "rotation 5 degrees to either side" in text_of(section_of(page, "robustness"))
+    assert "from 8.1\u202f% to 2.1\u202f%" in re.sub(r"<[^>]*>", "", section_of(page, "learning"))
+    assert "7.2\u202fms" in page
+    assert "9.4\u202fMB" in page
+
+
+def test_who_overrode_the_gates_and_why_stands_at_the_top(tmp_path):
+    run = make_run(tmp_path, verdict="refused")
+    decision = run.workspace.read_json(run.path("decision.json"))
+    override = {"by": "Ada <b>", "reason": "the new camera counts", "at": "2026-11-21T10:00:00+00:00"}
+    run.workspace.write_json(run.path("decision.json"), {**decision, "override": override})
+    page = render(run)
+    said = "Published by Ada <b> on 2026-11-21, against the gates: the new camera counts"
+    assert said in text_of(page.split("<nav")[0])
+    assert "&lt;b&gt;" in run.workspace.read_bytes(run.path("model_card.md")).decode()
+
+
 def test_a_first_model_has_no_comparison(tmp_path):
     page = render(make_run(tmp_path))
     assert "Against the champion" not in page

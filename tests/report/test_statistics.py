@@ -59,8 +59,7 @@ def test_most_confused_orders_by_count_then_share_and_leaves_out_the_right_ones(
 
 
 def test_reliability_bins_count_every_prediction_once_and_take_probability_one():
-    predictions = [prediction("a", "a", p) for p in (0.0, 0.05, 0.1, 0.999, 1.0)] + [prediction("a", "b", 1.0)]
-    bins = reliability_bins(predictions)
+    bins = reliability_bins([*((p, True) for p in (0.0, 0.05, 0.1, 0.999, 1.0)), (1.0, False)])
     assert sum(b.n for b in bins) == 6
     assert [(b.low, b.n) for b in bins] == [(0.0, 2), (0.1, 1), (0.9, 3)]
     assert bins[-1].accuracy == pytest.approx(2 / 3)
