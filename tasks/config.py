@@ -150,7 +150,7 @@ class Evaluate(Section):
     """The gates."""
 
     gates: str = "gates"
-    """A gates file in `expectations/`, or the path of a TOML file."""
+    """`gates`, or the path of a TOML file that says what differs from `expectations/gates.toml`."""
 
 
 class Config(Section):

@@ -16,8 +16,8 @@ def interval(bounds: tuple[float, float]) -> str:
 
 
 def bounds(pair: tuple[float, float] | list[float] | None) -> str:
-    """(0.0812, 0.1131) as '0.0812 to 0.1131'; nothing where there is no interval."""
-    return "" if pair is None else f"{figure(pair[0])} to {figure(pair[1])}"
+    """(-0.08125, 0.11312) as '−0.0812 to 0.113'; nothing where there is no interval."""
+    return "" if pair is None else " to ".join(f"{end:.3g}".replace("-", "\u2212", 1) for end in pair)
 
 
 def points(share: float) -> str:

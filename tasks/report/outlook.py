@@ -20,7 +20,7 @@ def outlook(curve: Mapping[str, Any]) -> str:
         f"gained {points(curve['gain'])} points ({points(low)} to {points(high)}, 95 % interval)."
     )
     if low > 0 and curve["next_gain"] >= WORTH_NAMING:
-        verdict = f"More labels would help: twice as many would bring about {points(curve['next_gain'])} points more."
+        verdict = f"More labels would help: twice as many would bring about {100 * curve['next_gain']:.1f} points more."
     elif low > 0:
         verdict = "It is levelling off: twice as many labels would bring less than half a point."
     else:

@@ -156,7 +156,7 @@ def _champion(evidence: Evidence) -> dict[str, Any] | None:
         "lost": len(lost),
         "won_pictures": [_picture(p) for p in won[:MAX_FLIPPED]],
         "lost_pictures": [_picture(p) for p in lost[:MAX_FLIPPED]],
-        "comparison": [(name, figure(value)) for name, value in _flatten(comparison)],
+        "comparison": comparison if comparison.get("n") else None,
         "confusions": confusion_changes(judged),
         "by_class": evidence.decision.get("class_comparisons") or [],
         "classes": evidence.decision.get("classes") or {},

@@ -267,7 +267,7 @@ def _decision(
         ],
         "metrics": {"test": _accuracy(rows, "test"), "validation": _accuracy(rows, "validation")},
         "champion_version": 2 if compared else None,
-        "comparison": {"difference": 0.011, "interval": [-0.009, 0.031], "mcnemar_p": 0.4807} if compared else None,
+        "comparison": _comparison() if compared else None,
         "per_class": {},
         "class_comparisons": _class_comparisons(labels) if compared else [],
         "calibration": {
@@ -297,6 +297,21 @@ def _decision(
             "interval_ms": [7.1, 8.1],
         },
         "size_bytes": 9_412_345,
+    }
+
+
+def _comparison() -> dict[str, Any]:
+    return {
+        "outcome": "equivalent",
+        "n": 372,
+        "won": 11,
+        "lost": 7,
+        "champion_accuracy": 0.892,
+        "challenger_accuracy": 0.903,
+        "difference": 0.011,
+        "low": -0.009,
+        "high": 0.031,
+        "p_value": 0.4807,
     }
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report.figures import bar, confusion_figure, line_figure, nice_ticks, reliability_figure
+from tasks.report.figures import bar, confusion_figure, doubling_figure, line_figure, nice_ticks, reliability_figure
 from tasks.report.statistics import ReliabilityBin
 
 
@@ -64,6 +64,15 @@ def test_reliability_figure_draws_a_dot_a_bin():
     bins = [ReliabilityBin(0.8, 0.9, 40, 0.85, 0.9), ReliabilityBin(0.9, 1.0, 10, 0.95, 0.6)]
     dots = list(parse(reliability_figure(bins)).iter("circle"))
     assert [float(dot.get("r", 0)) for dot in dots] == [10.0, 6.5]
+    both = [circle.get("class") for circle in parse(reliability_figure(bins, bins[:1])).iter("circle")]
+    assert sorted(filter(None, both)) == ["dot", "dot", "ring"]
+
+
+def test_a_learning_curve_ends_in_its_forecast():
+    marks = list(parse(doubling_figure([(100, 0.7), (200, 0.8)], 0.85)).iter("circle"))
+    assert [mark.get("class") for mark in marks] == ["dot", "dot", "ring"]
+    heights = [float(mark.get("cy", 0)) for mark in marks]
+    assert heights == sorted(heights, reverse=True)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))

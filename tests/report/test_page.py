@@ -113,7 +113,7 @@ def test_a_champion_brings_the_pictures_that_flipped(tmp_path):
     assert "Against the champion, version 2" in page
     assert "Won: now right" in page
     assert "Lost: right before" in page
-    assert "−0.009" in page  # the interval of the comparison
+    assert "+1.1 points, at least −0.9 and at most +3.1" in page
 
 
 def test_what_is_new_since_the_champion_is_counted_by_class(tmp_path):
@@ -130,7 +130,7 @@ def test_what_is_confused_more_and_less_than_by_the_champion(tmp_path):
 
 def test_whether_more_labels_would_help_is_said_with_the_classes_that_gained(tmp_path):
     text = text_of(section_of(render(make_run(tmp_path)), "outlook"))
-    assert "twice as many would bring about +2.5 points more" in text
+    assert "twice as many would bring about 2.5 points more" in text
     assert "gained most: dress (+7.0), hat (+7.0)" in text
 
 
