@@ -107,5 +107,7 @@ def _record(run: Run, summary: dict[str, Any], version: int, override: dict[str,
     decision = run.workspace.read_json(run.path("decision.json"))
     changed = {"verdict": "promoted", "override": override}
     run.workspace.write_json(run.path("decision.json"), {**decision, **changed, "promote": True})
+    said = f"published by {override['by']} against the gates: {override['reason']}"
     model = run.workspace.display(version_path(run.name, version, "model.onnx"))
-    run.workspace.write_json(run.path("summary.json"), {**summary, **changed, "version": version, "model": model})
+    changed |= {"reasons": [said, *decision["reasons"]], "version": version, "model": model}
+    run.workspace.write_json(run.path("summary.json"), {**summary, **changed})

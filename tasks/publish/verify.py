@@ -203,8 +203,11 @@ def _decision(manifest: dict[str, Any]) -> str:
     override = manifest["decision"].get("override")
     if manifest["decision"].get("promote") is not True:
         raise _Failed("the gates did not promote this version")
-    failed = [str(gate.get("name")) for gate in gates if gate.get("passed") is False]
-    if failed and not override:
-        raise _Failed(f"promoted, though these gates failed: {', '.join(failed)}")
-    passed = sum(gate.get("passed") is True for gate in gates)
-    return f"promoted; {passed} of {len(gates)} gates passed" + (f"; overridden: {override}" if override else "")
+    failed = [gate for gate in gates if gate.get("passed") is False]
+    overridden = isinstance(override, dict) and override.get("by") and override.get("reason")
+    # Nobody may override these: see `tasks.publish.promote`.
+    final = [gate for gate in failed if not overridden or gate.get("overridable") is False]
+    if final:
+        raise _Failed(f"promoted, though these gates failed: {', '.join(str(gate.get('name')) for gate in final)}")
+    passed = f"promoted; {sum(gate.get('passed') is True for gate in gates)} of {len(gates)} gates passed"
+    return f"{passed}; overridden by {override['by']}: {override['reason']}" if overridden else passed

@@ -88,7 +88,9 @@ class Evidence:
 
     @property
     def reasons(self) -> list[str]:
-        return list(self.summary.get("reasons") or self.decision.get("reasons") or ())
+        """The gates' own, where a person overrode them: who did, and why, is `override`."""
+        first, second = (self.decision, self.summary) if self.override else (self.summary, self.decision)
+        return list(first.get("reasons") or second.get("reasons") or ())
 
     @property
     def override(self) -> dict[str, Any] | None:

@@ -124,7 +124,7 @@ def _version(evidence: Evidence) -> str:
 
 
 def _headline(evidence: Evidence) -> str:
-    return HEADLINES.get(evidence.verdict, "No verdict")
+    return "! Promoted by hand" if evidence.override else HEADLINES.get(evidence.verdict, "No verdict")
 
 
 def override_sentence(override: Mapping[str, Any]) -> str:

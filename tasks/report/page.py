@@ -63,7 +63,7 @@ def render_page(evidence: Evidence) -> str:
     """The page's HTML. Every string of the user's is escaped by the template engine."""
     kind, sign, word, meaning = VERDICTS.get(evidence.verdict, VERDICTS["unknown"])
     if evidence.override:
-        kind, sign, meaning = "calm", "!", override_sentence(evidence.override)
+        kind, sign, word, meaning = "calm", "!", "Promoted by hand", override_sentence(evidence.override)
     return (
         _environment()
         .get_template("report.html.j2")

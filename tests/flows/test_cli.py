@@ -128,7 +128,8 @@ def test_the_whole_journey(tmp_path: Path):
     done = headstart("retrain", source, *common)
     third = json.loads(done.stdout)
     assert third["images"]["embedded"] == 12
-    assert (done.returncode, third["verdict"]) in ((0, "promoted"), (3, "refused"))
+    assert (done.returncode, third["verdict"]) == (3, "refused")  # 33 test images can't rule out two points
+    assert "not enough data to rule out" in third["reasons"][0]
     decision = json.loads((workspace / "runs" / third["run_id"] / "decision.json").read_text())
     assert decision["comparison"]["n"] == third["metrics"]["test"]["n"]
 
@@ -143,7 +144,19 @@ def test_the_whole_journey(tmp_path: Path):
 
     status = json.loads(headstart("status", "tints", "--workspace", workspace, "--json").stdout)
     assert status["last_decision"]["run_id"] == third["run_id"]
-    assert [row["version"] for row in status["versions"]][-1] == 1
+    assert [row["version"] for row in status["versions"]] == [1]
+
+    override = ["--by", "Ada", "--reason", "seen and found good", "--workspace", workspace]
+    done = headstart("promote", third["run_id"], *override, "--json")
+    assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 2), done.stderr
+    assert headstart("verify", workspace / "models/tints/2").returncode == 0
+    assert (
+        "promoted by Ada against the gates: seen and found good"
+        in headstart("status", "tints", "--workspace", workspace).stdout
+    )
+    assert "against the gates: seen and found good" in Path(third["report"]).read_text()
+    done = headstart("retrain", source, *common)
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "unchanged")
 
 
 def test_one_class_only_exits_4_with_a_decision_and_a_report(tmp_path: Path):

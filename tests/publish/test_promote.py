@@ -92,7 +92,24 @@ def test_it_verifies_and_says_that_it_was_overridden(workspace: Workspace):
     promote(workspace, RUN, **WHO)
     found = verify(workspace.path(f"models/{NAME}/2"))
     assert found.problems == []
-    assert "overridden" in next(check.detail for check in found.checks if check.name == "decision")
+    [said] = [check.detail for check in found.checks if check.name == "decision"]
+    assert "overridden by Ada: the new camera is what counts" in said
+
+
+@pytest.mark.parametrize(
+    ("failed", "override"),
+    [
+        (gate("size", False), None),
+        (gate("size", False), {"by": "Ada"}),
+        (gate("latency", False, overridable=False), WHO),
+    ],
+)
+def test_a_version_whose_gates_failed_without_a_rightful_override_does_not_verify(
+    tmp_path: Path, failed: dict[str, Any], override: dict[str, str] | None
+):
+    folder = publish(tmp_path, 1, decision={"promote": True, "gates": [PARITY, failed], "override": override})
+    [problem] = verify(str(folder)).problems
+    assert problem == f"decision: promoted, though these gates failed: {failed['name']}"
 
 
 @pytest.mark.parametrize("final", [gate("parity of labels", False, overridable=False)])
