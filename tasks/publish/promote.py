@@ -22,9 +22,7 @@ from tasks.workspace import Workspace
 MAX_REASON = 1000  # characters
 
 
-def promote(
-    workspace: Workspace, run_id: str, *, by: str, reason: str, now: datetime | None = None
-) -> tuple[Run, dict[str, Any]]:
+def promote(workspace: Workspace, run_id: str, *, by: str, reason: str) -> tuple[Run, dict[str, Any]]:
     """Publishes the candidate of a refused run as the next version.
 
     Where an earlier attempt died after publishing, this one writes what that left undone.
@@ -42,7 +40,7 @@ def promote(
     override = {
         "by": _line("--by", by),
         "reason": _line("--reason", reason),
-        "at": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     run, summary = finished_run(workspace, run_id)
     with one_at_a_time(run):

@@ -69,10 +69,10 @@ def data_changes(before: pa.Table, now: pa.Table) -> list[ClassChange]:
 def confusion_changes(predictions: Sequence[Prediction], limit: int = 10) -> list[ConfusionChange]:
     """The wrong (label, predicted) pairs whose count changed most, by images that both models answered."""
     both = [p for p in predictions if p.champion_predicted is not None]
-    before = Counter((p.label, p.champion_predicted) for p in both if p.champion_predicted != p.label)
+    before = Counter((p.label, str(p.champion_predicted)) for p in both if p.champion_predicted != p.label)
     now = Counter((p.label, p.predicted) for p in both if not p.correct)
     rows = [
-        ConfusionChange(label=pair[0], predicted=str(pair[1]), before=before[pair], now=now[pair])
+        ConfusionChange(label=pair[0], predicted=pair[1], before=before[pair], now=now[pair])
         for pair in before | now
         if before[pair] != now[pair]
     ]

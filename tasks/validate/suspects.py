@@ -52,7 +52,7 @@ def out_of_fold_logits(
         weights = []
         for count in others:
             parts = [grams[(fold + step) % FOLDS] for step in range(1, count + 1)]
-            gram, cross = (sum(sums) for sums in zip(*parts, strict=True))
+            gram, cross = (np.sum(sums, axis=0) for sums in zip(*parts, strict=True))
             weights.append(_solve(gram, cross))
         rows, stacked = np.flatnonzero(fold_of == fold), np.concatenate(weights, axis=1)
         for start in range(0, len(rows), BLOCK):
