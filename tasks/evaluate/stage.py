@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def evaluate(
         latency=measure_latency(
             classifier, trunk.image_size_px, runs=gates.latency.runs, budget_s=gates.latency.budget_s
         ),
-        size_bytes=len(run.workspace.read_bytes(candidate.onnx_path)),
+        size_bytes=Path(model_file).stat().st_size,
         robustness=_changed_images(run, classifier, images, truth, right, trunk.image_size_px, gates.robustness),
         champion_version=stands and stands.version,
         comparison=comparison,

@@ -1,0 +1,100 @@
+"""Small changes of the picture: what they do to models whose weakness is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+
+from tasks.classifier import Classifier
+from tasks.evaluate.gates import load_gates
+from tasks.evaluate.latency import MIN_RUNS, WARM_UP, measure_latency
+from tasks.evaluate.robustness import Changed, measure_robustness
+from tests.serve.models import colour_model
+
+LIMITS = load_gates("gates", "shapes").robustness
+TARGETS = np.arange(40) % 2
+
+
+class Probe:
+    """Answers by a rule, and remembers the sizes of what it was shown."""
+
+    def __init__(self, second: Callable[[np.ndarray], bool]) -> None:
+        self.second, self.shapes = second, []
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        self.shapes.append(pixels.shape)
+        return np.array([0.1, 0.9]) if self.second(pixels) else np.array([0.9, 0.1])
+
+
+def measure(second: Callable[[np.ndarray], bool], images: list[np.ndarray]) -> dict[str, Changed]:
+    read = [partial(np.copy, image) for image in images]
+    classifier: Classifier = Probe(second)  # type: ignore[assignment] - asked for probabilities alone
+    found = measure_robustness(classifier, read, TARGETS[: len(images)], np.ones(len(images), bool), 32, LIMITS, 1)
+    return {change.kind: change for change in found}
+
+
+def grey(level: float, side: int = 64) -> np.ndarray:
+    return np.full((side, side, 3), level, np.uint8)
+
+
+def test_a_model_that_looks_at_brightness_is_found_out():
+    found = measure(lambda pixels: pixels.mean() < 128, [grey(116 if target else 140) for target in TARGETS])
+    # Every second image is lit, and those are the dark ones; the bright ones are dimmed.
+    assert found["brightness"].drop > 0.4
+    assert found["brightness"].interval[0] > LIMITS.max_accuracy_drop
+    assert {kind: change.drop for kind, change in found.items() if kind != "brightness"} == {
+        "JPEG": 0,
+        "blur": 0,
+        "rotation": 0,
+    }
+
+
+def test_a_model_that_looks_at_single_pixels_is_found_out():
+    dotted = grey(100)
+    dotted[::4, ::4] = 255
+    images = [dotted if target else grey(100) for target in TARGETS]
+    strong = LIMITS.model_copy(update={"blur": 0.05})
+    classifier: Classifier = Probe(lambda pixels: pixels.max() > 200)  # type: ignore[assignment]
+    read = [partial(np.copy, image) for image in images]
+    found = measure_robustness(classifier, read, TARGETS, np.ones(40, bool), 32, strong, 1)
+    [blurred] = [change for change in found if change.kind == "blur"]
+    assert (blurred.drop, blurred.strength) == (0.5, "Gaussian, 5.0% of the shorter side")
+
+
+def test_what_is_tilted_keeps_its_corners_and_what_is_large_is_made_smaller():
+    shown = Probe(lambda pixels: bool((pixels < 90).any()))  # black corners would show
+    classifier: Classifier = shown  # type: ignore[assignment]
+    [*_, rotation] = measure_robustness(
+        classifier, [partial(grey, 120, 3000)], np.array([0]), np.ones(1, bool), 32, LIMITS, 1
+    )
+    assert rotation.drop == 0
+    assert max(max(shape) for shape in shown.shapes) == 128
+
+
+def test_the_same_images_give_the_same_answers():
+    classifier = Classifier(colour_model())
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(6)]
+    once, again = (
+        measure_robustness(
+            classifier, [partial(np.copy, i) for i in images], np.zeros(6, int), np.ones(6, bool), 32, LIMITS
+        )
+        for _ in range(2)
+    )
+    assert once == again
+    assert [change.n for change in once] == [6, 6, 6, 6]
+    assert measure_robustness(classifier, [], np.zeros(0, int), np.zeros(0, bool), 32, LIMITS) == []
+
+
+@pytest.mark.parametrize(("runs", "budget_s", "expected"), [(7, 1e9, 7), (100, 0.0, MIN_RUNS)])
+def test_latency_is_of_so_many_single_images_of_the_models_size(runs: int, budget_s: float, expected: int):
+    shown = Probe(lambda pixels: True)
+    classifier: Classifier = shown  # type: ignore[assignment]
+    found = measure_latency(classifier, 96, runs=runs, budget_s=budget_s)
+    assert (found.runs, found.image_size_px) == (expected, 96)
+    assert shown.shapes == [(96, 96, 3)] * (WARM_UP + expected)
+    assert 0 < found.median_ms <= found.p95_ms <= found.interval_ms[1]
+    assert found.interval_ms[0] <= found.p95_ms
