@@ -15,7 +15,7 @@ from tasks.artifacts import Run
 from tasks.errors import DamagedFileError, RefusedError, UsageError
 from tasks.publish.signing import seal
 from tasks.publish.stage import version_manifest
-from tasks.repository import champion, next_version, read_manifest, triton_config, version_path, write_version
+from tasks.repository import champion, read_manifest, triton_config, version_path, write_version
 from tasks.runs import finished_run, one_at_a_time
 from tasks.workspace import Workspace
 
@@ -79,7 +79,7 @@ def _publish(run: Run, summary: dict[str, Any], in_service: int | None, override
     if final := [f"{gate['name']}: {gate['reason']}" for gate in failed if not gate["overridable"]]:
         raise RefusedError("nobody may override these gates:\n" + "\n".join(f"  {each}" for each in final))
     candidate = decision["candidate"]
-    if (in_service, next_version(run.workspace, run.name)) != (decision["champion_version"], candidate["version"]):
+    if in_service != decision["champion_version"]:
         raise UsageError(
             f"run {run.run_id} was compared with version {decision['champion_version'] or 'none'} of {run.name}, and "
             f"{in_service or 'none'} is in service now; run the retrain again"

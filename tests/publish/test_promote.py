@@ -168,11 +168,12 @@ def _die(*args: object) -> None:
     raise HeadstartError("died here")
 
 
-def test_an_object_store_does_as_well(bucket_url: str):
+def test_an_object_store_does_as_well_and_what_an_attempt_began_is_finished(bucket_url: str):
     workspace = Workspace(bucket_url)
     refused_run(workspace, gate("accuracy", False))
     decision = workspace.read_json(f"runs/{RUN}/decision.json")
     first = {**decision["candidate"], "version": 1}
     workspace.write_json(f"runs/{RUN}/decision.json", {**decision, "champion_version": None, "candidate": first})
+    workspace.write_bytes(f"models/{NAME}/1/model.onnx", CANDIDATE)  # one that died before its manifest
     promote(workspace, RUN, **WHO)
     assert json.loads(workspace.read_bytes(f"models/{NAME}/1/manifest.json"))["decision"]["override"]["by"] == "Ada"
