@@ -28,6 +28,7 @@ from tasks.evaluate.comparison import ClassComparison, Comparison
 from tasks.evaluate.fresh_process import FreshProcess
 from tasks.evaluate.latency import Latency
 from tasks.evaluate.metrics import (
+    BINS,
     calibration_error_interval,
     chance_calibration_error,
     macro_f1_interval,
@@ -309,7 +310,7 @@ def _calibration(limits: Calibration, found: Findings) -> GateResult:
         reason=f"what it claims and what comes true differ by {value:.3f} on average, and beyond doubt by {low:.3f}; "
         f"at most {limits.max_error:.3f} is allowed",
         interval=(low, high),
-        evidence=f"{n} test images in 15 bins; by chance a perfectly calibrated model would show "
+        evidence=f"{n} test images in {BINS} bins; by chance a perfectly calibrated model would show "
         f"{chance_calibration_error(found.probabilities):.3f}",
     )
 
