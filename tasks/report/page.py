@@ -147,6 +147,7 @@ def _champion(evidence: Evidence) -> dict[str, Any] | None:
     if version is None and not comparison and not judged:
         return None
     won, lost = flipped(judged)
+    gates = evidence.decision.get("gates") or []
     return {
         "version": version,
         "n": len(judged),
@@ -159,6 +160,7 @@ def _champion(evidence: Evidence) -> dict[str, Any] | None:
         "comparison": comparison if comparison.get("n") else None,
         "confusions": confusion_changes(judged),
         "by_class": evidence.decision.get("class_comparisons") or [],
+        "level": next((gate["threshold"] for gate in gates if gate["name"] == "class regressions"), 0),
         "classes": evidence.decision.get("classes") or {},
     }
 
