@@ -133,8 +133,16 @@ class Finetune(Section):
     """Decoupled weight decay of AdamW."""
     class_weights: Literal["balanced", "sqrt", "none"] = "sqrt"
     """Weight of a class in the loss: by inverse frequency, its square root, or equal."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """How often an epoch shows a row: each as often as any other, or each class as often as any other; the loss then
+    weighs all alike, whatever `class_weights` says."""
+    mixup: float = Field(default=0, ge=0, le=10)
+    """Alpha of mixup's Beta distribution: rows and their targets are blended in pairs. 0 blends none."""
+    ema: float = Field(default=0, ge=0, lt=1)
+    """Momentum of the exponential moving average of the weights, which is what is validated and kept; 0 averages
+    none."""
     seed: int = Field(default=17, ge=0)
-    """Seeds initialisation, order and dropout."""
+    """Seeds initialisation, order, dropout and mixup."""
 
 
 class Export(Section):

@@ -15,7 +15,7 @@ from tasks.backbones.registry import build_network, get_backbone
 from tasks.backbones.trunk import build_trunk, build_upper
 from tasks.config import Finetune
 from tasks.finetune.data import Split
-from tasks.finetune.head import TrainedHead, build_head, smoothed_cross_entropy, weights_digest
+from tasks.finetune.head import TrainedHead, build_head, weights_digest
 from tasks.finetune.unfrozen import join, tune_unfrozen, unfrozen_layers
 from tasks.head_file import load_head, save_head
 from tasks.workspace import Workspace
@@ -73,9 +73,9 @@ def classifier() -> keras.Model:
 
 def gradients(model: keras.Model, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """Of the loss on one batch in training mode, by the variable's path below the models' own names."""
-    loss: Any = smoothed_cross_entropy(CLASSES, 0.1)  # its stubs know no tensor of TensorFlow's
+    loss: Any = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
     with tf.GradientTape() as tape:
-        value = tf.reduce_mean(loss(TARGETS, model(inputs, training=True)))
+        value = loss(np.eye(CLASSES, dtype=np.float32)[TARGETS], model(inputs, training=True))
     variables = model.trainable_variables
     found: Any = tape.gradient(value, [variable.value for variable in variables])
     return {"/".join(v.path.split("/")[-2:]): g.numpy() for v, g in zip(variables, found, strict=True)}
