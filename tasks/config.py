@@ -23,6 +23,17 @@ ENV_PREFIX = "HEADSTART_"
 ENV_FLAGS = {"HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"}
 
 
+# What `--auto` decides.
+CHOSEN = (
+    "backbone.name",
+    "backbone.boundary",
+    "augment.views",
+    "finetune.hidden_units",
+    "finetune.dropout",
+    "finetune.mixup",
+)
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -145,6 +156,22 @@ class Finetune(Section):
     """Seeds initialisation, order, dropout and mixup."""
 
 
+class Auto(Section):
+    """`--auto`: validation decides what the keys in `CHOSEN` say otherwise."""
+
+    enabled: bool = False
+    """Choose backbone, boundary, views, head and regularisation by the loss on validation, whatever their keys say."""
+    backbones: list[str] = []
+    """Backbones to choose among; none: `backbone.name` alone."""
+    latency_ms: float = Field(default=0, ge=0)
+    """Longest that the trunk may take over one image on one thread, in milliseconds; 0 allows any."""
+    size_mb: float = Field(default=0, ge=0)
+    """Largest trunk, as an ONNX file in megabytes (10^6 bytes); 0 allows any."""
+    again_at_growth: float = Field(default=0.25, ge=0)
+    """A champion's choice stands until the images have grown by this share since it was made, or the classes are
+    others."""
+
+
 class Export(Section):
     """Variants of the published model, beside it."""
 
@@ -171,13 +198,44 @@ class Config(Section):
     augment: Augment = Augment()
     extract: Extract = Extract()
     finetune: Finetune = Finetune()
+    auto: Auto = Auto()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
 
     def digest(self) -> str:
-        """SHA-256 of what can change a result: all but how and where the work is spread."""
-        shaping = self.model_dump(by_alias=True, exclude={"extract": {"engine", "workers", "shard_images"}})
+        """SHA-256 of what can change a result: all but how and where the work is spread.
+
+        Where the choice is automatic, the keys that it decides change nothing: so a configuration has the same digest
+        before its choice and after.
+        """
+        undecided = {**dict.fromkeys(CHOSEN), "auto.backbones": self.backbones()}
+        config = self.with_keys(undecided) if self.auto.enabled else self
+        shaping = config.model_dump(by_alias=True, exclude={"extract": {"engine", "workers", "shard_images"}})
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+    def with_keys(self, values: Mapping[str, Any]) -> Config:
+        """This configuration with other values of some keys (`section.key`); None puts a default back.
+
+        Raises:
+            ConfigError: an unknown key, or a value out of range.
+        """
+        tree = self.model_dump(by_alias=True)
+        for name, value in values.items():
+            section, key = name.split(".")
+            if value is None:
+                del tree[section][key]
+            else:
+                tree[section][key] = value
+        return parse_config(tree)
+
+    def key(self, name: str) -> Any:
+        """The value of one key, `section.key`."""
+        section, key = name.split(".")
+        return self.model_dump(by_alias=True)[section][key]
+
+    def backbones(self) -> list[str]:
+        """The backbones that may come to be used."""
+        return (self.auto.backbones if self.auto.enabled else []) or [self.backbone.name]
 
 
 def load_config(

@@ -20,6 +20,7 @@ from tasks.backbones.registry import POOLED
 from tasks.config import Config
 from tasks.errors import ConfigError
 
+UNFROZEN_VIEWS = 1
 POLICIES_FOLDER = Path(__file__).with_name("policies")
 
 
@@ -42,7 +43,7 @@ def policy_of(config: Config) -> Policy:
         # Measured on subsets of clothing-dataset-small, 5 draws each of 300, 1,000 and 2,000 images: with a mirrored
         # view beside each image a classifier on pooled features was 0.3 points worse on average (of 100 images: within
         # noise), for twice the cost.
-        views = 0 if config.backbone.boundary == POOLED else 1
+        views = 0 if config.backbone.boundary == POOLED else UNFROZEN_VIEWS
     return load_policy(config.augment.policy, views)
 
 

@@ -26,12 +26,16 @@ SILENT: Any = 0  # Keras takes 0, its stubs say str
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedHead:
-    """`model` maps features float32 [N, D] to logits float32 [N, C]; `history` has one dict an epoch."""
+    """`model` maps features float32 [N, D] to logits float32 [N, C]; `history` has one dict an epoch.
+
+    `logits` are those of the validation split, float32 [V, C].
+    """
 
     model: keras.Model
     history: list[dict[str, float]]
     best_epoch: int
     temperature: float
+    logits: np.ndarray
 
 
 def train_head(
@@ -126,6 +130,7 @@ def fit(
         history=history,
         best_epoch=int(stopping.best_epoch),
         temperature=fit_temperature(logits, validation.targets),
+        logits=logits,
     )
 
 

@@ -9,6 +9,7 @@ output is stored. Batch norm stays in inference mode, with the statistics that i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.artifacts import TrunkRef
@@ -52,7 +53,7 @@ def tune_unfrozen(
         weight_decay=config.weight_decay,
     )
     tuned = fit(flat, train, validation, classes, config, plan, on_epoch)
-    return TrainedHead(model=model, history=tuned.history, best_epoch=tuned.best_epoch, temperature=tuned.temperature)
+    return replace(tuned, model=model)
 
 
 def unfrozen_layers(trunk: TrunkRef) -> keras.Model:
