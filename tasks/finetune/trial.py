@@ -88,8 +88,9 @@ def best(trials: Sequence[Trial], limits: Auto) -> Trial:
         least = min(trials, key=lambda trial: (trial.latency_ms, trial.size_mb))
         raise ConfigError(
             f"--auto: no backbone keeps the budget, auto.latency_ms={limits.latency_ms} and "
-            f"auto.size_mb={limits.size_mb}; the quickest, {least.settings['backbone.name']}, takes {least.latency_ms:.1f} ms and {least.size_mb:.1f} "
-            "MB: raise the budget, name a smaller backbone, or lower backbone.image_size_px"
+            f"auto.size_mb={limits.size_mb}; the quickest, {least.settings['backbone.name']}, takes "
+            f"{least.latency_ms:.1f} ms and {least.size_mb:.1f} MB: raise the budget, name a smaller backbone, or "
+            "lower backbone.image_size_px"
         )
     return min(within, key=lambda trial: trial.loss)
 

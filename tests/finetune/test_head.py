@@ -11,7 +11,7 @@ import pytest
 
 from tasks.config import Finetune
 from tasks.finetune.data import Split
-from tasks.finetune.head import class_weights, fit_temperature, schedule, train_head, weights_digest
+from tasks.finetune.head import TrainedHead, class_weights, fit_temperature, schedule, train_head, weights_digest
 
 SMALL = Finetune(epochs=6, hidden_units=16, batch_size=32)
 
@@ -60,17 +60,17 @@ def test_other_threads_that_draw_from_the_global_seed_change_nothing():
     assert weights_digest(alone.model) == weights_digest(beside.model)
 
 
-@pytest.mark.parametrize(
-    "option", [{"ema": 0.9}, {"mixup": 0.4}, {"sampling": "balanced"}], ids=lambda o: next(iter(o))
-)
-def test_each_option_learns_changes_the_weights_and_repeats_itself(option: dict[str, Any]):
-    config = SMALL.model_copy(update={"epochs": 20, **option})
-    trained, again = (train_head(blobs(400, 0), blobs(200, 1), 3, config) for _ in range(2))
-    plain = train_head(blobs(400, 0), blobs(200, 1), 3, SMALL.model_copy(update={"epochs": 20}))
-    assert weights_digest(trained.model) == weights_digest(again.model) != weights_digest(plain.model)
-    test = blobs(300, 2)
-    logits = trained.model.predict(test.features, verbose=0)  # type: ignore[arg-type]
-    assert (logits.argmax(axis=1) == test.targets).mean() > 0.9
+@pytest.fixture(scope="module")
+def plain() -> TrainedHead:
+    return train_head(blobs(200, 0), blobs(60, 1), 3, SMALL)
+
+
+@pytest.mark.parametrize("option", [{"ema": 0.9}, {"mixup": 0.4}, {"sampling": "balanced"}], ids=str)
+def test_each_option_changes_the_weights_and_repeats_itself(option: dict[str, Any], plain: TrainedHead):
+    config = SMALL.model_copy(update=option)
+    first, again = (train_head(blobs(200, 0), blobs(60, 1), 3, config) for _ in range(2))
+    assert weights_digest(first.model) == weights_digest(again.model) != weights_digest(plain.model)
+    assert first.history[first.best_epoch]["val_accuracy"] > 0.8
 
 
 def test_what_is_kept_is_the_average_and_what_was_validated():
