@@ -43,9 +43,12 @@ def tune_unfrozen(
     """
     import keras
 
+    from tasks.finetune.folded import fold
+
     model = join(upper, classifier)
     rows = keras.Input((train.features.shape[1],), name="rows")
-    flat = keras.Model(rows, model(keras.layers.Reshape(model.input_shape[1:])(rows)))
+    features = fold(upper)(keras.layers.Reshape(upper.input_shape[1:])(rows))
+    flat = keras.Model(rows, classifier(features))  # trains the variables of `model`
     plan = Plan(
         learning_rate=config.unfrozen_learning_rate,
         epochs=config.unfrozen_epochs,
