@@ -35,7 +35,7 @@ class FoldedConvolution(keras.layers.Layer):
         else:
             outputs = keras.ops.conv(inputs, layer.kernel * self.scale, **options)
         bias = self.offset if layer.bias is None else layer.bias * self.scale + self.offset
-        return outputs + bias
+        return keras.ops.add(outputs, bias)
 
 
 def fold(model: keras.Model) -> keras.Model:
@@ -56,17 +56,19 @@ def fold(model: keras.Model) -> keras.Model:
 
 def _pairs(model: keras.Model) -> list[tuple[Any, Any]]:
     """Each convolution that can be folded, and the batch norm behind it."""
-    pairs = []
-    for norm in model.layers:
-        if not isinstance(norm, keras.layers.BatchNormalization) or norm.trainable:
-            continue
-        below = norm.input._keras_history.operation
-        consumers = [each for each in model.layers if each is not below and below.output in _inputs(each)]
-        plain = type(below) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D) and consumers == [norm]
-        if plain and getattr(below, "groups", 1) == 1 and below.activation is keras.activations.linear:
-            pairs.append((below, norm))
-    return pairs
+    consumers: dict[int, list[Any]] = {}  # of each layer's output
+    for layer in model.layers[1:]:
+        for tensor in keras.tree.flatten(layer.input):
+            consumers.setdefault(id(tensor), []).append(layer)
+    behind = [(layer, consumers.get(id(layer.output), [])) for layer in model.layers if _foldable(layer)]
+    return [(layer, after[0]) for layer, after in behind if len(after) == 1 and _is_frozen_norm(after[0])]
 
 
-def _inputs(layer: Any) -> list[Any]:
-    return layer.input if isinstance(layer.input, list) else [layer.input]
+def _is_frozen_norm(layer: Any) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
+
+
+def _foldable(layer: Any) -> bool:
+    """Whether it is a plain convolution: a separable one is two, and its kernel can't be scaled alone."""
+    plain = type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+    return plain and getattr(layer, "groups", 1) == 1 and layer.activation is keras.activations.linear

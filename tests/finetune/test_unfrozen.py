@@ -109,7 +109,8 @@ def test_the_gradient_is_that_of_the_whole_network_with_its_lower_part_frozen(
 def largest_difference(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
     """Of any variable's gradient, relative to its length."""
     assert found.keys() == expected.keys()
-    return max(np.linalg.norm(found[name] - each) / np.linalg.norm(each) for name, each in expected.items())
+    lengths = {name: float(np.linalg.norm(each)) for name, each in expected.items()}
+    return max(float(np.linalg.norm(found[name] - expected[name])) / length for name, length in lengths.items())
 
 
 @pytest.mark.parametrize(
