@@ -97,10 +97,10 @@ class Split(Section):
 class Augment(Section):
     """Views of the training images beside the image as it is."""
 
-    policy: str = "flip"
+    policy: str = "mild"
     """`flip`, `mild`, `strong`, or the path of an albumentations pipeline saved as JSON."""
     views: Annotated[int, Field(ge=0, le=16)] | Literal["auto"] = "auto"
-    """Augmented views of each training image, each embedded once; `auto`: 1 where layers are unfrozen, 0 where the
+    """Augmented views of each training image, each embedded once; `auto`: 3 where layers are unfrozen, 0 where the
     classifier alone is trained, which a mirrored view did not help."""
 
 
@@ -128,11 +128,11 @@ class Finetune(Section):
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(default=128, ge=1)
     """Rows in a step."""
-    unfrozen_learning_rate: float = Field(default=0.0001, gt=0, le=1)
+    unfrozen_learning_rate: float = Field(default=0.0002, gt=0, le=1)
     """Peak learning rate of the layers above a lower freeze boundary, trained after the classifier and with it."""
-    unfrozen_epochs: int = Field(default=6, ge=1, le=1000)
-    """Upper bound of epochs over those layers."""
-    unfrozen_batch_size: int = Field(default=32, ge=1)
+    unfrozen_epochs: int = Field(default=4, ge=1, le=1000)
+    """Upper bound of epochs over those layers; each has every view of every image."""
+    unfrozen_batch_size: int = Field(default=64, ge=1)
     """Images in a step over those layers."""
     hidden_units: int = Field(default=256, ge=0, le=8192)
     """Width of the head's hidden layer; 0 leaves a linear classifier."""

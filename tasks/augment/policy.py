@@ -20,7 +20,10 @@ from tasks.backbones.registry import POOLED
 from tasks.config import Config
 from tasks.errors import ConfigError
 
-UNFROZEN_VIEWS = 1
+# Above `block_12_add` of MobileNetV2 on clothing-dataset-small (2,760 images, 5 passes over them, one view of each in a
+# pass, weights averaged): with 3 `mild` views validation loss 0.475 and accuracy 0.918, with a mirrored one 0.503 and
+# 0.906.
+UNFROZEN_VIEWS = 3
 POLICIES_FOLDER = Path(__file__).with_name("policies")
 
 
