@@ -26,19 +26,19 @@ REGULARISATIONS = (
 )
 
 
-def candidates(config: Config, rounds: str, current: dict[str, Any]) -> list[dict[str, Any]]:
+def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[str, Any]]:
     """The settings that a round tries; the first are those that it starts from.
 
     Args:
-        rounds: one of `ROUNDS`.
+        step: one of `ROUNDS`.
         current: the best so far; empty in the first round.
     """
-    if rounds == "backbone":
+    if step == "backbone":
         start = {"backbone.boundary": POOLED, "augment.views": 0, "finetune.hidden_units": HIDDEN_UNITS[0]}
         return [{"backbone.name": name, **start, **REGULARISATIONS[0]} for name in config.backbones()]
-    if rounds == "head":
+    if step == "head":
         return [{**current, "finetune.hidden_units": units} for units in HIDDEN_UNITS]
-    if rounds == "regularisation":
+    if step == "regularisation":
         return [{**current, **regularisation} for regularisation in REGULARISATIONS]
     viewed = {**current, "augment.views": UNFROZEN_VIEWS}
     lower = get_backbone(current["backbone.name"]).boundary
