@@ -27,7 +27,7 @@ REGULARISATIONS = (
 
 
 def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings that a round tries; the first are those that it starts from.
+    """The settings that a step tries, beside those that it starts from.
 
     Args:
         step: one of `ROUNDS`.
@@ -42,7 +42,8 @@ def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[
         return [{**current, **regularisation} for regularisation in REGULARISATIONS]
     viewed = {**current, "augment.views": UNFROZEN_VIEWS}
     lower = get_backbone(current["backbone.name"]).boundary
-    return [current, viewed, *([{**viewed, "backbone.boundary": lower}] if lower else [])]
+    # The lower boundary first: its pass through the trunk makes the views' pooled features, too.
+    return [current, *([{**viewed, "backbone.boundary": lower}] if lower else []), viewed]
 
 
 def record_of(run: Run, snapshot: SnapshotRef, trials: Sequence[Trial]) -> dict[str, Any]:
