@@ -44,7 +44,8 @@ for shard in cut(todo, 64):
 head = finetune(run, snapshot, trunk, features_of(trunk, policy, len(todo)))
 model = export_model(run, snapshot, trunk, head, 1)
 content = run.workspace.read_bytes(model.onnx_path)
-weights = sorted(numpy_helper.to_array(each).tobytes() for each in onnx.load_from_string(content).graph.initializer)
+arrays = [numpy_helper.to_array(each) for each in onnx.load_from_string(content).graph.initializer]
+weights = sorted(array.tobytes() for array in arrays if array.dtype != object)  # all but the labels
 classifier = Classifier(content)
 table = read_table(run.workspace, snapshot.table_path, ["uri"])
 answers = [classifier.probabilities(decode(open(uri, "rb").read(), 10**6)) for uri in table["uri"]]
