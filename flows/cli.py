@@ -53,7 +53,9 @@ def retrain(
     ] = None,
     backbone: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="The pre-trained network: mobilenet_v2, embedded, resnet50, …"),
+        typer.Option(
+            help="The pre-trained network: mobilenet_v2, embedded, resnet50, …; several, with commas: --auto."
+        ),
     ] = None,
     weights: Annotated[
         Optional[str],  # noqa: UP045
@@ -69,6 +71,9 @@ def retrain(
         Optional[str],  # noqa: UP045
         typer.Option(help="Of the frozen trunk: fp32, or int8, which is twice as fast on a processor, and ships."),
     ] = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Let validation choose backbone, boundary, views, head and regularisation.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run although nothing is new.")] = False,
     workspace: WorkspaceOption = "./workspace",
     as_json: JsonOption = False,
@@ -80,7 +85,10 @@ def retrain(
     """
     with _plain_errors():
         overrides = list(set_ or [])
-        overrides += [f"backbone.name={backbone}"] if backbone else []
+        names = (backbone or "").split(",")
+        overrides += [f"backbone.name={names[0]}"] if backbone else []
+        overrides += [f"auto.backbones={json.dumps(names)}"] if len(names) > 1 else []
+        overrides += ["auto.enabled=true"] if auto else []
         overrides += [f"backbone.weights={weights}"] if weights else []
         overrides += [f"backbone.precision={precision}"] if precision else []
         overrides += [f"extract.engine={engine}"] if engine else []

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.auto import auto
 from flows.warmup import preload
 from tasks.augment.task import choose_policy
 from tasks.config import Config
@@ -66,6 +67,7 @@ def _retrain(run, force: bool) -> dict[str, Any]:
 def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str, Any]:
     valid = stage(validate_images, run, catalogue)
     snapshot = stage(split_images, run, valid)
+    run = stage(auto, run, snapshot)  # with what validation decides, where that is asked for
     policy = stage(choose_policy, run)
     trunk, features = stage(extract_features, run, snapshot, policy)
     # Beside the training, which changes nothing of them: the review may stop the run, but changes no label.

@@ -23,6 +23,17 @@ ENV_PREFIX = "HEADSTART_"
 ENV_FLAGS = {"HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"}
 
 
+# What `--auto` decides.
+CHOSEN = (
+    "backbone.name",
+    "backbone.boundary",
+    "augment.views",
+    "finetune.hidden_units",
+    "finetune.dropout",
+    "finetune.mixup",
+)
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -86,10 +97,10 @@ class Split(Section):
 class Augment(Section):
     """Views of the training images beside the image as it is."""
 
-    policy: str = "flip"
+    policy: str = "mild"
     """`flip`, `mild`, `strong`, or the path of an albumentations pipeline saved as JSON."""
     views: Annotated[int, Field(ge=0, le=16)] | Literal["auto"] = "auto"
-    """Augmented views of each training image, each embedded once; `auto`: 1 where layers are unfrozen, 0 where the
+    """Augmented views of each training image, each embedded once; `auto`: 3 where layers are unfrozen, 0 where the
     classifier alone is trained, which a mirrored view did not help."""
 
 
@@ -117,11 +128,11 @@ class Finetune(Section):
     """Epochs without a better validation loss before training stops."""
     batch_size: int = Field(default=128, ge=1)
     """Rows in a step."""
-    unfrozen_learning_rate: float = Field(default=0.0001, gt=0, le=1)
+    unfrozen_learning_rate: float = Field(default=0.0002, gt=0, le=1)
     """Peak learning rate of the layers above a lower freeze boundary, trained after the classifier and with it."""
-    unfrozen_epochs: int = Field(default=6, ge=1, le=1000)
-    """Upper bound of epochs over those layers."""
-    unfrozen_batch_size: int = Field(default=32, ge=1)
+    unfrozen_epochs: int = Field(default=4, ge=1, le=1000)
+    """Upper bound of epochs over those layers; each has every view of every image."""
+    unfrozen_batch_size: int = Field(default=64, ge=1)
     """Images in a step over those layers."""
     hidden_units: int = Field(default=256, ge=0, le=8192)
     """Width of the head's hidden layer; 0 leaves a linear classifier."""
@@ -133,8 +144,32 @@ class Finetune(Section):
     """Decoupled weight decay of AdamW."""
     class_weights: Literal["balanced", "sqrt", "none"] = "sqrt"
     """Weight of a class in the loss: by inverse frequency, its square root, or equal."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """How often an epoch shows a row: each as often as any other, or each class as often as any other; the loss then
+    weighs all alike, whatever `class_weights` says."""
+    mixup: float = Field(default=0, ge=0, le=10)
+    """Alpha of mixup's Beta distribution: rows and their targets are blended in pairs. 0 blends none."""
+    ema: float = Field(default=0, ge=0, lt=1)
+    """Momentum of the exponential moving average of the weights, which is what is validated and kept; 0 averages
+    none."""
     seed: int = Field(default=17, ge=0)
-    """Seeds initialisation, order and dropout."""
+    """Seeds initialisation, order, dropout and mixup."""
+
+
+class Auto(Section):
+    """`--auto`: validation decides what the keys in `CHOSEN` say otherwise."""
+
+    enabled: bool = False
+    """Choose backbone, boundary, views, head and regularisation by the loss on validation, whatever their keys say."""
+    backbones: list[str] = []
+    """Backbones to choose among; none: `backbone.name` alone."""
+    latency_ms: float = Field(default=0, ge=0)
+    """Longest that the trunk may take over one image on one thread, in milliseconds; 0 allows any."""
+    size_mb: float = Field(default=0, ge=0)
+    """Largest trunk, as an ONNX file in megabytes (10^6 bytes); 0 allows any."""
+    again_at_growth: float = Field(default=0.25, ge=0)
+    """A champion's choice stands until the images have grown by this share since it was made, or the classes are
+    others."""
 
 
 class Export(Section):
@@ -163,13 +198,44 @@ class Config(Section):
     augment: Augment = Augment()
     extract: Extract = Extract()
     finetune: Finetune = Finetune()
+    auto: Auto = Auto()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
 
     def digest(self) -> str:
-        """SHA-256 of what can change a result: all but how and where the work is spread."""
-        shaping = self.model_dump(by_alias=True, exclude={"extract": {"engine", "workers", "shard_images"}})
+        """SHA-256 of what can change a result: all but how and where the work is spread.
+
+        Where the choice is automatic, the keys that it decides change nothing: so a configuration has the same digest
+        before its choice and after.
+        """
+        undecided = {**dict.fromkeys(CHOSEN), "auto.backbones": self.backbones()}
+        config = self.with_keys(undecided) if self.auto.enabled else self
+        shaping = config.model_dump(by_alias=True, exclude={"extract": {"engine", "workers", "shard_images"}})
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+    def with_keys(self, values: Mapping[str, Any]) -> Config:
+        """This configuration with other values of some keys (`section.key`); None puts a default back.
+
+        Raises:
+            ConfigError: an unknown key, or a value out of range.
+        """
+        tree = self.model_dump(by_alias=True)
+        for name, value in values.items():
+            section, key = name.split(".")
+            if value is None:
+                del tree[section][key]
+            else:
+                tree[section][key] = value
+        return parse_config(tree)
+
+    def key(self, name: str) -> Any:
+        """The value of one key, `section.key`."""
+        section, key = name.split(".")
+        return self.model_dump(by_alias=True)[section][key]
+
+    def backbones(self) -> list[str]:
+        """The backbones that may come to be used."""
+        return (self.auto.backbones if self.auto.enabled else []) or [self.backbone.name]
 
 
 def load_config(

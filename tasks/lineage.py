@@ -23,6 +23,7 @@ def lineage(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef) -> 
         "head_digest": head.digest,
         "config_digest": run.config.digest(),
         "config": run.config.model_dump(by_alias=True),
+        "auto": run.workspace.read_json(run.path("auto.json")) if run.config.auto.enabled else None,
         "source": run.source,
         "libraries": {library: version(library) for library in LIBRARIES},
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tasks.artifacts import Run
 from tasks.augment.policy import policy_of
 from tasks.backbones.registry import POOLED
@@ -34,10 +36,28 @@ def check_run(run: Run) -> Listing | None:
     load_gates(run.config.evaluate.gates, run.name)
     load_suite(run.config.validation.suite)
     _check_precision(run.config)
-    trunk = trunk_of(run, policy_of(run.config))
-    if trunk.boundary != POOLED and not run.workspace.exists(trunk.onnx_path):
-        build_trunk(trunk)  # seconds, for TensorFlow; a layer that is no boundary would else show after validation
+    _check_choice(run.config)
+    for name in run.config.backbones():
+        _check_trunk(replace(run, config=run.config.with_keys({"backbone.name": name})))
     return listing
+
+
+def _check_trunk(run: Run) -> None:
+    trunk = trunk_of(run, policy_of(run.config))
+    # Where the choice is automatic, the boundary is one that is known to be good.
+    if trunk.boundary != POOLED and not run.config.auto.enabled and not run.workspace.exists(trunk.onnx_path):
+        build_trunk(trunk)  # seconds, for TensorFlow; a layer that is no boundary would else show after validation
+
+
+def _check_choice(config: Config) -> None:
+    named = config.auto.backbones
+    if named and not config.auto.enabled:
+        raise ConfigError(f"to choose among {', '.join(named)}, give --auto, or name one backbone")
+    if len(named) > 1 and config.backbone.weights not in ("default", "imagenet"):
+        raise ConfigError(
+            f"{config.backbone.weights} can't be the weights of {', '.join(named)} alike: name one backbone, or leave "
+            "--weights away"
+        )
 
 
 def _check_precision(config: Config) -> None:

@@ -31,6 +31,7 @@ STAGES = (
     "ingest",
     "validate",
     "split",
+    "auto",
     "augment",
     "extract",
     "finetune",

@@ -3,8 +3,8 @@
     snapshots/<id>.parquet   snapshots/assignments/<name>.parquet
     features/<recipe>/<digest>.parquet   inspections/<digest>.parquet   trunks/<recipe>.onnx
     images/<first two>/<sha256>   (encoded images of sources that have no files of their own)
-    quarantine/<name>.jsonl
-    runs/<run_id>/{summary.json, decision.json, report.html, model_card.md, candidate/…}
+    quarantine/<name>.jsonl   trials/<snapshot>/<digest>.json   (what `--auto` tried)
+    runs/<run_id>/{summary.json, decision.json, auto.json, report.html, model_card.md, candidate/…}
     models/<name>/config.pbtxt   models/<name>/<version>/{model.onnx, manifest.json}
 
 `models/` and `snapshots/` are the truth; the rest can be deleted and is rebuilt. Every write is whole or not at

@@ -20,6 +20,10 @@ from tasks.backbones.registry import POOLED
 from tasks.config import Config
 from tasks.errors import ConfigError
 
+# Above `block_12_add` of MobileNetV2 on clothing-dataset-small (2,760 images, 5 passes over them, one view of each in a
+# pass, weights averaged): with 3 `mild` views validation loss 0.475 and accuracy 0.918, with a mirrored one 0.503 and
+# 0.906.
+UNFROZEN_VIEWS = 3
 POLICIES_FOLDER = Path(__file__).with_name("policies")
 
 
@@ -42,7 +46,7 @@ def policy_of(config: Config) -> Policy:
         # Measured on subsets of clothing-dataset-small, 5 draws each of 300, 1,000 and 2,000 images: with a mirrored
         # view beside each image a classifier on pooled features was 0.3 points worse on average (of 100 images: within
         # noise), for twice the cost.
-        views = 0 if config.backbone.boundary == POOLED else 1
+        views = 0 if config.backbone.boundary == POOLED else UNFROZEN_VIEWS
     return load_policy(config.augment.policy, views)
 
 

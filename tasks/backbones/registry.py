@@ -46,7 +46,9 @@ AS_IT_IS = Normalisation()  # the network rescales by itself
 class Backbone:
     """One architecture of `keras.applications`, or the embedded one.
 
-    `weights_file` is the name under which Keras keeps the ImageNet weights (no top) in KERAS_HOME/models.
+    `weights_file` is the name under which Keras keeps the ImageNet weights (no top) in KERAS_HOME/models. `boundary`
+    is the lower freeze boundary that `--auto` tries, beneath the last stage of blocks; empty where there is none: of
+    ConvNeXt's blocks each ends in a bare addition, at which it can't be cut.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Backbone:
     image_size_px: int
     normalisation: Normalisation
     weights_file: str
+    boundary: str
     summary: str
 
 
@@ -66,6 +69,7 @@ BACKBONES = {
             image_size_px=224,
             normalisation=TO_PLUS_MINUS_ONE,
             weights_file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5",
+            boundary="block_12_add",
             summary="2.3 M parameters; the default",
         ),
         Backbone(
@@ -74,6 +78,7 @@ BACKBONES = {
             image_size_px=224,
             normalisation=TO_PLUS_MINUS_ONE,
             weights_file="mobilenet_1_0_{size}_tf_no_top.h5",
+            boundary="conv_pw_11_relu",
             summary="3.2 M parameters",
         ),
         Backbone(
@@ -82,6 +87,7 @@ BACKBONES = {
             image_size_px=224,
             normalisation=MINUS_CAFFE_MEAN,
             weights_file="vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            boundary="block4_pool",
             summary="14.7 M parameters, slow",
         ),
         Backbone(
@@ -90,6 +96,7 @@ BACKBONES = {
             image_size_px=224,
             normalisation=MINUS_CAFFE_MEAN,
             weights_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            boundary="conv4_block6_out",
             summary="23.6 M parameters",
         ),
         Backbone(
@@ -98,6 +105,7 @@ BACKBONES = {
             image_size_px=299,
             normalisation=TO_PLUS_MINUS_ONE,
             weights_file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            boundary="mixed7",
             summary="21.8 M parameters",
         ),
         Backbone(
@@ -106,6 +114,7 @@ BACKBONES = {
             image_size_px=299,
             normalisation=TO_PLUS_MINUS_ONE,
             weights_file="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            boundary="block14_sepconv1_act",
             summary="20.9 M parameters",
         ),
         Backbone(
@@ -114,6 +123,7 @@ BACKBONES = {
             image_size_px=224,
             normalisation=AS_IT_IS,
             weights_file="efficientnetv2-b0_notop.h5",
+            boundary="block5e_add",
             summary="5.9 M parameters",
         ),
         Backbone(
@@ -122,6 +132,7 @@ BACKBONES = {
             image_size_px=224,
             normalisation=AS_IT_IS,
             weights_file="convnext_tiny_notop.h5",
+            boundary="",
             summary="27.8 M parameters",
         ),
         Backbone(
@@ -130,6 +141,7 @@ BACKBONES = {
             image_size_px=embedded.INPUT_SIZE_PX,
             normalisation=TO_PLUS_MINUS_ONE,
             weights_file="",
+            boundary="block_12_add",
             summary="MobileNetV2, distilled; comes with headstart, no download",
         ),
     )

@@ -27,12 +27,16 @@ SILENT: Any = 0  # Keras takes 0, its stubs say str
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedHead:
-    """`model` maps features float32 [N, D] to logits float32 [N, C]; `history` has one dict an epoch."""
+    """`model` maps features float32 [N, D] to logits float32 [N, C]; `history` has one dict an epoch.
+
+    `logits` are those of the validation split, float32 [V, C].
+    """
 
     model: keras.Model
     history: list[dict[str, float]]
     best_epoch: int
     temperature: float
+    logits: np.ndarray
 
 
 def train_head(
@@ -44,8 +48,9 @@ def train_head(
 ) -> TrainedHead:
     """Trains the classifier.
 
-    AdamW with linear warm-up and cosine decay; cross-entropy with label smoothing and class weights; the weights of
-    the epoch with the lowest validation loss are kept. The same data, config and seed give the same weights to the
+    AdamW with linear warm-up and cosine decay; cross-entropy with label smoothing and class weights (or balanced
+    sampling), and mixup; the weights (or their moving average) of the epoch with the lowest validation loss are kept.
+    The same data, config and seed give the same weights to the
     bit on one machine.
 
     Returns:
@@ -87,22 +92,34 @@ def fit(
 
     # An epoch of a few hundred images is too few steps.
     times = math.ceil(MIN_EPOCH_STEPS * plan.batch_size / len(train.targets))
-    weights = class_weights(train.targets, classes, config.class_weights)
-    batches = Batches(train, weights, plan.batch_size, seed=config.seed, times=times)
+    balanced = config.sampling == "balanced"
+    batches = Batches(
+        train,
+        class_weights(train.targets, classes, "none" if balanced else config.class_weights),
+        plan.batch_size,
+        seed=config.seed,
+        times=times,
+        balanced=balanced,
+        mixup=config.mixup,
+    )
     held_out = Batches(validation, np.ones(classes, np.float32), held_out_batch(validation))
     rate: Any = schedule(plan.learning_rate, config.warmup_share, len(batches) * plan.epochs)  # stubs: floats only
     model.compile(
-        optimizer=keras.optimizers.AdamW(rate, weight_decay=plan.weight_decay),
-        loss=smoothed_cross_entropy(classes, config.label_smoothing),
+        optimizer=keras.optimizers.AdamW(
+            rate, weight_decay=plan.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema
+        ),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         weighted_metrics=["accuracy"],
     )
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=config.patience, restore_best_weights=True)
+    # Before `stopping`: what that sees, compares and keeps are then the averages.
+    averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema else []
     fitted = model.fit(
         batches,
         validation_data=held_out,
         epochs=plan.epochs,
         shuffle=False,  # the batches are
-        callbacks=[stopping, _recorder(on_epoch)],
+        callbacks=[*averaging, stopping, _recorder(on_epoch)],
         verbose=SILENT,
     )
     history = [
@@ -114,6 +131,7 @@ def fit(
         history=history,
         best_epoch=int(stopping.best_epoch),
         temperature=fit_temperature(logits, validation.targets),
+        logits=logits,
     )
 
 
@@ -176,18 +194,6 @@ def schedule(peak: float, warmup_share: float, steps: int):
         warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )
-
-
-def smoothed_cross_entropy(classes: int, smoothing: float):
-    """Cross-entropy of logits with integer targets whose mass `smoothing` is spread over all classes."""
-    import keras
-
-    def loss(targets, logits):
-        hot = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(targets, (-1,)), "int32"), classes)
-        smoothed = keras.ops.add(keras.ops.multiply(hot, 1 - smoothing), smoothing / classes)
-        return keras.losses.categorical_crossentropy(smoothed, logits, from_logits=True)
-
-    return loss
 
 
 def class_weights(targets: np.ndarray, classes: int, kind: str) -> np.ndarray:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from tasks.artifacts import FeaturesRef, HeadRef, Run, SnapshotRef, TrunkRef
+from tasks.config import CHOSEN
 from tasks.finetune.data import load_split
 from tasks.finetune.head import TrainedHead, train_head, weights_digest
+from tasks.finetune.trial import Trial, judge, read_trial, trial_path, trunk_latency_ms, write_trial
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.head_file import save_head
 
 OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+def _no_epoch(epoch: int, logs: dict[str, float]) -> None: ...
+
+
+TRIAL_EPOCHS = 1  # over the layers above a lower boundary; each has every view of every image
 
 
 def finetune(
@@ -18,7 +29,7 @@ def finetune(
     snapshot: SnapshotRef,
     trunk: TrunkRef,
     features: FeaturesRef,
-    on_epoch: OnEpoch = lambda epoch, logs: None,
+    on_epoch: OnEpoch = _no_epoch,
 ) -> HeadRef:
     """Trains the head and writes `candidate/head.keras` and `history.json` into the run's folder.
 
@@ -39,6 +50,35 @@ def finetune(
         digest=weights_digest(trained.model),
         temperature=trained.temperature,
     )
+
+
+def try_settings(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: FeaturesRef) -> Trial:
+    """Trains with a run's configuration, only to see how it does on validation; keeps nothing but that.
+
+    The layers above a lower boundary are trained for a short while: if they are ahead of the classifier then, they will
+    be. A trial of the same snapshot that was made before is read.
+    """
+    path = trial_path(run, snapshot, trunk.head_recipe)
+    if run.workspace.exists(path):
+        return read_trial(run.workspace, path)
+    started = time.perf_counter()
+    trained = _train_classifier(run, snapshot, features, _no_epoch)
+    if features.activations_recipe:
+        short = replace(run, config=run.config.with_keys({"finetune.unfrozen_epochs": TRIAL_EPOCHS}))
+        trained = _tune_unfrozen(short, snapshot, trunk, features, trained, _no_epoch)
+    with load_split(run, snapshot, features.recipe, 0, "validation") as validation:
+        targets = validation.targets
+    trunk_file = run.workspace.local_file(trunk.onnx_path)
+    trial = judge(
+        {key: run.config.key(key) for key in CHOSEN},
+        trained.logits / trained.temperature,
+        targets,
+        latency_ms=trunk_latency_ms(trunk_file, trunk.image_size_px),
+        size_mb=Path(trunk_file).stat().st_size / 1e6,
+        seconds=time.perf_counter() - started,
+    )
+    write_trial(run.workspace, path, trial)
+    return trial
 
 
 def epochs_at_most(run: Run, trunk: TrunkRef) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tasks.artifacts import FeaturesRef, HeadRef, Run, SnapshotRef, TrunkRef
-from tasks.finetune.stage import epochs_at_most, finetune
+from tasks.finetune.stage import epochs_at_most, finetune, try_settings
+from tasks.finetune.trial import Trial
 from tasks.progress import Progress
 from tasks.task import stage
 
@@ -13,3 +14,9 @@ def finetune_head(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: Fe
     """Trains the head on stored features and, above a lower freeze boundary, on stored activations."""
     with Progress("finetune", epochs_at_most(run, trunk), "epochs") as progress:
         return finetune(run, snapshot, trunk, features, lambda epoch, logs: progress.advance())
+
+
+@stage("try")
+def try_head(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: FeaturesRef) -> Trial:
+    """Trains a head with the run's settings and sees how it does on validation (`--auto`)."""
+    return try_settings(run, snapshot, trunk, features)

@@ -9,6 +9,7 @@ output is stored. Batch norm stays in inference mode, with the statistics that i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tasks.artifacts import TrunkRef
@@ -42,9 +43,12 @@ def tune_unfrozen(
     """
     import keras
 
+    from tasks.finetune.folded import fold
+
     model = join(upper, classifier)
     rows = keras.Input((train.features.shape[1],), name="rows")
-    flat = keras.Model(rows, model(keras.layers.Reshape(model.input_shape[1:])(rows)))
+    features = fold(upper)(keras.layers.Reshape(upper.input_shape[1:])(rows))
+    flat = keras.Model(rows, classifier(features))  # trains the variables of `model`
     plan = Plan(
         learning_rate=config.unfrozen_learning_rate,
         epochs=config.unfrozen_epochs,
@@ -52,7 +56,7 @@ def tune_unfrozen(
         weight_decay=config.weight_decay,
     )
     tuned = fit(flat, train, validation, classes, config, plan, on_epoch)
-    return TrainedHead(model=model, history=tuned.history, best_epoch=tuned.best_epoch, temperature=tuned.temperature)
+    return replace(tuned, model=model)
 
 
 def unfrozen_layers(trunk: TrunkRef) -> keras.Model:

@@ -39,7 +39,7 @@ from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, features_of, missing_tasks
 from tasks.finetune.data import load_split
-from tasks.finetune.head import build_head, schedule, smoothed_cross_entropy, train_head
+from tasks.finetune.head import build_head, schedule, train_head
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.ingest.catalogue import build_catalogue
 from tasks.split.assign import make_snapshot
@@ -102,7 +102,9 @@ def train_whole(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> tuple[list[
 
     def images(split: str) -> tf.data.Dataset:
         rows = table[table["split"] == split]
-        data = tf.data.Dataset.from_tensor_slices((rows["uri"].tolist(), rows["label"].map(index).tolist()))
+        data = tf.data.Dataset.from_tensor_slices(
+            (rows["uri"].tolist(), np.eye(classes, dtype=np.float32)[rows["label"].map(index)])
+        )
         data = data.shuffle(len(rows), seed=config.seed) if split == "train" else data
         data = data.map(pixels, num_parallel_calls=tf.data.AUTOTUNE)
         return data.batch(config.unfrozen_batch_size).prefetch(tf.data.AUTOTUNE)
@@ -119,7 +121,7 @@ def train_whole(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> tuple[list[
     rate: Any = schedule(config.unfrozen_learning_rate, config.warmup_share, len(train) * config.unfrozen_epochs)
     model.compile(
         optimizer=keras.optimizers.AdamW(rate, weight_decay=config.weight_decay),
-        loss=smoothed_cross_entropy(classes, config.label_smoothing),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         metrics=["accuracy"],
     )
     clock = Clock()

@@ -36,8 +36,8 @@ def epoch(batches: Batches) -> np.ndarray:
     """The rows' numbers in the order of one epoch; what comes with each row is checked."""
     parts = [batches[index] for index in range(len(batches))]
     for features, targets, weights in parts:
-        assert (features[:, 0] % 3 == targets).all()
-        assert (weights == targets + 1).all()
+        assert (targets == np.eye(3)[features[:, 0].astype(int) % 3]).all()
+        assert (weights == features[:, 0] % 3 + 1).all()
     batches.on_epoch_end()
     return np.concatenate([features[:, 0] for features, _, _ in parts]).astype(int)
 
@@ -78,6 +78,48 @@ def test_without_a_seed_the_order_is_the_rows_own(pools: str):
 def test_few_rows_are_repeated(pools: str):
     order = epoch(made(numbered(), seed=1, times=3))
     assert (np.bincount(order) == 3).all()
+
+
+def rare() -> Split:
+    """As `numbered`, but only rows 0, 100, 200, … have class 0."""
+    split = numbered()
+    return Split(features=split.features, targets=np.where(np.arange(COUNT) % 100 == 0, 0, 1 + split.targets % 2))
+
+
+def test_balanced_sampling_shows_each_class_as_often_and_its_rows_evenly(pools: str):
+    batches = Batches(on_disk(rare()), np.ones(3, np.float32), 32, seed=1, balanced=True)
+    epochs = []
+    for _ in range(2):
+        parts = [batches[index] for index in range(len(batches))]
+        batches.on_epoch_end()
+        order = np.concatenate([features[:, 0] for features, _, _ in parts]).astype(int)
+        assert (np.concatenate([targets for _, targets, _ in parts]).argmax(axis=1) == rare().targets[order]).all()
+        assert sorted(np.bincount(rare().targets[order])) == [333, 333, 334]
+        times = np.bincount(order, minlength=COUNT)
+        for target in range(3):
+            assert np.ptp(times[rare().targets == target]) <= 1
+        epochs.append(order)
+    assert (np.unique(epochs[0]) != np.unique(epochs[1])).any(), "the same rows of a common class were left out twice"
+
+
+def test_mixup_blends_rows_targets_and_weights_in_one_share(pools: str):
+    """A row is its number and a target its class: with weights that are linear in the target, all three must agree."""
+    split = numbered()
+    split = Split(features=split.features, targets=np.where(np.arange(COUNT) < COUNT // 2, 0, 2))
+    values = np.array([1, 5, 3], np.float32)
+    batches = Batches(on_disk(split), values, 32, seed=3, mixup=0.4)
+    features, targets, weights = (np.concatenate(parts) for parts in zip(*(batches[i] for i in range(20)), strict=True))
+    assert np.allclose(targets.sum(axis=1), 1)
+    assert np.allclose(targets @ values, weights, rtol=1e-5)
+    assert (targets.max(axis=1) >= 0.5).all()
+    blended = (targets.max(axis=1) < 0.999).mean()
+    assert 0.3 < blended < 0.6  # half of the pairs are of one class
+    first, again = (Batches(split, values, 32, seed=3, mixup=0.4)[4] for _ in range(2))
+    assert all((one == other).all() for one, other in zip(first, again, strict=True))
+    # The number of a row of class 0 is below 500, of class 2 above: the share can be read from the row, too.
+    share = targets[:, 2]
+    low, high = share * COUNT / 2, share * COUNT + (1 - share) * COUNT / 2
+    assert ((features[:, 0] >= low - 1) & (features[:, 0] <= high + 1)).all()
 
 
 def test_rows_on_disk_and_in_memory_give_the_same_weights_to_the_bit(pools: str):

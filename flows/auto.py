@@ -1,0 +1,57 @@
+"""`--auto`: the tasks of a retrain, run for one combination of settings after another, and the choice among them.
+
+Each trial is kept under the digest of all that it depends on, and extraction stores what it makes: a search that was
+killed goes on where it was, and the retrain that follows finds the features of what was chosen.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+from tasks.artifacts import Run, SnapshotRef
+from tasks.augment.task import choose_policy
+from tasks.extract.task import extract_features
+from tasks.finetune.choice import (
+    RECORD,
+    ROUNDS,
+    candidates,
+    choice_text,
+    record_of,
+    standing_choice,
+    with_choice,
+)
+from tasks.finetune.task import try_head
+from tasks.finetune.trial import Trial, best
+
+
+def auto(run: Run, snapshot: SnapshotRef) -> Run:
+    """The run with the configuration that validation chose; unchanged where the configuration leaves nothing open.
+
+    Raises:
+        ConfigError: no backbone keeps the latency and size budget.
+    """
+    if not run.config.auto.enabled:
+        return run
+    record = standing_choice(run, snapshot) or record_of(run, snapshot, _search(run, snapshot))
+    run.workspace.write_json(run.path(RECORD), record)
+    print(choice_text(record, run.run_id), file=sys.stderr)
+    return replace(run, config=with_choice(run.config, record))
+
+
+def _search(run: Run, snapshot: SnapshotRef) -> list[Trial]:
+    trials: list[Trial] = []
+    current: dict[str, Any] = {}
+    for each in ROUNDS:
+        tried = [trial.settings for trial in trials]
+        new = [settings for settings in candidates(run.config, each, current) if settings not in tried]
+        trials += [_try(run, snapshot, settings) for settings in new]
+        current = best(trials, run.config.auto).settings
+    return trials
+
+
+def _try(run: Run, snapshot: SnapshotRef, settings: dict[str, Any]) -> Trial:
+    attempt = replace(run, config=run.config.with_keys(settings))
+    trunk, features = extract_features(attempt, snapshot, choose_policy(attempt))
+    return try_head(attempt, snapshot, trunk, features)

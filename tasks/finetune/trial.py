@@ -1,0 +1,142 @@
+"""What settings do on validation, and the choice among them.
+
+Nothing here reads a test image. A choice by validation flatters what it chooses: of several equal settings the one that
+chance favoured there wins. `optimism` estimates by how much.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tasks.artifacts import Run, SnapshotRef
+from tasks.config import Auto
+from tasks.errors import ConfigError
+from tasks.onnx_session import open_session
+from tasks.workspace import Workspace
+
+HALVINGS = 200
+LATENCY_RUNS = 11
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One combination of settings, and what it came to on the validation split (V images).
+
+    `losses` are negative log-likelihoods after temperature, float [V]; `correct` is bool [V].
+    """
+
+    settings: dict[str, Any]  # by `section.key`
+    losses: list[float]
+    correct: list[bool]
+    latency_ms: float  # of the trunk, one image on one thread, median
+    size_mb: float  # of the trunk
+    seconds: float
+
+    @property
+    def loss(self) -> float:
+        return statistics.fmean(self.losses)
+
+    @property
+    def accuracy(self) -> float:
+        return statistics.fmean(self.correct)
+
+    def fits(self, limits: Auto) -> bool:
+        """Whether it keeps the latency and size budget."""
+        fast = not limits.latency_ms or self.latency_ms <= limits.latency_ms
+        return fast and (not limits.size_mb or self.size_mb <= limits.size_mb)
+
+
+def judge(
+    settings: Mapping[str, Any],
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    latency_ms: float,
+    size_mb: float,
+    seconds: float,
+) -> Trial:
+    """Args: logits: float [V, C], divided by the temperature; targets: int [V]."""
+    from scipy.special import log_softmax
+
+    scores = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(targets)), targets]
+    return Trial(
+        settings=dict(settings),
+        losses=[round(float(loss), 6) for loss in -scores],
+        correct=(logits.argmax(axis=1) == targets).tolist(),
+        latency_ms=round(latency_ms, 3),
+        size_mb=round(size_mb, 3),
+        seconds=round(seconds, 1),
+    )
+
+
+def best(trials: Sequence[Trial], limits: Auto) -> Trial:
+    """The trial within the budget that has the lowest validation loss; of equal ones the first.
+
+    Raises:
+        ConfigError: none keeps the budget.
+    """
+    within = [trial for trial in trials if trial.fits(limits)]
+    if not within:
+        least = min(trials, key=lambda trial: (trial.latency_ms, trial.size_mb))
+        raise ConfigError(
+            f"--auto: no backbone keeps the budget, auto.latency_ms={limits.latency_ms} and "
+            f"auto.size_mb={limits.size_mb}; the quickest, {least.settings['backbone.name']}, takes "
+            f"{least.latency_ms:.1f} ms and {least.size_mb:.1f} MB: raise the budget, name a smaller backbone, or "
+            "lower backbone.image_size_px"
+        )
+    return min(within, key=lambda trial: trial.loss)
+
+
+def optimism(trials: Sequence[Trial], seed: int = 0) -> float:
+    """How much more accurate the chosen one looks on the images that it was chosen by than on others.
+
+    The mean over random halvings of validation: chosen by the loss on one half, its accuracy there less that on the
+    other half. A choice by all of validation is flattered less than that, for it has twice the images to go by.
+    """
+    losses = np.array([trial.losses for trial in trials])
+    correct = np.array([trial.correct for trial in trials])
+    rng, count = np.random.default_rng(seed), losses.shape[1]
+    if count < 2:
+        return 0.0
+    gaps = []
+    for _ in range(HALVINGS):
+        order = rng.permutation(count)
+        seen, unseen = order[: count // 2], order[count // 2 :]
+        chosen = losses[:, seen].mean(axis=1).argmin()
+        gaps.append(correct[chosen, seen].mean() - correct[chosen, unseen].mean())
+    return float(np.mean(gaps))
+
+
+def trunk_latency_ms(onnx_file: str, image_size_px: int) -> float:
+    """The median time of one image through the trunk, on one thread, in milliseconds."""
+    session = open_session(onnx_file)
+    image = np.zeros((1, image_size_px, image_size_px, 3), np.uint8)
+    times = []
+    for _ in range(LATENCY_RUNS + 1):
+        started = time.perf_counter()
+        session.run(["features"], {"image": image})
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times[1:])  # the first allocates
+
+
+def trial_path(run: Run, snapshot: SnapshotRef, recipe: str) -> str:
+    """Where a trial is kept: by all that its outcome depends on."""
+    sections = run.config.model_dump(include={"augment", "finetune"})
+    identity = json.dumps([snapshot.id, recipe, sections], sort_keys=True)
+    return f"trials/{snapshot.id}/{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+
+
+def read_trial(workspace: Workspace, path: str) -> Trial:
+    return Trial(**workspace.read_json(path))
+
+
+def write_trial(workspace: Workspace, path: str, trial: Trial) -> None:
+    workspace.write_json(path, asdict(trial))

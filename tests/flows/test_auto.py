@@ -1,0 +1,65 @@
+"""`--auto` as a user runs it: it chooses on validation, shows what it tried, and does not search twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tasks.config import CHOSEN
+from tests import photos
+
+TINY = [
+    *("--backbone", "embedded", "--auto", "--json"),
+    *("--set", "backbone.image_size_px=32", "--set", "split.test_share=0.25"),
+    *("--set", "finetune.epochs=1", "--set", "finetune.unfrozen_epochs=1"),
+]
+
+
+def headstart(*args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", "retrain", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False)
+
+
+def retrained(folder: Path, workspace: Path, *args: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The summary, the run's auto.json, and standard error."""
+    done = headstart(folder, "--workspace", workspace, "--name", "tints", *TINY, *args)
+    assert done.returncode in (0, 3), done.stderr
+    summary = json.loads(done.stdout)
+    return summary, json.loads((workspace / "runs" / summary["run_id"] / "auto.json").read_text()), done.stderr
+
+
+def test_the_choice_is_shown_kept_used_and_not_made_twice(tmp_path: Path):
+    folder = photos.class_folders(tmp_path / "photos", {"red": 40, "green": 40})
+    workspace = tmp_path / "w"
+    summary, record, said = retrained(folder, workspace)
+
+    settings = [trial["settings"] for trial in record["trials"]]
+    assert record["chosen"] in settings
+    assert {s["backbone.boundary"] for s in settings} == {"avg_pool", "block_12_add"}
+    assert "validation images" in said
+    assert said.count("embedded") >= len(settings)
+    config = summary["config"]
+    assert {key: config[key.split(".")[0]][key.split(".")[1]] for key in CHOSEN} == record["chosen"]
+    assert summary["lineage"]["auto"] == record
+    assert summary["lineage"]["boundary"] == record["chosen"]["backbone.boundary"]
+    assert summary["timings_s"]["auto"] > 0
+
+    tried = {path: path.stat().st_mtime_ns for path in workspace.glob("trials/*/*.json")}
+    assert len(tried) == len(settings)
+    again, kept, _ = retrained(folder, workspace, "--force")
+    assert kept["chosen"] == record["chosen"]
+    assert {path: path.stat().st_mtime_ns for path in workspace.glob("trials/*/*.json")} == tried
+    assert again["lineage"]["head_digest"] == summary["lineage"]["head_digest"]
+    nothing_new = headstart(folder, "--workspace", workspace, "--name", "tints", *TINY)
+    assert "nothing is new" in nothing_new.stdout
+
+
+def test_several_backbones_without_auto_exit_2(tmp_path: Path):
+    folder = photos.class_folders(tmp_path / "photos", {"red": 5, "green": 5})
+    done = headstart(folder, "--workspace", tmp_path / "w", "--backbone", "embedded,mobilenet_v2")
+    assert done.returncode == 2
+    assert "to choose among embedded, mobilenet_v2, give --auto" in done.stderr
