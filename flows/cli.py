@@ -236,6 +236,28 @@ def clean(
             say(cleaned_text(done))
 
 
+@app.command()
+def automations(
+    webhook: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(envvar="HEADSTART_WEBHOOK", help="Where failures, crashes and refusals are posted: an https URL."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the shipped automations on the Prefect server: crashed runs are started again, and what fails is told.
+
+    The server is the one of PREFECT_API_URL, or of the active Prefect profile. Give it again and nothing is doubled.
+    """
+    with _plain_errors():
+        from flows.automations import apply_automations
+
+        names = apply_automations(webhook)
+        if as_json:
+            _print_json({"automations": names})
+        else:
+            say("\n".join(names))
+
+
 @quarantine.command(name="list")
 def list_quarantined(
     name: Annotated[str, typer.Argument(help="The model's name.")],

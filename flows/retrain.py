@@ -1,6 +1,7 @@
 """The DAG: validation, augmentation, a frozen trunk's features, a fine-tuned head, gates and ONNX export, as tasks."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: a worker loads this file by its path, where Prefect finds the schema of
+# the parameters in annotations that are types, and not in those that are text.
 
 from dataclasses import replace
 from typing import Any

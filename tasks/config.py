@@ -20,7 +20,13 @@ from tasks.errors import ConfigError
 
 ENV_PREFIX = "HEADSTART_"
 # Variables that are flags of the command line, not keys of the schema.
-ENV_FLAGS = {"HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"}
+ENV_FLAGS = {
+    "HEADSTART_WORKSPACE",
+    "HEADSTART_TRACEBACK",
+    "HEADSTART_SIGNING_KEY",
+    "HEADSTART_PUBLIC_KEY",
+    "HEADSTART_WEBHOOK",
+}
 
 
 class Section(BaseModel):
@@ -153,6 +159,17 @@ class Evaluate(Section):
     """A gates file in `expectations/`, or the path of a TOML file."""
 
 
+class Scale(Section):
+    """Where images are inspected and shards embedded. It changes no result."""
+
+    runner: Literal["threads", "dask"] = "threads"
+    """`threads` of the run's own process, or `dask`: the workers of a Dask cluster (needs headstart's extra `dask`)."""
+    dask_address: str = ""
+    """Of a Dask scheduler, such as `tcp://10.0.0.5:8786`; empty starts a cluster on this machine for the stage."""
+    dask_workers: int = Field(default=0, ge=0, le=1024)
+    """Worker processes of a cluster on this machine, of one thread each; 0 takes one for each core."""
+
+
 class Config(Section):
     """Everything that shapes a retrain, beside its source, its name and its workspace."""
 
@@ -165,10 +182,13 @@ class Config(Section):
     finetune: Finetune = Finetune()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
+    scale: Scale = Scale()
 
     def digest(self) -> str:
         """SHA-256 of what can change a result: all but how and where the work is spread."""
-        shaping = self.model_dump(by_alias=True, exclude={"extract": {"engine", "workers", "shard_images"}})
+        shaping = self.model_dump(
+            by_alias=True, exclude={"extract": {"engine", "workers", "shard_images"}, "scale": True}
+        )
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tasks.artifacts import CatalogueRef, FeaturesRef, GateDecision, HeadRef, ModelRef, SnapshotRef
@@ -26,3 +27,8 @@ def in_figures(result: Any) -> str:
             said = "promote" if result.promote else f"refuse ({', '.join(refused)})"
             return said if accuracy is None else f"{said}, test accuracy {accuracy:.3f}"
     return ""
+
+
+def artifact_key(name: str, subject: str) -> str:
+    """Prefect's keys are of [a-z0-9-]: 'my_model' and 'gates' give 'my-model-gates'."""
+    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{subject}"

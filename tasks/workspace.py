@@ -71,6 +71,10 @@ class Workspace:
 
     url: str
 
+    def __reduce__(self):
+        """Another process opens it anew, with credentials of its own: none travel."""
+        return type(self), (self.url,)
+
     @cached_property
     def _fs_root(self) -> tuple[Any, str]:
         try:
