@@ -69,6 +69,14 @@ def retrain(
         Optional[str],  # noqa: UP045
         typer.Option(help="Of the frozen trunk: fp32, or int8, which is twice as fast on a processor, and ships."),
     ] = None,
+    runner: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Where images are inspected and embedded: threads, or dask."),
+    ] = None,
+    dask_address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A Dask scheduler's address; without one, dask starts a cluster on this machine."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run although nothing is new.")] = False,
     workspace: WorkspaceOption = "./workspace",
     as_json: JsonOption = False,
@@ -84,6 +92,8 @@ def retrain(
         overrides += [f"backbone.weights={weights}"] if weights else []
         overrides += [f"backbone.precision={precision}"] if precision else []
         overrides += [f"extract.engine={engine}"] if engine else []
+        overrides += [f"scale.runner={runner}"] if runner else []
+        overrides += [f"scale.dask_address={dask_address}"] if dask_address else []
         summary = _run_flow(source, name, config, overrides, workspace, force)
         _print_summary(summary, as_json)
     raise typer.Exit({"refused": REFUSED, "invalid-data": INVALID_DATA}.get(summary["verdict"], 0))
@@ -336,7 +346,7 @@ def _run_flow(
     # While Prefect's server starts on one core, the other reads the images and imports what their stages need.
     server = _prefect()
     first = next(finished_runs(run.workspace, name), None) is None
-    inspection = ahead.start(run) if first else None
+    inspection = ahead.start(run) if first and loaded.scale.runner == "threads" else None
     from flows.warmup import preload
     from tasks.summary import looks_new
 

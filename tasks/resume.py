@@ -22,6 +22,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from tasks.artifacts import CatalogueRef, Run
 from tasks.assignments import read_assignments, write_assignments
 from tasks.lineage import LIBRARIES
+from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -59,6 +60,11 @@ def begin(run: Run, catalogue: CatalogueRef, fingerprint: str, owner: str) -> No
 def end(run: Run) -> None:
     """Enters that a run came to its end."""
     run.workspace.remove(_path(run))
+
+
+def unfinished_runs(workspace: Workspace) -> set[str]:
+    """The identities of the runs that will be gone on with."""
+    return {workspace.read_json(f"unfinished/{file}")["run_id"] for file in workspace.names("unfinished")}
 
 
 def resumable(stage: str, function: F) -> F:
