@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import version
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -85,8 +85,7 @@ def resumable(stage: str, function: F) -> F:
                 log.info("%s: finished before the run was interrupted", stage)
                 return result
         result = function(run, *given)
-        written = asdict(result) if is_dataclass(result) else result  # type: ignore[call-overload]
-        run.workspace.write_json(path, {"inputs": inputs, "result": written})
+        run.workspace.write_json(path, {"inputs": inputs, "result": _tree(result, every_field=True)})
         return result
 
     return once  # type: ignore[return-value]
@@ -108,14 +107,15 @@ def _work(run: Run, catalogue: CatalogueRef, fingerprint: str) -> str:
 
 
 def _digest(given: Any) -> str:
-    return hashlib.sha256(json.dumps(_identity(given)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_tree(given, every_field=False)).encode()).hexdigest()
 
 
-def _identity(value: Any) -> Any:
-    """What makes a value that one: of a dataclass, the fields that are compared."""
+def _tree(value: Any, every_field: bool) -> Any:
+    """Dataclasses as JSON has them: with every field, or with those that are compared, which make a value that one."""
     if is_dataclass(value):
-        return {each.name: _identity(getattr(value, each.name)) for each in fields(value) if each.compare}
-    return [_identity(item) for item in value] if isinstance(value, list | tuple) else value
+        kept = (each.name for each in fields(value) if every_field or each.compare)
+        return {name: _tree(getattr(value, name), every_field) for name in kept}
+    return [_tree(item, every_field) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _restored(kind: Any, value: Any) -> Any:

@@ -77,7 +77,7 @@ def server(
 
 
 def test_there_is_one_automation_of_each_name(server: PrefectServer):
-    found = httpx.post(f"{server.url}/api/automations/filter", json={}).json()
+    found = httpx.post(f"{server.url}/api/automations/filter", json={}, timeout=100).json()
     assert sorted(each["name"] for each in found) == ["headstart-again", "headstart-crashed", "headstart-notify"]
 
 
@@ -144,14 +144,16 @@ def _retrained_at_once(server: PrefectServer, source: Path, workspace: Workspace
 
 def _start_deployment(server: PrefectServer) -> UUID:
     address = f"{server.url}/api/deployments/name/retrain/tints"
-    _wait(lambda: httpx.get(address).status_code == 200, 60, "the deployment")
-    deployment = httpx.get(address).json()["id"]
+    _wait(lambda: httpx.get(address, timeout=100).status_code == 200, 60, "the deployment")
+    deployment = httpx.get(address, timeout=100).json()["id"]
     body = {"state": {"type": "SCHEDULED"}}
-    return UUID(httpx.post(f"{server.url}/api/deployments/{deployment}/create_flow_run", json=body).json()["id"])
+    return UUID(
+        httpx.post(f"{server.url}/api/deployments/{deployment}/create_flow_run", json=body, timeout=100).json()["id"]
+    )
 
 
 def _state(server: PrefectServer, flow_run: UUID) -> dict[str, Any]:
-    return httpx.get(f"{server.url}/api/flow_runs/{flow_run}").json()
+    return httpx.get(f"{server.url}/api/flow_runs/{flow_run}", timeout=100).json()
 
 
 def _wait_for_restart(server: PrefectServer, flow_run: UUID, count: int) -> None:
