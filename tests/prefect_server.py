@@ -48,6 +48,11 @@ class PrefectServer:
                 raise RuntimeError(f"Prefect's server did not come up: {(self._home / 'server.log').read_text()}")
             time.sleep(0.2)
 
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
     def stop(self) -> None:
         if self._process:
             self._process.terminate()

@@ -118,7 +118,10 @@ def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: P
     assert disturbed.names("unfinished") == []
     assert [each["state"] for each in posted[1]].count("Crashed") == 2
     undisturbed = Workspace(str(tmp_path / "undisturbed"))
-    assert digests(disturbed) == digests(_retrained_at_once(server, source, undisturbed))
+    assert digests(disturbed) == digests(_retrained_while_the_server_restarts(server, source, undisturbed))
+    body = {"sort": "START_TIME_DESC", "limit": 1}
+    [last] = httpx.post(f"{server.url}/api/flow_runs/filter", json=body, timeout=100).json()
+    assert (last["state_name"], last["name"].split(" · ")[-1]) == ("Promoted", "promoted")
 
 
 def digests(workspace: Workspace) -> dict[str, Any]:
@@ -133,12 +136,16 @@ def digests(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _retrained_at_once(server: PrefectServer, source: Path, workspace: Workspace) -> Workspace:
+def _retrained_while_the_server_restarts(server: PrefectServer, source: Path, workspace: Workspace) -> Workspace:
     command = [sys.executable, "-m", "flows.cli", "retrain", str(source), "--name", "tints"]
     command += ["--workspace", workspace.url, "--backbone", "embedded"]
     command += ["--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25"]
-    done = subprocess.run(command, env=server.environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    with subprocess.Popen(command, env=server.environ, stderr=subprocess.PIPE, text=True) as process:
+        _wait(lambda: bool(_done(workspace, "split")) or process.poll() is not None, 200, "the snapshot")
+        server.kill()
+        server.start()
+        said = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said
     return workspace
 
 
