@@ -21,6 +21,7 @@ svg { background: #fff } text { font: 12px system-ui, sans-serif; fill: #1c2024 
 """
 SAMPLES, COLUMNS = 12, 6
 TILE, CAPTION, GAP = 132, 40, 14
+MARGIN = 8
 
 
 def confusion_picture(evidence: Evidence) -> str | None:
@@ -71,8 +72,11 @@ def _tile(svg: ElementTree.Element, prediction: Prediction, x: int, y: int) -> N
 
 
 def _alone(svg: ElementTree.Element) -> str:
-    """An SVG that brings its name space and its colours, as a `data:` URI."""
+    """An SVG that brings its name space, its colours and a margin, as a `data:` URI."""
     svg.set("xmlns", SVG)
+    left, top, width, height = (float(number) for number in svg.attrib["viewBox"].split())
+    svg.set("viewBox", f"{left - MARGIN} {top - MARGIN} {width + 2 * MARGIN} {height + 2 * MARGIN}")
+    svg.attrib.update(width=f"{width + 2 * MARGIN:g}", height=f"{height + 2 * MARGIN:g}")
     style = ElementTree.Element("style")
     style.text = STYLE
     svg.insert(0, style)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks.artifacts import Run
 from tasks.figures import artifact_key
@@ -40,9 +40,11 @@ def show_in_prefect(run: Run) -> None:
         "history": partial(create_table_artifact, history_rows(run), description="The model's runs, newest first"),
     }
     if picture := confusion_picture(evidence):
-        show["confusion"] = partial(create_image_artifact, picture, description="Given labels against predicted ones")
+        shown = f"![Confusion matrix]({picture})"
+        show["confusion"] = partial(create_markdown_artifact, shown, description="Given labels, and what was predicted")
     if picture := sample_picture(evidence):
-        show["samples"] = partial(create_image_artifact, picture, description="Its surest mistakes, and others")
+        shown = f"![Judged images]({picture})"
+        show["samples"] = partial(create_markdown_artifact, shown, description="The surest mistakes, and other images")
     with ThreadPoolExecutor(len(show)) as pool:
         calls = [
             pool.submit(copy_context().run, create, key=artifact_key(run.name, subject))
