@@ -16,7 +16,6 @@ from prefect.context import TaskRunContext
 from prefect.utilities.callables import get_call_parameters
 
 from tasks.config import Scale
-from tasks.errors import ConfigError
 from tasks.figures import artifact_key, in_figures
 from tasks.onnx_session import available_cores
 from tasks.resume import resumable
@@ -85,24 +84,15 @@ def spread(scale: Scale, parts: int) -> Iterator[Each]:
     """How a stage has its parts done: one after the other, here, or by the workers of a Dask cluster.
 
     A single part is done here. A cluster of this machine's own ends with the block.
-
-    Raises:
-        ConfigError: Dask is not installed, or nothing answers at its address.
     """
     if scale.runner == "threads" or parts <= 1:
         yield Each(True, lambda part, call: lambda: part(*call))
         return
-    try:
-        from prefect_dask import DaskTaskRunner
-    except ModuleNotFoundError as exc:
-        raise ConfigError(f"scale.runner = dask needs the extra `dask` (uv sync --extra dask): {exc}") from exc
+    from prefect_dask import DaskTaskRunner
+
     own = {"n_workers": scale.dask_workers or available_cores(), "threads_per_worker": 1, "dashboard_address": None}
     runner = DaskTaskRunner(address=scale.dask_address) if scale.dask_address else DaskTaskRunner(cluster_kwargs=own)
     with runner:
-        try:
-            runner.client  # noqa: B018 - connects, or starts the cluster
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"no Dask scheduler answers at {scale.dask_address!r}: {exc}") from exc
         yield Each(False, lambda part, call: runner.submit(part, get_call_parameters(part.fn, call, {})).result)
 
 
