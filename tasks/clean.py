@@ -27,7 +27,6 @@ from tasks.features import feature_store
 from tasks.ingest.inspection import INSPECTOR, inspection_store
 from tasks.ingest.stamps import stamp_store
 from tasks.repository import champion, read_manifest, unfinished
-from tasks.repository import champion, read_manifest
 from tasks.resume import unfinished_runs
 from tasks.runs import RUN_ID, finished_runs, no_run
 from tasks.store import PartStore

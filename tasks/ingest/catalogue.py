@@ -43,11 +43,9 @@ REMOTE_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class Read:
     """What reading one entry gave. `inspection` is None where the content was known already, `stamp` where the file was
     (or where it has none to rely upon)."""
-class Read:
-    """What reading one entry gave. `inspection` is None where the content was known already."""
 
     entry: Entry
     sha256: str | None = None
@@ -55,6 +53,14 @@ class Read:
     stamp: bytes | None = None
     inspection: Inspection | None = None
     fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What need not be done again: the digests that were inspected, and the digest of each file by its stamp."""
+
+    inspected: set[str]
+    stamps: Mapping[bytes, str]
 
 
 ReadParts = Callable[[Sequence[Sequence[Entry]]], Iterator[list[Read]]]
@@ -77,7 +83,8 @@ def build_catalogue(run: Run, progress: Progress | None = None, read_parts: Read
         known = _known_inspections(run.workspace)  # what a part found that had to be read twice is there only
     else:
         known = _known_inspections(run.workspace)
-        reads = list(_read_all(run, listing.entries, set(known.index), progress))
+        before = Known(set(known.index), known_stamps(run.workspace))
+        reads = list(_read_all(run, listing.entries, before, progress))
     decisions = read_decisions(run.workspace, run.name)
     table, left_out = _assemble(run, reads, known, decisions)
     left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]
@@ -102,13 +109,13 @@ def inspect_source(run: Run) -> None:
 
 def read_files(run: Run, entries: Sequence[Entry]) -> list[Read]:
     """Reads some files of the source and fills the inspection store: what a worker elsewhere does for a part."""
-    return list(_read_all(run, entries, _known_digests(run.workspace, run.run_id), None))
+    return list(_read_all(run, entries, _known_before(run.workspace, run.run_id), None))
 
 
 @lru_cache(maxsize=1)
-def _known_digests(workspace: Workspace, run_id: str) -> set[str]:
-    """Of the images that were inspected before the run, read once by a process that does several parts of it."""
-    return set(_known_inspections(workspace).index)
+def _known_before(workspace: Workspace, run_id: str) -> Known:
+    """Read once by a process that does several parts of a run."""
+    return Known(set(_known_inspections(workspace).index), known_stamps(workspace))
 
 
 def _cut(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
@@ -123,17 +130,15 @@ def _known_inspections(workspace: Workspace) -> pd.DataFrame:
     return stored.set_index("sha256")[FACTS]
 
 
-def _read_all(run: Run, entries: Sequence[Entry], seen: set[str], progress: Progress | None) -> Iterator[Read]:
+def _read_all(run: Run, entries: Sequence[Entry], known: Known, progress: Progress | None) -> Iterator[Read]:
     """Reads each entry, on threads (the decoder, the hash and the disk all release Python's lock)."""
-    seen, stamps = set(known.index), known_stamps(run.workspace)
     remote = any("://" in entry.uri for entry in entries[:1])
     done = 0
     with ThreadPoolExecutor(REMOTE_THREADS if remote else os.cpu_count()) as pool:
         for part in _cut(entries):
             fresh: dict[str, Inspection] = {}
             stamped: list[tuple[bytes, str]] = []
-            for read in pool.map(lambda entry: _read(entry, run, seen, stamps), entries[start : start + CHUNK_FILES]):
-            for read in pool.map(lambda entry: _read(entry, run, seen), part):
+            for read in pool.map(lambda entry: _read(entry, run, known), part):
                 if read.sha256 and read.inspection and not read.fault:
                     fresh[read.sha256] = read.inspection
                 if read.sha256 and read.stamp and not read.fault:
@@ -144,21 +149,19 @@ def _read_all(run: Run, entries: Sequence[Entry], seen: set[str], progress: Prog
                 yield read
             inspection_store(run.workspace).append(_inspection_table(fresh))
             keep_stamps(run.workspace, stamped)
-            seen.update(fresh)
+            known.inspected.update(fresh)
 
 
-def _read(entry: Entry, run: Run, seen: set[str], stamps: Mapping[bytes, str]) -> _Read:
-def _read(entry: Entry, run: Run, seen: set[str]) -> Read:
+def _read(entry: Entry, run: Run, known: Known) -> Read:
     bounds = run.config.ingest
     try:
         status = Path(entry.uri).stat() if "://" not in entry.uri else None
         size = status.st_size if status else entry.size_bytes
         if size is not None and size > bounds.max_bytes:
-            return _Read(entry, fault=f"{size} bytes are more than the {bounds.max_bytes} allowed by ingest.max_bytes")
-        stamp = stamp_of(entry, status)
-        if size is not None and stamp and stamps.get(stamp) in seen:
-            return _Read(entry, stamps[stamp], size)
             return Read(entry, fault=f"{size} bytes are more than the {bounds.max_bytes} allowed by ingest.max_bytes")
+        stamp = stamp_of(entry, status)
+        if size is not None and stamp and known.stamps.get(stamp) in known.inspected:
+            return Read(entry, known.stamps[stamp], size)
         content = images.read_bytes(entry.uri)
     except (SourceError, OSError) as exc:
         fault = exc if isinstance(exc, OSError) else exc.__cause__
@@ -166,13 +169,10 @@ def _read(entry: Entry, run: Run, seen: set[str]) -> Read:
             return Read(entry, fault=f"it can't be read: {fault.strerror or fault}")
         raise
     sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 in seen:
-        return _Read(entry, sha256, len(content), stamp)
+    if sha256 in known.inspected:
+        return Read(entry, sha256, len(content), stamp)
     found = inspection.inspect(content, bounds.max_pixels)
-    return _Read(entry, sha256, len(content), stamp, found, found.fault)
-        return Read(entry, sha256, len(content))
-    found = inspection.inspect(content, bounds.max_pixels)
-    return Read(entry, sha256, len(content), found, found.fault)
+    return Read(entry, sha256, len(content), stamp, found, found.fault)
 
 
 def _inspection_table(fresh: dict[str, Inspection]) -> pa.Table:
