@@ -12,5 +12,8 @@ for _variable, _value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    # What the stages log is shown on the run's page.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }.items():
     os.environ.setdefault(_variable, _value)

@@ -74,6 +74,14 @@ def retrain(
     auto: Annotated[
         bool, typer.Option("--auto", help="Let validation choose backbone, boundary, views, head and regularisation.")
     ] = False,
+    runner: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Where images are inspected and embedded: threads, or dask."),
+    ] = None,
+    dask_address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A Dask scheduler's address; without one, dask starts a cluster on this machine."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run although nothing is new.")] = False,
     workspace: WorkspaceOption = "./workspace",
     as_json: JsonOption = False,
@@ -92,6 +100,8 @@ def retrain(
         overrides += [f"backbone.weights={weights}"] if weights else []
         overrides += [f"backbone.precision={precision}"] if precision else []
         overrides += [f"extract.engine={engine}"] if engine else []
+        overrides += [f"scale.runner={runner}"] if runner else []
+        overrides += [f"scale.dask_address={dask_address}"] if dask_address else []
         summary = _run_flow(source, name, config, overrides, workspace, force)
         _print_summary(summary, as_json)
     raise typer.Exit({"refused": REFUSED, "invalid-data": INVALID_DATA}.get(summary["verdict"], 0))
@@ -268,6 +278,28 @@ def clean(
             say(cleaned_text(done))
 
 
+@app.command()
+def automations(
+    webhook: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(envvar="HEADSTART_WEBHOOK", help="Where failures, crashes and refusals are posted: an https URL."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the shipped automations on the Prefect server: crashed runs are started again, and what fails is told.
+
+    The server is the one of PREFECT_API_URL, or of the active Prefect profile. Give it again and nothing is doubled.
+    """
+    with _plain_errors():
+        from flows.automations import apply_automations
+
+        names = apply_automations(webhook)
+        if as_json:
+            _print_json({"automations": names})
+        else:
+            say("\n".join(names))
+
+
 @quarantine.command(name="list")
 def list_quarantined(
     name: Annotated[str, typer.Argument(help="The model's name.")],
@@ -346,7 +378,7 @@ def _run_flow(
     # While Prefect's server starts on one core, the other reads the images and imports what their stages need.
     server = _prefect()
     first = next(finished_runs(run.workspace, name), None) is None
-    inspection = ahead.start(run) if first else None
+    inspection = ahead.start(run) if first and loaded.scale.runner == "threads" else None
     from flows.warmup import preload
     from tasks.summary import looks_new
 

@@ -1,13 +1,18 @@
 """The DAG: validation, augmentation, a frozen trunk's features, a fine-tuned head, gates and ONNX export, as tasks."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: a worker loads this file by its path, where Prefect finds the schema of
+# the parameters in annotations that are types, and not in those that are text.
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.auto import auto
+from flows.run_state import ended, started
 from flows.warmup import preload
+from tasks.artifacts import CatalogueRef, Run
 from tasks.augment.task import choose_policy
 from tasks.config import Config
 from tasks.errors import InvalidDataError
@@ -18,6 +23,8 @@ from tasks.finetune.task import finetune_head
 from tasks.ingest.task import ingest_images
 from tasks.publish.task import publish_model
 from tasks.report.task import write_run_report
+from tasks.repository import version_of
+from tasks.resume import begin, end, unfinished_run
 from tasks.runs import new_run, one_at_a_time
 from tasks.split.task import split_images
 from tasks.summary import Stopwatch, fingerprint, invalid_data, settled, summarise
@@ -43,19 +50,24 @@ def retrain(
         force: run although nothing is new.
 
     Returns:
-        The summary, as `headstart retrain --json` prints it.
+        The summary, as `headstart retrain --json` prints it. The run's state has the verdict's name.
     """
+    started()
     run = new_run(source, name, workspace, config)
     with one_at_a_time(run):
-        return _retrain(run, force)
+        return ended(_retrain(run, force))  # type: ignore[return-value] - a state, whose data the caller is given
 
 
-def _retrain(run, force: bool) -> dict[str, Any]:
+def _retrain(run: Run, force: bool) -> dict[str, Any]:
     stage = Stopwatch()
     catalogue = stage(ingest_images, run)
     print_of_run = fingerprint(run, catalogue)
-    if not force and (summary := settled(run, print_of_run)):
+    if died := unfinished_run(run, catalogue, print_of_run, str(flow_run.id)):
+        run.workspace.remove(run.path("")[:-1])
+        run, catalogue = died, replace(catalogue, table_path=died.path("catalogue.parquet"))
+    elif not force and (summary := settled(run, print_of_run)):
         return {**summary, "timings_s": stage.timings()}
+    begin(run, catalogue, print_of_run, str(flow_run.id))
     preload(run)
     try:
         summary = _make_model(run, stage, catalogue, print_of_run)
@@ -64,7 +76,7 @@ def _retrain(run, force: bool) -> dict[str, Any]:
     return _finish(run, stage, summary)
 
 
-def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str, Any]:
+def _make_model(run: Run, stage: Stopwatch, catalogue: CatalogueRef, print_of_run: str) -> dict[str, Any]:
     valid = stage(validate_images, run, catalogue)
     snapshot = stage(split_images, run, valid)
     run = stage(auto, run, snapshot)  # with what validation decides, where that is asked for
@@ -74,7 +86,8 @@ def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str
     aside = [review_images.submit(run, snapshot, features), make_parity_reference.submit(run, snapshot, trunk)]
     head = stage(finetune_head, run, snapshot, trunk, features)
     # Exported before it is judged: the gates judge the very file that ships.
-    candidate = stage(export_candidate, run, snapshot, trunk, head)
+    version = version_of(run.workspace, run.name, run.run_id)
+    candidate = stage(export_candidate, run, snapshot, trunk, head, version)
     for task in aside:
         task.result()
     decision = stage(evaluate_candidate, run, snapshot, trunk, head, candidate)
@@ -84,10 +97,11 @@ def _make_model(run, stage: Stopwatch, catalogue, print_of_run: str) -> dict[str
     return summarise(run, catalogue, snapshot, trunk, features, head, candidate, decision, print_of_run)
 
 
-def _finish(run, stage: Stopwatch, summary: dict[str, Any]) -> dict[str, Any]:
+def _finish(run: Run, stage: Stopwatch, summary: dict[str, Any]) -> dict[str, Any]:
     """Writes the summary for the report, then again with the report's own time."""
     run.workspace.write_json(run.path("summary.json"), {**summary, "timings_s": stage.timings()})
     stage(write_run_report, run)
     summary = {**summary, "timings_s": stage.timings()}
     run.workspace.write_json(run.path("summary.json"), summary)
+    end(run)
     return summary

@@ -98,7 +98,7 @@ class FeaturesRef:
 
     recipe: str  # of the pooled features, of every image
     views: int  # augmented views of each training image, beside view 0, the image as it is
-    embedded: int  # images that had no row before this run
+    embedded: int = field(compare=False)  # images that had no row before this run
     activations_recipe: str | None = None  # of the boundary's activations, of training and validation images
 
 

@@ -27,6 +27,7 @@ from tasks.features import feature_store
 from tasks.ingest.inspection import INSPECTOR, inspection_store
 from tasks.ingest.stamps import stamp_store
 from tasks.repository import champion, read_manifest, unfinished
+from tasks.resume import unfinished_runs
 from tasks.runs import RUN_ID, finished_runs, no_run
 from tasks.store import PartStore
 from tasks.tables import read_table
@@ -163,8 +164,9 @@ def _unneeded_files(workspace: Workspace, needed: Needed, recent: datetime) -> I
         if _recipe(file.name) not in needed.recipes and file.modified < recent:
             yield file
     yield from (file for file in workspace.files("images") if file.name not in needed.images)
+    begun = unfinished_runs(workspace)
     for run_id in workspace.names("runs"):
-        if not workspace.exists(f"runs/{run_id}/summary.json"):
+        if run_id not in begun and not workspace.exists(f"runs/{run_id}/summary.json"):
             yield from workspace.files(f"runs/{run_id}/candidate")
     for folder in ("features", "inspections", "stamps", "trunks", "quarantine"):
         for file in workspace.files(folder):

@@ -20,7 +20,13 @@ from tasks.errors import ConfigError
 
 ENV_PREFIX = "HEADSTART_"
 # Variables that are flags of the command line, not keys of the schema.
-ENV_FLAGS = {"HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"}
+ENV_FLAGS = {
+    "HEADSTART_WORKSPACE",
+    "HEADSTART_TRACEBACK",
+    "HEADSTART_SIGNING_KEY",
+    "HEADSTART_PUBLIC_KEY",
+    "HEADSTART_WEBHOOK",
+}
 
 
 # What `--auto` decides.
@@ -188,6 +194,17 @@ class Evaluate(Section):
     """`gates`, or the path of a TOML file that says what differs from `expectations/gates.toml`."""
 
 
+class Scale(Section):
+    """Where images are inspected and shards embedded. It changes no result."""
+
+    runner: Literal["threads", "dask"] = "threads"
+    """`threads` of the run's own process, or `dask`: the workers of a Dask cluster (needs headstart's extra `dask`)."""
+    dask_address: str = ""
+    """Of a Dask scheduler, such as `tcp://10.0.0.5:8786`; empty starts a cluster on this machine for the stage."""
+    dask_workers: int = Field(default=0, ge=0, le=1024)
+    """Worker processes of a cluster on this machine, of one thread each; 0 takes one for each core."""
+
+
 class Config(Section):
     """Everything that shapes a retrain, beside its source, its name and its workspace."""
 
@@ -201,6 +218,7 @@ class Config(Section):
     auto: Auto = Auto()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
+    scale: Scale = Scale()
 
     def digest(self) -> str:
         """SHA-256 of what can change a result: all but how and where the work is spread.
@@ -210,7 +228,7 @@ class Config(Section):
         """
         undecided = {**dict.fromkeys(CHOSEN), "auto.backbones": self.backbones()}
         config = self.with_keys(undecided) if self.auto.enabled else self
-        shaping = config.model_dump(by_alias=True, exclude={"extract": {"engine", "workers", "shard_images"}})
+        shaping = config.model_dump(by_alias=True, exclude={"extract": {"engine", "workers", "shard_images"}, "scale": True})
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
     def with_keys(self, values: Mapping[str, Any]) -> Config:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
+from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 from tasks.artifacts import Run
 from tasks.augment.policy import policy_of
 from tasks.backbones.registry import POOLED
 from tasks.backbones.trunk import build_trunk, trunk_of
-from tasks.config import Config
+from tasks.config import Config, Scale
 from tasks.errors import ConfigError
 from tasks.evaluate.gates import load_gates
 from tasks.extract.engine import check_engine
 from tasks.ingest.sources import Listing, list_source
 from tasks.publish.signing import check_key
 from tasks.validate.suite import load_suite
+
+SCHEDULER_TIMEOUT_S = 5
 
 
 def check_run(run: Run) -> Listing | None:
@@ -24,7 +29,7 @@ def check_run(run: Run) -> Listing | None:
         What a local source lists; of others it is not known yet.
 
     Raises:
-        ConfigError: a name that is not known, or a file that is not what it should be.
+        ConfigError: a name that is not known, a file that is not what it should be, a Dask scheduler that is not there.
         WeightsError: the weights can't be had.
         SourceError: the source is missing, empty or of no known form.
         WorkspaceError: nothing can be written.
@@ -36,6 +41,7 @@ def check_run(run: Run) -> Listing | None:
     load_gates(run.config.evaluate.gates, run.name)
     load_suite(run.config.validation.suite)
     _check_precision(run.config)
+    _check_scale(run.config.scale)
     _check_choice(run.config)
     for name in run.config.backbones():
         _check_trunk(replace(run, config=run.config.with_keys({"backbone.name": name})))
@@ -64,3 +70,20 @@ def _check_precision(config: Config) -> None:
     check_engine(config.extract.engine, config.backbone.precision)
     if config.backbone.precision == "int8" and config.export.variants:
         raise ConfigError("export.variants are made of a float32 trunk: leave them or backbone.precision=int8 away")
+
+
+def _check_scale(scale: Scale) -> None:
+    if scale.runner == "threads":
+        return
+    if find_spec("prefect_dask") is None:
+        raise ConfigError("scale.runner = dask needs headstart's extra `dask`: uv sync --extra dask")
+    if not scale.dask_address:
+        return
+    try:
+        address = urlsplit(scale.dask_address)
+        socket.create_connection((address.hostname or "", address.port or 0), SCHEDULER_TIMEOUT_S).close()
+    except (OSError, ValueError) as exc:
+        raise ConfigError(
+            f"no Dask scheduler answers at scale.dask_address = {scale.dask_address!r} ({exc}); it is the address that "
+            "`dask scheduler` prints, such as tcp://10.0.0.5:8786"
+        ) from exc

@@ -63,6 +63,14 @@ def _taken(workspace: Workspace, name: str) -> list[int]:
     return [int(entry) for entry in workspace.names(f"models/{name}") if entry.isdecimal()]
 
 
+def version_of(workspace: Workspace, name: str, run_id: str) -> int:
+    """The version that a run publishes, or has published before it died."""
+    stands = champion(workspace, name)
+    if stands is not None and read_manifest(workspace, name, stands).get("run_id") == run_id:
+        return stands
+    return next_version(workspace, name)
+
+
 def version_path(name: str, version: int, file: str = "") -> str:
     return f"models/{name}/{version}/{file}".rstrip("/")
 

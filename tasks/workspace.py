@@ -4,7 +4,8 @@
     features/<recipe>/<digest>.parquet   inspections/<digest>.parquet   trunks/<recipe>.onnx
     images/<first two>/<sha256>   (encoded images of sources that have no files of their own)
     quarantine/<name>.jsonl   trials/<snapshot>/<digest>.json   (what `--auto` tried)
-    runs/<run_id>/{summary.json, decision.json, auto.json, report.html, model_card.md, candidate/…}
+    runs/<run_id>/{summary.json, decision.json, auto.json, report.html, model_card.md, candidate/…, done/…}
+    unfinished/<name>.json   (the run that a later one goes on with, where one died: see tasks/resume.py)
     models/<name>/config.pbtxt   models/<name>/<version>/{model.onnx, manifest.json}
 
 `models/` and `snapshots/` are the truth; the rest can be deleted and is rebuilt. Every write is whole or not at
@@ -70,6 +71,10 @@ class Workspace:
     """
 
     url: str
+
+    def __reduce__(self):
+        """Another process opens it anew, with credentials of its own: none travel."""
+        return type(self), (self.url,)
 
     @cached_property
     def _fs_root(self) -> tuple[Any, str]:

@@ -115,8 +115,10 @@ def test_recipes_that_nobody_names_go_once_they_are_old(workspace: Workspace, tm
 def test_bytes_candidates_and_writes_that_nobody_needs_go(workspace: Workspace, tmp_path: Path):
     for number in (0, 20):
         workspace.write_bytes(f"images/{digest(number)[:2]}/{digest(number)}", b"pixels")
-    for run_id in ("20260102T000000-shapes-bbbbbb", "20260101T120000-shapes-dddddd"):
+    begun = "20260103T000000-shapes-cccccc"
+    for run_id in ("20260102T000000-shapes-bbbbbb", "20260101T120000-shapes-dddddd", begun):
         workspace.write_bytes(f"runs/{run_id}/candidate/model.onnx", b"model")
+    workspace.write_json("unfinished/shapes.json", {"run_id": begun})
     for name, age in ((".x.part", 0), (".y.part", time.time())):
         path = tmp_path / "features" / RECIPE / name
         path.write_bytes(b"half")
@@ -124,7 +126,8 @@ def test_bytes_candidates_and_writes_that_nobody_needs_go(workspace: Workspace, 
     clean(workspace)
     assert [file.name for file in workspace.files("images")] == [digest(20)]
     assert [file.path for file in workspace.files("runs") if file.name == "model.onnx"] == [
-        "runs/20260102T000000-shapes-bbbbbb/candidate/model.onnx"
+        "runs/20260102T000000-shapes-bbbbbb/candidate/model.onnx",
+        f"runs/{begun}/candidate/model.onnx",
     ]
     assert ".x.part" not in workspace.names(f"features/{RECIPE}")
     assert ".y.part" in workspace.names(f"features/{RECIPE}")

@@ -8,7 +8,7 @@ from tasks.evaluate.stage import evaluate
 from tasks.task import stage
 
 
-@stage("evaluate")
+@stage("evaluate", kept=True)
 def evaluate_candidate(
     run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef, candidate: ModelRef
 ) -> GateDecision:

@@ -9,7 +9,7 @@ from tasks.progress import Progress
 from tasks.task import stage
 
 
-@stage("finetune")
+@stage("finetune", kept=True)
 def finetune_head(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: FeaturesRef) -> HeadRef:
     """Trains the head on stored features and, above a lower freeze boundary, on stored activations."""
     with Progress("finetune", epochs_at_most(run, trunk), "epochs") as progress:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,7 @@ from tasks.ingest.sources import Entry, Listing, list_source, listing_digest
 from tasks.ingest.stamps import keep_stamps, known_stamps, stamp_of
 from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions
 from tasks.tables import CATALOGUE, write_table
+from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ REMOTE_THREADS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class Read:
     """What reading one entry gave. `inspection` is None where the content was known already, `stamp` where the file was
     (or where it has none to rely upon)."""
 
@@ -53,19 +55,36 @@ class _Read:
     fault: str | None = None
 
 
-def build_catalogue(run: Run, progress: Progress | None = None) -> CatalogueRef:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What need not be done again: the digests that were inspected, and the digest of each file by its stamp."""
+
+    inspected: set[str]
+    stamps: Mapping[bytes, str]
+
+
+ReadParts = Callable[[Sequence[Sequence[Entry]]], Iterator[list[Read]]]
+
+
+def build_catalogue(run: Run, progress: Progress | None = None, read_parts: ReadParts | None = None) -> CatalogueRef:
     """Lists, reads, hashes and inspects the run's source, and writes its catalogue.
 
     Args:
         run: names the source and the bounds of what is accepted.
         progress: told (files done, files in all) after each file.
+        read_parts: `read_files` of each of some parts of the source, done elsewhere; None reads them here.
 
     Raises:
         SourceError: see `list_source`; or a file could not be read for a reason that may pass (its `__cause__`).
     """
     listing = list_source(run)
-    known = _known_inspections(run)
-    reads = list(_read_all(run, listing.entries, known, progress))
+    if read_parts:
+        reads = [read for part in read_parts(_cut(listing.entries)) for read in part]
+        known = _known_inspections(run.workspace)  # what a part found that had to be read twice is there only
+    else:
+        known = _known_inspections(run.workspace)
+        before = Known(set(known.index), known_stamps(run.workspace))
+        reads = list(_read_all(run, listing.entries, before, progress))
     decisions = read_decisions(run.workspace, run.name)
     table, left_out = _assemble(run, reads, known, decisions)
     left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]
@@ -85,28 +104,41 @@ def build_catalogue(run: Run, progress: Progress | None = None) -> CatalogueRef:
 
 def inspect_source(run: Run) -> None:
     """Fills the inspection store from the run's source, and does nothing else of `build_catalogue`."""
-    for _ in _read_all(run, list_source(run).entries, _known_inspections(run), None):
-        pass
+    read_files(run, list_source(run).entries)
 
 
-def _known_inspections(run: Run) -> pd.DataFrame:
+def read_files(run: Run, entries: Sequence[Entry]) -> list[Read]:
+    """Reads some files of the source and fills the inspection store: what a worker elsewhere does for a part."""
+    return list(_read_all(run, entries, _known_before(run.workspace, run.run_id), None))
+
+
+@lru_cache(maxsize=1)
+def _known_before(workspace: Workspace, run_id: str) -> Known:
+    """Read once by a process that does several parts of a run."""
+    return Known(set(_known_inspections(workspace).index), known_stamps(workspace))
+
+
+def _cut(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+    return [entries[start : start + CHUNK_FILES] for start in range(0, len(entries), CHUNK_FILES)]
+
+
+def _known_inspections(workspace: Workspace) -> pd.DataFrame:
     """Every stored inspection of this inspector, indexed by sha256."""
-    parts = [part.to_pandas() for part in inspection_store(run.workspace).read()]
+    parts = [part.to_pandas() for part in inspection_store(workspace).read()]
     stored = pd.concat(parts, ignore_index=True) if parts else inspection.SCHEMA.empty_table().to_pandas()
     stored = stored[stored["inspector"] == inspection.INSPECTOR].drop_duplicates("sha256")
     return stored.set_index("sha256")[FACTS]
 
 
-def _read_all(run: Run, entries: Sequence[Entry], known: pd.DataFrame, progress: Progress | None) -> Iterator[_Read]:
+def _read_all(run: Run, entries: Sequence[Entry], known: Known, progress: Progress | None) -> Iterator[Read]:
     """Reads each entry, on threads (the decoder, the hash and the disk all release Python's lock)."""
-    seen, stamps = set(known.index), known_stamps(run.workspace)
     remote = any("://" in entry.uri for entry in entries[:1])
     done = 0
     with ThreadPoolExecutor(REMOTE_THREADS if remote else os.cpu_count()) as pool:
-        for start in range(0, len(entries), CHUNK_FILES):
+        for part in _cut(entries):
             fresh: dict[str, Inspection] = {}
             stamped: list[tuple[bytes, str]] = []
-            for read in pool.map(lambda entry: _read(entry, run, seen, stamps), entries[start : start + CHUNK_FILES]):
+            for read in pool.map(lambda entry: _read(entry, run, known), part):
                 if read.sha256 and read.inspection and not read.fault:
                     fresh[read.sha256] = read.inspection
                 if read.sha256 and read.stamp and not read.fault:
@@ -117,30 +149,30 @@ def _read_all(run: Run, entries: Sequence[Entry], known: pd.DataFrame, progress:
                 yield read
             inspection_store(run.workspace).append(_inspection_table(fresh))
             keep_stamps(run.workspace, stamped)
-            seen.update(fresh)
+            known.inspected.update(fresh)
 
 
-def _read(entry: Entry, run: Run, seen: set[str], stamps: Mapping[bytes, str]) -> _Read:
+def _read(entry: Entry, run: Run, known: Known) -> Read:
     bounds = run.config.ingest
     try:
         status = Path(entry.uri).stat() if "://" not in entry.uri else None
         size = status.st_size if status else entry.size_bytes
         if size is not None and size > bounds.max_bytes:
-            return _Read(entry, fault=f"{size} bytes are more than the {bounds.max_bytes} allowed by ingest.max_bytes")
+            return Read(entry, fault=f"{size} bytes are more than the {bounds.max_bytes} allowed by ingest.max_bytes")
         stamp = stamp_of(entry, status)
-        if size is not None and stamp and stamps.get(stamp) in seen:
-            return _Read(entry, stamps[stamp], size)
+        if size is not None and stamp and known.stamps.get(stamp) in known.inspected:
+            return Read(entry, known.stamps[stamp], size)
         content = images.read_bytes(entry.uri)
     except (SourceError, OSError) as exc:
         fault = exc if isinstance(exc, OSError) else exc.__cause__
         if isinstance(fault, FileNotFoundError | PermissionError | IsADirectoryError):
-            return _Read(entry, fault=f"it can't be read: {fault.strerror or fault}")
+            return Read(entry, fault=f"it can't be read: {fault.strerror or fault}")
         raise
     sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 in seen:
-        return _Read(entry, sha256, len(content), stamp)
+    if sha256 in known.inspected:
+        return Read(entry, sha256, len(content), stamp)
     found = inspection.inspect(content, bounds.max_pixels)
-    return _Read(entry, sha256, len(content), stamp, found, found.fault)
+    return Read(entry, sha256, len(content), stamp, found, found.fault)
 
 
 def _inspection_table(fresh: dict[str, Inspection]) -> pa.Table:
@@ -153,7 +185,7 @@ def _inspection_table(fresh: dict[str, Inspection]) -> pa.Table:
 
 
 def _assemble(
-    run: Run, reads: Sequence[_Read], known: pd.DataFrame, decisions: Decisions
+    run: Run, reads: Sequence[Read], known: pd.DataFrame, decisions: Decisions
 ) -> tuple[pd.DataFrame, list[LeftOut]]:
     """The catalogue of what was read, and all that is left out of it."""
     rename = run.config.validation.rename
@@ -172,7 +204,7 @@ def _assemble(
     return _merge_copies(agreed), left_out + disputed
 
 
-def _join_facts(sound: Sequence[_Read], known: pd.DataFrame) -> pd.DataFrame:
+def _join_facts(sound: Sequence[Read], known: pd.DataFrame) -> pd.DataFrame:
     """A row for each sound file, with the facts of its content."""
     fresh = _inspection_table({read.sha256: read.inspection for read in sound if read.sha256 and read.inspection})
     facts = pd.concat([known, fresh.to_pandas().set_index("sha256")[FACTS]])

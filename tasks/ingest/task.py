@@ -1,15 +1,29 @@
-"""The ingest stage as a Prefect task."""
+"""The ingest stage as Prefect tasks: one for the source, one for each part of it that another process reads."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from tasks.artifacts import CatalogueRef, Run
-from tasks.ingest.catalogue import build_catalogue
+from tasks.ingest.catalogue import Read, build_catalogue, read_files
+from tasks.ingest.sources import Entry
 from tasks.progress import Progress
-from tasks.task import stage
+from tasks.task import spread, stage
 
 
 @stage("ingest")
 def ingest_images(run: Run) -> CatalogueRef:
     """Lists, reads, hashes and inspects the source; what was inspected before is not decoded again."""
+
+    def elsewhere(parts: Sequence[Sequence[Entry]]) -> Iterator[list[Read]]:
+        with spread(run.config.scale, len(parts)) as each:
+            yield from each(inspect_part, [(run, part) for part in parts])
+
     with Progress("ingest", None, "images") as progress:
-        return build_catalogue(run, progress.report)
+        return build_catalogue(run, progress.report, None if run.config.scale.runner == "threads" else elsewhere)
+
+
+@stage("ingest-part")
+def inspect_part(run: Run, entries: Sequence[Entry]) -> list[Read]:
+    """One part of the source, retried by itself."""
+    return read_files(run, entries)

@@ -275,8 +275,3 @@ def _lineage(evidence: Evidence) -> str:
     if total_s is not None:
         rows.append(("whole run", duration(total_s)))
     return table(("what", "value"), rows) if rows else ""
-
-
-def artifact_key(name: str, subject: str) -> str:
-    """Prefect's keys are of [a-z0-9-]: 'my_model' and 'gates' give 'my-model-gates'."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{subject}"

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks.artifacts import Run
+from tasks.figures import artifact_key
 from tasks.report.evidence import read_evidence
-from tasks.report.markdown import artifact_key, decision_markdown, gate_rows
+from tasks.report.markdown import decision_markdown
 from tasks.report.page import write_report
+from tasks.report.pictures import confusion_picture, sample_picture
+from tasks.report.run_page import history_rows
 from tasks.task import stage
+
+log = logging.getLogger(__name__)
 
 
 @stage("report")
 def write_run_report(run: Run) -> str:
     """Writes report.html and model_card.md, and shows the verdict in Prefect. Returns the page's path."""
     path = write_report(run)
-    evidence = read_evidence(run)
-    create_markdown_artifact(decision_markdown(evidence), key=artifact_key(run.name, "decision"))
-    if rows := gate_rows(evidence):
-        create_table_artifact(rows, key=artifact_key(run.name, "gates"))
+    try:
+        show_in_prefect(run)
+    except Exception as exc:  # noqa: BLE001 - no model is lost for its page
+        log.warning("the run's page in Prefect is incomplete: %s", exc)
     return path
+
+
+def show_in_prefect(run: Run) -> None:
+    """The run's artifacts. Each key is the model's, so Prefect shows its versions over time."""
+    evidence = read_evidence(run)
+    show = {
+        "decision": partial(create_markdown_artifact, decision_markdown(evidence), description="Verdict and gates"),
+        "history": partial(create_table_artifact, history_rows(run), description="The model's runs, newest first"),
+    }
+    if picture := confusion_picture(evidence):
+        shown = f"![Confusion matrix]({picture})"
+        show["confusion"] = partial(create_markdown_artifact, shown, description="Given labels, and what was predicted")
+    if picture := sample_picture(evidence):
+        shown = f"![Judged images]({picture})"
+        show["samples"] = partial(create_markdown_artifact, shown, description="The surest mistakes, and other images")
+    with ThreadPoolExecutor(len(show)) as pool:
+        calls = [
+            pool.submit(copy_context().run, create, key=artifact_key(run.name, subject))
+            for subject, create in show.items()
+        ]
+    for call in calls:
+        call.result()

@@ -8,13 +8,13 @@ from tasks.validate.review import review_snapshot
 from tasks.validate.validation import validate
 
 
-@stage("validate")
+@stage("validate", kept=True)
 def validate_images(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
     """Runs the Great Expectations suite, quarantines what it rejects, and stops where it must."""
     return validate(run, catalogue)
 
 
-@stage("review")
+@stage("review", kept=True)
 def review_images(run: Run, snapshot: SnapshotRef, features: FeaturesRef) -> int:
     """Ranks suspect labels, looks for copies and measures drift, by features; returns how many labels are suspect."""
     return review_snapshot(run, snapshot, features)

@@ -1,0 +1,56 @@
+"""The automations of deploy/automations, put on a Prefect server: recovery from crashes, and notifications.
+
+They are Prefect's own (`prefect automation create --from-file` takes the files, too); this command can be given again,
+and makes the block that holds the webhook's address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.events.schemas.automations import AutomationCore
+from pydantic import SecretStr
+
+FOLDER = Path(__file__).parents[1] / "deploy" / "automations"
+WEBHOOK_BLOCK = "headstart-webhook"
+
+
+def apply_automations(webhook: str | None = None) -> list[str]:
+    """Creates the automations, or brings those of these names up to date. Returns their names.
+
+    Args:
+        webhook: the address that notifications are posted to; None leaves those out, or as they are.
+    """
+    return asyncio.run(_apply(webhook))
+
+
+async def _apply(webhook: str | None) -> list[str]:
+    wanted = _read("recovery.yaml")
+    if webhook:
+        block = Webhook(url=SecretStr(webhook))
+        identity = await block.save(WEBHOOK_BLOCK, overwrite=True)  # type: ignore[misc]
+        notify = _read("notify.yaml")
+        for automation in notify:
+            automation["actions"][0]["block_document_id"] = str(identity)
+        wanted += notify
+    async with get_client() as client:
+        for automation in wanted:
+            await _put(client, AutomationCore.model_validate(automation))
+    return [automation["name"] for automation in wanted]
+
+
+def _read(file: str) -> list[dict[str, Any]]:
+    return yaml.safe_load((FOLDER / file).read_text(encoding="utf-8"))["automations"]
+
+
+async def _put(client: PrefectClient, automation: AutomationCore) -> None:
+    there = await client.read_automations_by_name(automation.name)
+    if there:
+        await client.update_automation(there[0].id, automation)
+    else:
+        await client.create_automation(automation)

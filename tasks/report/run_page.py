@@ -1,0 +1,34 @@
+"""What a run shows of itself where it is orchestrated: the verdict, the model's history, two pictures."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from tasks.artifacts import Run
+from tasks.report.markdown import HEADLINES
+from tasks.report.numbers import count, duration, percent
+from tasks.runs import finished_runs
+
+HISTORY = 20
+
+
+def history_rows(run: Run) -> list[dict[str, str]]:
+    """The model's finished runs, newest first, this one among them: figures as text, for a table."""
+    return [_row(summary) for summary in islice(finished_runs(run.workspace, run.name), HISTORY)]
+
+
+def _row(summary: dict[str, Any]) -> dict[str, str]:
+    test, images = summary["metrics"].get("test", {}), summary["images"]
+    return {
+        "started": summary["started_at"][:16].replace("T", " "),
+        "verdict": HEADLINES[summary["verdict"]],
+        "champion": f"version {summary['version']}" if summary["version"] else "–",
+        "accuracy": percent(test.get("accuracy")),
+        "macro F1": percent(test.get("macro_f1")),
+        "ECE": percent(test.get("ece")),
+        "images": count(images["total"]),
+        "new": count(images["new"]),
+        "time": duration(summary["timings_s"]["total"]),
+        "run": summary["run_id"],
+    }

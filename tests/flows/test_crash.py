@@ -1,0 +1,190 @@
+"""Killed with SIGKILL, a deployment's run is marked crashed, told of, started again, and ends as if nothing had been.
+
+A real server, its automations, a runner and a receiver of webhooks, all on this machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psutil
+import pytest
+
+from tasks.workspace import Workspace
+from tests import photos
+from tests.prefect_server import PrefectServer, prefect_server
+
+CONFIG = {"backbone": {"name": "embedded", "image_size_px": 64}, "split": {"test_share": 0.25}}
+RUNNER = """
+import json, sys
+from flows.retrain import retrain
+retrain.serve("tints", parameters=json.loads(sys.argv[1]))
+"""
+# A stand-in of the flow's name, in each of its states: what is posted depends on the state alone.
+OUTCOMES = """
+from prefect import flow
+from prefect.states import Completed, Failed
+@flow(name="retrain", flow_run_name="hats")
+def retrain(state):
+    if state == "Failed":
+        raise ValueError('a "quoted" fault')
+    return Completed(name=state, message=f"why {state}", data={})
+for state in ("Promoted", "Unchanged", "Refused", "InvalidData", "Failed"):
+    retrain(state, return_state=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def posted() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address of a receiver of webhooks, and what was posted to it so far."""
+    received: list[dict[str, Any]] = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", received
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, posted: tuple[str, list[dict[str, Any]]]
+) -> Iterator[PrefectServer]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
+        for _ in range(2):  # given again, the command changes nothing
+            command = [sys.executable, "-m", "flows.cli", "automations", "--webhook", posted[0]]
+            done = subprocess.run(command, env=running.environ, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        yield running
+
+
+def test_there_is_one_automation_of_each_name(server: PrefectServer):
+    found = httpx.post(f"{server.url}/api/automations/filter", json={}, timeout=100).json()
+    assert sorted(each["name"] for each in found) == ["headstart-again", "headstart-crashed", "headstart-notify"]
+
+
+def test_failures_and_refusals_are_posted_and_nothing_else(server: PrefectServer, posted):
+    received = posted[1]
+    subprocess.run([sys.executable, "-c", OUTCOMES], env=server.environ, capture_output=True, check=True)
+    _wait(lambda: len(received) >= 3, 30, "the posts")
+    assert {each["state"] for each in received} == {"Refused", "InvalidData", "Failed"}
+    assert {each["run"] for each in received} == {"hats"}
+    by_state = {each["state"]: each for each in received}
+    assert by_state["Refused"]["text"] == "hats: Refused. why Refused"
+    assert 'a "quoted" fault' in by_state["Failed"]["message"]
+    assert by_state["Failed"]["url"].startswith(server.url)
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: PrefectServer, posted, tmp_path: Path):
+    source = photos.class_folders(tmp_path / "photos", {"red": 40, "green": 40, "blue": 40})
+    disturbed = Workspace(str(tmp_path / "disturbed"))
+    parameters = {"source": str(source), "name": "tints", "workspace": disturbed.url, "config": CONFIG}
+    command = [sys.executable, "-c", RUNNER, json.dumps(parameters)]
+    environ = {**server.environ, "PREFECT_RUNNER_POLL_FREQUENCY": "2"}
+    with (tmp_path / "runner.log").open("wb") as log:
+        runner = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
+    try:
+        flow_run = _start_deployment(server)
+        _kill_once(runner, lambda: bool(disturbed.names("trunks")), "extraction")
+        _wait_for_restart(server, flow_run, 2)
+        _kill_once(runner, lambda: bool(_done(disturbed, "finetune")), "the end of the training")
+        head = _done(disturbed, "finetune")
+        _wait_for_restart(server, flow_run, 3)
+        _wait(lambda: _state(server, flow_run)["state_name"] == "Promoted", 200, "the end")
+    finally:
+        for child in [*psutil.Process(runner.pid).children(recursive=True), runner]:
+            child.kill()
+    assert _done(disturbed, "finetune") == head  # the training was not repeated
+    assert len(disturbed.names("runs")) == 1
+    assert disturbed.names("unfinished") == []
+    assert [each["state"] for each in posted[1]].count("Crashed") == 2
+    undisturbed = Workspace(str(tmp_path / "undisturbed"))
+    assert digests(disturbed) == digests(_retrained_while_the_server_restarts(server, source, undisturbed))
+    body = {"sort": "START_TIME_DESC", "limit": 1}
+    [last] = httpx.post(f"{server.url}/api/flow_runs/filter", json=body, timeout=100).json()
+    assert (last["state_name"], last["name"].split(" · ")[-1]) == ("Promoted", "promoted")
+
+
+def digests(workspace: Workspace) -> dict[str, Any]:
+    """What a run has to come to, however often it was interrupted."""
+    manifest = workspace.read_json("models/tints/1/manifest.json")
+    lineage = manifest["lineage"]
+    return {
+        # What model.onnx answers to each held-out image; its own bytes differ between two exports of one model.
+        "answers": hashlib.sha256(workspace.read_bytes(f"runs/{manifest['run_id']}/predictions.parquet")).hexdigest(),
+        "metrics": manifest["metrics"],
+        "gates": [(gate["name"], gate["passed"]) for gate in manifest["decision"]["gates"]],
+        **{key: lineage[key] for key in ("snapshot", "recipe", "head_digest", "config_digest")},
+    }
+
+
+def _retrained_while_the_server_restarts(server: PrefectServer, source: Path, workspace: Workspace) -> Workspace:
+    command = [sys.executable, "-m", "flows.cli", "retrain", str(source), "--name", "tints"]
+    command += ["--workspace", workspace.url, "--backbone", "embedded"]
+    command += ["--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25"]
+    with subprocess.Popen(command, env=server.environ, stderr=subprocess.PIPE, text=True) as process:
+        _wait(lambda: bool(_done(workspace, "split")) or process.poll() is not None, 200, "the snapshot")
+        server.kill()
+        server.start()
+        said = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said
+    return workspace
+
+
+def _start_deployment(server: PrefectServer) -> UUID:
+    address = f"{server.url}/api/deployments/name/retrain/tints"
+    _wait(lambda: httpx.get(address, timeout=100).status_code == 200, 60, "the deployment")
+    deployment = httpx.get(address, timeout=100).json()["id"]
+    body = {"state": {"type": "SCHEDULED"}}
+    return UUID(
+        httpx.post(f"{server.url}/api/deployments/{deployment}/create_flow_run", json=body, timeout=100).json()["id"]
+    )
+
+
+def _state(server: PrefectServer, flow_run: UUID) -> dict[str, Any]:
+    return httpx.get(f"{server.url}/api/flow_runs/{flow_run}", timeout=100).json()
+
+
+def _wait_for_restart(server: PrefectServer, flow_run: UUID, count: int) -> None:
+    _wait(lambda: _state(server, flow_run)["run_count"] == count, 120, f"start {count}")
+
+
+def _kill_once(runner: subprocess.Popen[bytes], reached: Callable[[], bool], moment: str) -> None:
+    """Kills the flow's process with SIGKILL as soon as a moment is reached: that process holds the model's lock."""
+    _wait(reached, 200, moment)
+    children = psutil.Process(runner.pid).children(recursive=True)
+    [process] = [child for child in children if any(file.path.endswith("/tints.lock") for file in child.open_files())]
+    process.kill()
+
+
+def _done(workspace: Workspace, stage: str) -> list[Any]:
+    """A finished stage's entry, and when it was written."""
+    entries = [file for file in workspace.files("runs") if file.path.endswith(f"/done/{stage}.json")]
+    return [(workspace.read_json(file.path), file.modified) for file in entries]
+
+
+def _wait(reached: Callable[[], bool], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout_s:.0f} s"
+        time.sleep(0.02)

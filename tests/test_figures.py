@@ -1,0 +1,31 @@
+import pytest
+
+from tasks.artifacts import CatalogueRef, FeaturesRef, GateDecision, GateResult, HeadRef, ModelRef, SnapshotRef
+from tasks.figures import in_figures
+
+REFUSING = GateResult(name="accuracy", passed=False, value=0.4, threshold=0.5, reason="too low")
+SNAPSHOT = SnapshotRef(id="abc", table_path="t", labels=("a", "b"), images=1234, new=34, quarantined=0)
+
+
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [
+        (CatalogueRef(table_path="t", images=1234, quarantined=2, source="s"), "1,234 images, 2 files quarantined"),
+        (SNAPSHOT, "abc, 1,234 images in 2 classes, 34 new"),
+        ((None, FeaturesRef(recipe="r", views=0, embedded=40)), "40 images embedded"),
+        (
+            HeadRef(keras_path="k", history_path="h", digest="d" * 64, temperature=1.5),
+            f"head {'d' * 12}, temperature 1.50",
+        ),
+        (ModelRef(onnx_path="m", sha256="s", version=3), "candidate for version 3"),
+        (
+            GateDecision(promote=False, reasons=(), gates=(REFUSING,), metrics={"test": {"accuracy": 0.4}}),
+            "refuse (accuracy), test accuracy 0.400",
+        ),
+        (GateDecision(promote=True, reasons=(), gates=()), "promote"),
+        (7, ""),
+        (None, ""),
+    ],
+)
+def test_a_result_in_one_line(result, says):
+    assert in_figures(result) == says
