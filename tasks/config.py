@@ -228,7 +228,8 @@ class Config(Section):
         """
         undecided = {**dict.fromkeys(CHOSEN), "auto.backbones": self.backbones()}
         config = self.with_keys(undecided) if self.auto.enabled else self
-        shaping = config.model_dump(by_alias=True, exclude={"extract": {"engine", "workers", "shard_images"}, "scale": True})
+        spread = {"extract": {"engine", "workers", "shard_images"}, "scale": True}
+        shaping = config.model_dump(by_alias=True, exclude=spread)
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
     def with_keys(self, values: Mapping[str, Any]) -> Config:
