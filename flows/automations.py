@@ -20,17 +20,21 @@ FOLDER = Path(__file__).parents[1] / "deploy" / "automations"
 WEBHOOK_BLOCK = "headstart-webhook"
 
 
-def apply_automations(webhook: str | None = None) -> list[str]:
+def apply_automations(webhook: str | None = None, silence_s: int | None = None) -> list[str]:
     """Creates the automations, or brings those of these names up to date. Returns their names.
 
     Args:
         webhook: the address that notifications are posted to; None leaves those out, or as they are.
+        silence_s: seconds without a heartbeat after which a run counts as crashed; None takes the file's.
     """
-    return asyncio.run(_apply(webhook))
+    return asyncio.run(_apply(webhook, silence_s))
 
 
-async def _apply(webhook: str | None) -> list[str]:
+async def _apply(webhook: str | None, silence_s: int | None) -> list[str]:
     wanted = _read("recovery.yaml")
+    for automation in wanted:
+        if silence_s and automation["trigger"]["posture"] == "Proactive":
+            automation["trigger"]["within"] = silence_s
     if webhook:
         block = Webhook(url=SecretStr(webhook))
         identity = await block.save(WEBHOOK_BLOCK, overwrite=True)  # type: ignore[misc]

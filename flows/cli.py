@@ -284,6 +284,14 @@ def automations(
         Optional[str],  # noqa: UP045
         typer.Option(envvar="HEADSTART_WEBHOOK", help="Where failures, crashes and refusals are posted: an https URL."),
     ] = None,
+    silence: Annotated[
+        int,
+        typer.Option(
+            min=61,
+            help="Seconds without a heartbeat after which a run counts as crashed: more than twice their period, which "
+            "is PREFECT_FLOWS_HEARTBEAT_FREQUENCY where the runs are, or 180.",
+        ),
+    ] = 420,
     as_json: JsonOption = False,
 ) -> None:
     """Put the shipped automations on the Prefect server: crashed runs are started again, and what fails is told.
@@ -293,7 +301,7 @@ def automations(
     with _plain_errors():
         from flows.automations import apply_automations
 
-        names = apply_automations(webhook)
+        names = apply_automations(webhook, silence)
         if as_json:
             _print_json({"automations": names})
         else:

@@ -6,8 +6,9 @@ import logging
 from typing import Any
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from tasks.errors import HeadstartError
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from prefect import Task, get_run_logger, task
@@ -22,10 +22,13 @@ from tasks.resume import resumable
 from tasks.retry import is_transient
 
 # A store that is overloaded or a server that is restarted is back within a minute, mostly.
-RETRY_DELAYS_S = [1, 5, 15, 40]
+RETRY_DELAYS_S: list[float] = [1, 5, 15, 40]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def stage(name: str, *, kept: bool = False):
+def stage(name: str, *, kept: bool = False) -> Callable[[Callable[P, R]], Task[P, R]]:
     """The decorator of a stage: transient faults are tried again, with back-off; permanent ones are not.
 
     Prefect neither caches nor keeps results: what is done already is known by its content's digest.
@@ -35,11 +38,11 @@ def stage(name: str, *, kept: bool = False):
         kept: its result lies in the run's folder, and a run that is gone on with takes it from there.
     """
 
-    def decorate(function: Callable[..., Any]):
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
         work = resumable(name, function) if kept else function
 
         @functools.wraps(function)
-        def told(*args: Any, **kwargs: Any) -> Any:
+        def told(*args: P.args, **kwargs: P.kwargs) -> R:
             result = work(*args, **kwargs)
             _tell(in_figures(result))
             return result
@@ -88,7 +91,7 @@ def spread(scale: Scale, parts: int) -> Iterator[Each]:
     if scale.runner == "threads" or parts <= 1:
         yield Each(True, lambda part, call: lambda: part(*call))
         return
-    from prefect_dask import DaskTaskRunner
+    from prefect_dask.task_runners import DaskTaskRunner
 
     own = {"n_workers": scale.dask_workers or available_cores(), "threads_per_worker": 1, "dashboard_address": None}
     runner = DaskTaskRunner(address=scale.dask_address) if scale.dask_address else DaskTaskRunner(cluster_kwargs=own)
@@ -107,7 +110,8 @@ def page_progress(name: str, subject: str) -> Callable[[float], None]:
         try:
             if artifact is None:
                 key = artifact_key(name, f"{subject}-progress")
-                artifact = create_progress_artifact(100 * share, key=key, description=f"Progress of {subject}")
+                made = create_progress_artifact(100 * share, key=key, description=f"Progress of {subject}")
+                artifact = cast(UUID, made)
             else:
                 update_progress_artifact(artifact, 100 * share)
         except Exception as exc:  # noqa: BLE001

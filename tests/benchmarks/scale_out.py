@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -44,7 +45,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, object_store(fsspec_settings) as store:
             os.environ.update(store.environ)  # the workers' way to the store
             source = some_images(given.photographs, Path(folder) / "photos", given.images)
-            with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster:
+            workers: Any = LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0")
+            with workers as cluster:
                 print(json.dumps(measure(source, store.workspace, given, cluster.scheduler_address)))
     finally:
         server.stop()
@@ -93,12 +95,12 @@ def measure(source: Path, workspace: str, given: argparse.Namespace, address: st
 
 
 def some_images(photographs: Path, folder: Path, count: int) -> Path:
-    """Links to the first images of each class, `count` in all, as far as there are so many."""
+    """Copies of `count` images, spread over the classes, as far as there are so many."""
     found = sorted(path for path in photographs.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for path in found[:: max(1, len(found) // count)][:count]:
-        link = folder / path.parent.name / path.name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path.resolve())
+        copy = folder / path.parent.name / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     return folder
 
 

@@ -21,6 +21,8 @@ import httpx
 import psutil
 import pytest
 
+from prefect.settings.models.flows import FlowsSettings
+
 from tasks.workspace import Workspace
 from tests import photos
 from tests.prefect_server import PrefectServer, prefect_server
@@ -79,6 +81,10 @@ def server(
 
 def test_there_is_one_automation_of_each_name(server: PrefectServer):
     found = httpx.post(f"{server.url}/api/automations/filter", json={}, timeout=100).json()
+    [silence] = [each["trigger"]["within"] for each in found if each["name"] == "headstart-crashed"]
+    assert (
+        silence > 2 * FlowsSettings.model_fields["heartbeat_frequency"].default
+    )  # a shorter one calls living runs crashed
     assert sorted(each["name"] for each in found) == ["headstart-again", "headstart-crashed", "headstart-notify"]
 
 
