@@ -20,7 +20,6 @@ from uuid import UUID
 import httpx
 import psutil
 import pytest
-
 from prefect.settings.models.flows import FlowsSettings
 
 from tasks.workspace import Workspace
