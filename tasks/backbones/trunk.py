@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def recipe_digest(identity: dict) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@cache
+@lru_cache(maxsize=1)  # several stages of a run ask for it; `--auto` goes from one to the next
 def build_trunk(trunk: TrunkRef) -> keras.Model:
     """The trunk in Keras: pixels float32 [N, S, S, 3], normalised, to the boundary's output ([N, D] pooled).
 

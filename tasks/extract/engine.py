@@ -124,6 +124,7 @@ class TensorflowEngine:
     """The Keras trunk in TensorFlow, in batches, behind the preprocessing graph that ships."""
 
     def __init__(self, trunk: TrunkRef) -> None:
+        import keras  # noqa: F401 - before TensorFlow, as everywhere: see flows/warmup.py
         import tensorflow as tf
 
         from tasks.backbones.registry import get_backbone
@@ -174,6 +175,7 @@ def _has_gpu() -> bool:
     """Whether TensorFlow has a GPU to run on; where no device is there to be had, it need not be imported to tell."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return False
+    import keras  # noqa: F401 - before TensorFlow
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))

@@ -56,7 +56,7 @@ def list_tfds(source: str, workspace: Workspace) -> Listing:
 
 
 def _builder(source: str) -> Any:
-    import tensorflow_datasets as tfds
+    tfds = _tfds()
 
     spec = SPEC.fullmatch(source)
     if not spec:
@@ -80,7 +80,7 @@ def _builder(source: str) -> Any:
 def _prepare(source: str, builder: Any) -> None:
     """Prepares the data set where it is not. Whether its host answers is tried first: a download takes minutes to
     give up."""
-    import tensorflow_datasets as tfds
+    tfds = _tfds()
 
     if builder.is_prepared():
         return
@@ -111,7 +111,7 @@ def _unreachable(url: str) -> str | None:
 
 def _feature_keys(source: str, features: Mapping[str, Any]) -> tuple[str, str]:
     """The names of the image and of the class label among the data set's features."""
-    import tensorflow_datasets as tfds
+    tfds = _tfds()
 
     images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
@@ -133,7 +133,7 @@ def _examples(builder: Any, image_key: str, label_key: str) -> Iterator[tuple[st
 
 
 def _encoded_split(builder: Any, split: str, image_key: str) -> Any:
-    import tensorflow_datasets as tfds
+    tfds = _tfds()
 
     decoders = {image_key: tfds.decode.SkipDecoding()}
     if builder.info.file_format.value == "array_record":
@@ -152,3 +152,11 @@ def _store(workspace: Workspace, content: bytes) -> str:
 
 def _data_dir() -> str:
     return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+
+
+def _tfds() -> Any:
+    """The library, imported after Keras: its circle with TensorFlow is entered from there by every thread."""
+    import keras  # noqa: F401
+    import tensorflow_datasets
+
+    return tensorflow_datasets

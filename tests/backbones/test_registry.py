@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from tasks.artifacts import TrunkRef
 from tasks.backbones.registry import BACKBONES, EMBEDDED, POOLED, Backbone, build_network, get_backbone, weights_path
-from tasks.backbones.trunk import boundaries, build_outputs
+from tasks.backbones.trunk import boundaries, build_outputs, build_trunk
 from tasks.errors import ConfigError, WeightsError
 from tasks.extract.export import export_trunk
 from tasks.onnx_graph import preprocessing
@@ -20,6 +22,17 @@ from tests.photos import photo
 # The smallest that Keras builds; their exports take seconds, not minutes.
 SIZE_PX = {"inception_v3": 75, "xception": 71}
 KERAS = [backbone for backbone in BACKBONES.values() if backbone.name != EMBEDDED]
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """Each test's networks go with it: all of them together are 10 GB."""
+    import keras
+
+    yield
+    build_trunk.cache_clear()
+    keras.backend.clear_session()
+    gc.collect()
 
 
 def saved(backbone: Backbone, folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
