@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
 from tasks.errors import ExportError
@@ -40,9 +41,11 @@ def to_onnx(model: keras.Model, *, input_name: str, output_name: str, channels_f
             input_signature=forward.input_signature,
             opset=OPSET,
             inputs_as_nchw=[f"{input_name}:0"] if channels_first else None,
+            custom_op_handlers={"Erfc": (_erfc, [])},
         )
     except Exception as exc:
         raise ExportError(f"tf2onnx can't export {model.name}: {exc}") from exc
+    _settle_constants(graph.graph, forward.get_concrete_function().graph)
     if len(graph.graph.input) != 1:
         extra = ", ".join(value.name for value in graph.graph.input[1:])
         raise ExportError(f"tf2onnx made inputs of constants of {model.name}: {extra}")
@@ -50,6 +53,36 @@ def to_onnx(model: keras.Model, *, input_name: str, output_name: str, channels_f
     _rename(graph.graph, graph.graph.output[0].name, output_name)
     rename_batch(graph)
     return graph
+
+
+def _erfc(context: Any, node: Any, name: str, args: Any) -> None:
+    """TensorFlow's Erfc (in Keras's exact GELU), which tf2onnx doesn't know and ONNX doesn't have: 1 - Erf."""
+    [values] = node.input
+    context.remove_node(node.name)
+    erf = context.make_node("Erf", [values]).output[0]
+    one = context.make_const(f"{name}_one", np.ones((), np.float32)).output[0]
+    context.make_node("Sub", [one, erf], name=name, outputs=node.output)
+
+
+def _settle_constants(graph: onnx.GraphProto, traced: Any) -> None:
+    """Gives constants that a layer holds as tensors (Keras's Normalization does) their values: tf2onnx takes them for
+    inputs, some of which it has folded away.
+
+    Args:
+        traced: the TensorFlow graph that was converted.
+    """
+    import tensorflow as tf
+
+    used = {name for node in graph.node for name in node.input}
+    inputs = [value for value in graph.input if value.name in used]
+    del graph.input[:]
+    for value in inputs:
+        operation = traced.get_operation_by_name(value.name.split(":")[0])
+        if operation.type == "Const":
+            content = tf.make_ndarray(operation.get_attr("value"))
+            graph.initializer.append(onnx.numpy_helper.from_array(content, value.name))
+        else:
+            graph.input.append(value)
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

@@ -200,7 +200,7 @@ def build_network(backbone: Backbone, weights: Path | None, image_size_px: int) 
     """The network without its top: pixels float32 [N, S, S, 3], normalised, to its last feature map [N, h, w, C].
 
     Args:
-        weights: a file of Keras weights, or None for random ones (tests).
+        weights: a file of Keras weights, or None for random ones, in Keras's own architecture (tests).
 
     Raises:
         WeightsError: the file's weights don't fit the architecture.
@@ -214,13 +214,17 @@ def build_network(backbone: Backbone, weights: Path | None, image_size_px: int) 
         return network
     builder = getattr(keras.applications, backbone.keras_class)
     network = builder(include_top=False, weights=None, input_shape=shape)
-    if weights is not None:
-        try:
-            network.load_weights(weights)
-        except Exception as exc:
-            raise WeightsError(
-                f"the weights in {weights} don't fit {backbone.name} without its top: {str(exc).splitlines()[0]}"
-            ) from exc
+    if weights is None:
+        return network
+    from tasks.backbones.depthwise import with_depthwise
+
+    try:
+        network.load_weights(weights)
+    except Exception as exc:
+        raise WeightsError(
+            f"the weights in {weights} don't fit {backbone.name} without its top: {str(exc).splitlines()[0]}"
+        ) from exc
+    network = with_depthwise(network)
     network.trainable = False
     return network
 

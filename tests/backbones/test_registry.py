@@ -52,7 +52,9 @@ def test_weights_load_and_the_export_answers_as_keras_does(backbone: Backbone, t
     size = SIZE_PX.get(backbone.name, 32)
     network = build_network(backbone, weights_path(backbone, str(path), size), size)
     for place, weight in enumerate(network.get_weights()):
-        assert (weight == expected[str(place)]).all()
+        assert (
+            weight.ravel() == expected[str(place)].ravel()
+        ).all()  # a depthwise kernel has its axes in another order
     assert (backbone.boundary or POOLED) in [POOLED, *boundaries(network)]
 
     trunk = TrunkRef(
