@@ -58,8 +58,9 @@ def keep_fresh(
     """
     wanted = list(deployments(run, cron))
     names = [each["name"] for each in wanted]
+    halt = threading.Event()  # the runner's own: it is to go on until its runs' processes are stopped
     parts = [
-        _Part("runner", lambda: _serve(wanted, stop, tell)),
+        _Part("runner", lambda: _serve(wanted, halt, tell)),
         _Part("sensor", lambda: watch(run, patience, stop, tell)),
     ]
     try:
@@ -77,6 +78,7 @@ def keep_fresh(
                 cut |= _under_way(names)
             if last:
                 stop.set()
+                halt.set()
             _stop_runs(server)
         for part in parts:
             part.join(STOP_S)
@@ -200,6 +202,7 @@ def _stop_runs(server: LocalServer | None) -> None:
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(alive, timeout=STOP_S)
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
