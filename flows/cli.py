@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 
 from tasks.errors import HeadstartError
 from tasks.garbage import collect_rarely
 from tasks.workspace import Workspace, check_name
+
+if TYPE_CHECKING:
+    from tasks.artifacts import Run
+    from tasks.watch import Patience
 
 app = typer.Typer(
     name="headstart",
@@ -34,43 +41,64 @@ WorkspaceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 NameOption = Annotated[str, typer.Option(help="The model's name: its folder in the model repository.")]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A folder with a subfolder a class (or train/, validation/ and test/ above those); a .csv, .jsonl or "
+        ".parquet of path,label[,split]; Label Studio's .json export; tfds:NAME; or any of these behind an fsspec URL."
+    ),
+]
+ConfigOption = Annotated[Optional[Path], typer.Option(help="A TOML file; see `headstart config`.")]  # noqa: UP045
+SetOption = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads these
+    typer.Option("--set", metavar="KEY=VALUE", help="Set one key, such as finetune.learning_rate=0.001."),
+]
+BackboneOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="The pre-trained network: mobilenet_v2, embedded, resnet50, …; several, with commas: --auto."),
+]
+WeightsOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="'imagenet', or the path of a weights file (no top)."),
+]
+EngineOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="What runs the frozen trunk: onnxruntime, tensorflow, or auto (TensorFlow where it has a GPU)."),
+]
+PrecisionOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Of the frozen trunk: fp32, or int8, which is twice as fast on a processor, and ships."),
+]
+QuietOption = Annotated[
+    float,
+    typer.Option(min=0, help="Seconds for which no file may have changed: a copy in progress is never half read."),
+]
+MinNewOption = Annotated[int, typer.Option(min=1, help="New images that are worth a run …")]
+MaxWaitOption = Annotated[float, typer.Option(min=0, help="… and the seconds after which fewer are.")]
+MarkerOption = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="FILE",
+        help="Instead of waiting for quiet: a file, in the source's folder or anywhere, that is written anew after "
+        "each delivery.",
+    ),
+]
+PollOption = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(min=0.1, help="Seconds between two looks at the source; 1 for a folder, 10 elsewhere."),
+]
 
 
 @app.command()
 def retrain(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A folder with a subfolder a class (or train/, validation/ and test/ above those); a .csv, .jsonl or "
-            ".parquet of path,label[,split]; tfds:NAME; or any of these behind an fsspec URL."
-        ),
-    ],
+    source: SourceArgument,
     name: NameOption = "default",
-    config: Annotated[Optional[Path], typer.Option(help="A TOML file; see `headstart config`.")] = None,  # noqa: UP045
-    set_: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads these
-        typer.Option("--set", metavar="KEY=VALUE", help="Set one key, such as finetune.learning_rate=0.001."),
-    ] = None,
-    backbone: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="The pre-trained network: mobilenet_v2, embedded, resnet50, …; several, with commas: --auto."
-        ),
-    ] = None,
-    weights: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="'imagenet', or the path of a weights file (no top)."),
-    ] = None,
-    engine: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="What runs the frozen trunk: onnxruntime, tensorflow, or auto (TensorFlow where it has a GPU)."
-        ),
-    ] = None,
-    precision: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Of the frozen trunk: fp32, or int8, which is twice as fast on a processor, and ships."),
-    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    engine: EngineOption = None,
+    precision: PrecisionOption = None,
     auto: Annotated[
         bool, typer.Option("--auto", help="Let validation choose backbone, boundary, views, head and regularisation.")
     ] = False,
@@ -92,19 +120,70 @@ def retrain(
     the challenger; 4 the data failed validation.
     """
     with _plain_errors():
-        overrides = list(set_ or [])
-        names = (backbone or "").split(",")
-        overrides += [f"backbone.name={names[0]}"] if backbone else []
-        overrides += [f"auto.backbones={json.dumps(names)}"] if len(names) > 1 else []
-        overrides += ["auto.enabled=true"] if auto else []
-        overrides += [f"backbone.weights={weights}"] if weights else []
-        overrides += [f"backbone.precision={precision}"] if precision else []
-        overrides += [f"extract.engine={engine}"] if engine else []
-        overrides += [f"scale.runner={runner}"] if runner else []
-        overrides += [f"scale.dask_address={dask_address}"] if dask_address else []
+        overrides = _overrides(set_, backbone, weights, engine, precision, auto, runner, dask_address)
         summary = _run_flow(source, name, config, overrides, workspace, force)
         _print_summary(summary, as_json)
     raise typer.Exit({"refused": REFUSED, "invalid-data": INVALID_DATA}.get(summary["verdict"], 0))
+
+
+@app.command()
+def up(
+    source: SourceArgument,
+    name: NameOption = "default",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    engine: EngineOption = None,
+    precision: PrecisionOption = None,
+    quiet: QuietOption = 5.0,
+    min_new: MinNewOption = 1,
+    max_wait: MaxWaitOption = 3600.0,
+    marker: MarkerOption = None,
+    poll: PollOption = None,
+    nightly: Annotated[str, typer.Option(metavar="CRON", help="When to look without being told.")] = "0 3 * * *",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server and its UI; 0 takes a free one.")] = 4200,
+    workspace: WorkspaceOption = "./workspace",
+) -> None:
+    """Keep a model fresh on this machine: Prefect's server and UI, the deployments, their runner, and the sensor.
+
+    Ctrl-C stops all that it started. Started again, it goes on where it was. Where PREFECT_API_URL or a profile names
+    a server, that one is used and none is started.
+    """
+    with _plain_errors():
+        overrides = _overrides(set_, backbone, weights, engine, precision)
+        run = _watched_run(source, name, config, overrides, workspace)
+        patience = _patience(quiet, min_new, max_wait, marker, poll, run.source)
+        _keep_fresh(run, patience, nightly, port)
+
+
+@app.command()
+def watch(
+    source: SourceArgument,
+    name: NameOption = "default",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    quiet: QuietOption = 5.0,
+    min_new: MinNewOption = 1,
+    max_wait: MaxWaitOption = 3600.0,
+    marker: MarkerOption = None,
+    poll: PollOption = None,
+    workspace: WorkspaceOption = "./workspace",
+) -> None:
+    """Watch a source alone: new labelled images that have settled become one event, headstart.labels.arrived.
+
+    It needs a Prefect server (PREFECT_API_URL, or a profile), and there a deployment with a trigger on that event, as
+    deploy/prefect.yaml declares it.
+    """
+    with _plain_errors(), _stopping() as stop:
+        run = _watched_run(source, name, config, list(set_ or []), workspace)
+        patience = _patience(quiet, min_new, max_wait, marker, poll, run.source)
+        _quiet_prefect()
+        from flows.watch import check_server
+        from flows.watch import watch as watch_source
+
+        _tell(f"watching {run.source} for {name}; events go to {check_server()} (Ctrl-C stops it)")
+        watch_source(run, patience, stop, _tell)
 
 
 @app.command()
@@ -401,6 +480,94 @@ def _run_flow(
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 
+def _overrides(
+    set_: list[str] | None,
+    backbone: str | None,
+    weights: str | None,
+    engine: str | None,
+    precision: str | None,
+    auto: bool = False,
+    runner: str | None = None,
+    dask_address: str | None = None,
+) -> list[str]:
+    """The flags that stand for keys of the configuration, as `section.key=value`; they win over `--set`."""
+    names = (backbone or "").split(",")
+    flags = {
+        "backbone.name": names[0],
+        "auto.backbones": json.dumps(names) if len(names) > 1 else None,
+        "auto.enabled": "true" if auto else None,
+        "backbone.weights": weights,
+        "backbone.precision": precision,
+        "extract.engine": engine,
+        "scale.runner": runner,
+        "scale.dask_address": dask_address,
+    }
+    return [*(set_ or []), *(f"{key}={value}" for key, value in flags.items() if value)]
+
+
+def _watched_run(source: str, name: str, config: Path | None, overrides: list[str], workspace: str) -> Run:
+    """What is to be watched. Paths are made absolute: runs are started in other processes."""
+    from tasks.config import load_config
+    from tasks.ingest.sources import check_source
+    from tasks.runs import new_run
+    from tasks.watch import absolute_source
+
+    loaded = load_config(config, environ=os.environ, overrides=overrides)
+    place = workspace if "://" in workspace else str(Path(workspace).expanduser().absolute())
+    run = new_run(absolute_source(source), name, place, loaded)
+    check_source(run)
+    run.workspace.check_writable()
+    return run
+
+
+def _patience(
+    quiet: float, min_new: int, max_wait: float, marker: str | None, poll: float | None, source: str
+) -> Patience:
+    from tasks.watch import LOCAL_POLL_S, REMOTE_POLL_S, Patience
+
+    return Patience(quiet, min_new, max_wait, marker, poll or (REMOTE_POLL_S if "://" in source else LOCAL_POLL_S))
+
+
+def _keep_fresh(run: Run, patience: Patience, nightly: str, port: int) -> None:
+    """Starts the server, then the rest."""
+    from tasks.preflight import check_setup
+
+    check_setup(run)
+    with _stopping() as stop:
+        # Heartbeats tell a run that died with its runner; the runs' processes take this over.
+        os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+        _quiet_prefect()
+        from flows.server import configured_server, start_lasting_server
+
+        configured = configured_server()
+        server = None if configured else start_lasting_server(port)
+        from flows.up import keep_fresh
+
+        if server:
+            server.wait()
+        _tell(f"Prefect: {server.url if server else configured}")
+        _tell(f"watching {run.source} for {run.name}; everything is kept in {run.workspace.url} (Ctrl-C stops it)")
+        keep_fresh(run, patience, nightly, server, stop, _tell)
+        _tell("stopped; start it again and it goes on where it was")
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(text: str) -> None:
+    """A line about what goes on, on standard error."""
+    typer.echo(f"{datetime.now():%H:%M:%S} {text}", err=True)
+
+
 def _run_demo(workspace: str) -> Iterator[tuple[str, dict[str, Any]]]:
     from tasks.runs import new_run
 
@@ -414,13 +581,18 @@ def _run_demo(workspace: str) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from run_demo(workspace)
 
 
-def _prefect():
-    """Starts Prefect's ephemeral server where none is configured; call it before Prefect is imported."""
+def _quiet_prefect() -> None:
+    """Call it before Prefect is imported."""
     # Prefect's own log, tracebacks included, goes to the run's page; here a person reads our messages.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     # Some libraries print; standard output is the answer's alone. (Turning it aside around each is no way: two threads
     # that do so at once can leave it turned aside for good.)
     sys.stdout = sys.stderr
+
+
+def _prefect():
+    """Starts Prefect's ephemeral server where none is configured; call it before Prefect is imported."""
+    _quiet_prefect()
     from flows.server import start_ephemeral_server
 
     return start_ephemeral_server()

@@ -4,14 +4,16 @@
 # the parameters in annotations that are types, and not in those that are text.
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.runtime import flow_run
+from pydantic import Field
 
 from flows.auto import auto
 from flows.run_state import ended, started
-from flows.warmup import preload
+from flows.slot import one_slot
+from flows.warmup import preload, preload_if_new
 from tasks.artifacts import CatalogueRef, Run
 from tasks.augment.task import choose_policy
 from tasks.config import Config
@@ -20,6 +22,7 @@ from tasks.evaluate.task import evaluate_candidate, make_parity_reference
 from tasks.export.task import export_candidate, make_variants
 from tasks.extract.task import extract_features
 from tasks.finetune.task import finetune_head
+from tasks.ingest.listing import hand_listing, remember_listing
 from tasks.ingest.task import ingest_images
 from tasks.publish.task import publish_model
 from tasks.report.task import write_run_report
@@ -29,12 +32,13 @@ from tasks.runs import new_run, one_at_a_time
 from tasks.split.task import split_images
 from tasks.summary import Stopwatch, fingerprint, invalid_data, settled, summarise
 from tasks.validate.task import review_images, validate_images
+from tasks.workspace import NAME_PATTERN
 
 
 @flow(name="retrain", flow_run_name="{name}", validate_parameters=True)
 def retrain(
-    source: str,
-    name: str = "default",
+    source: Annotated[str, Field(min_length=1)],
+    name: Annotated[str, Field(pattern=f"^{NAME_PATTERN.pattern}$")] = "default",
     workspace: str = "./workspace",
     config: Config = Config(),  # frozen, so it may be shared
     force: bool = False,
@@ -42,30 +46,34 @@ def retrain(
     """Turns labelled images into a promoted model.onnx, or says why not.
 
     Args:
-        source: a folder with a subfolder a class, one with train/validation/test above those, a .csv, .jsonl or
-            Parquet of path,label[,split], `tfds:NAME`, or any of these behind an fsspec URL.
-        name: the model's name: its folder in the model repository.
-        workspace: an fsspec URL, or a local folder.
-        config: everything that shapes the result.
-        force: run although nothing is new.
+        source: A folder with a subfolder a class, one with train/validation/test above those, a .csv, .jsonl or
+            Parquet of path,label[,split], Label Studio's JSON export, `tfds:NAME`, or any of these behind an fsspec
+            URL.
+        name: The model's name, which is its folder in the model repository. Lower-case letters, digits, '-' and '_'.
+        workspace: Where everything is kept. A folder, or an fsspec URL.
+        config: Everything that shapes the result. Each key has the default that `headstart config` lists.
+        force: Run although nothing is new.
 
     Returns:
         The summary, as `headstart retrain --json` prints it. The run's state has the verdict's name.
     """
     started()
     run = new_run(source, name, workspace, config)
-    with one_at_a_time(run):
+    with one_at_a_time(run), one_slot(run):
         return ended(_retrain(run, force))  # type: ignore[return-value] - a state, whose data the caller is given
 
 
 def _retrain(run: Run, force: bool) -> dict[str, Any]:
+    preload_if_new(run, force)
     stage = Stopwatch()
     catalogue = stage(ingest_images, run)
     print_of_run = fingerprint(run, catalogue)
     if died := unfinished_run(run, catalogue, print_of_run, str(flow_run.id)):
+        hand_listing(run, died)
         run.workspace.remove(run.path("")[:-1])
         run, catalogue = died, replace(catalogue, table_path=died.path("catalogue.parquet"))
     elif not force and (summary := settled(run, print_of_run)):
+        remember_listing(run)
         return {**summary, "timings_s": stage.timings()}
     begin(run, catalogue, print_of_run, str(flow_run.id))
     preload(run)
@@ -103,5 +111,6 @@ def _finish(run: Run, stage: Stopwatch, summary: dict[str, Any]) -> dict[str, An
     stage(write_run_report, run)
     summary = {**summary, "timings_s": stage.timings()}
     run.workspace.write_json(run.path("summary.json"), summary)
+    remember_listing(run)
     end(run)
     return summary

@@ -1,8 +1,8 @@
-"""Prefect's ephemeral server, started before Prefect is even imported.
+"""Prefect's server as a child of this process: the ephemeral one of a single run, or one with UI and services.
 
-Prefect starts the same server by itself, but only when the first flow runs: then its 8 s come after the 3 s of
-Prefect's own import, and the other core idles. Where a server is configured (PREFECT_API_URL, or a profile), that
-one is used and nothing is started.
+Prefect starts an ephemeral one by itself, but only when the first flow runs: then its 8 s come after the 3 s of
+Prefect's own import, and the other core idles. So it is started here, before Prefect is even imported. Where a server
+is configured (PREFECT_API_URL, or a profile), that one is used and nothing is started.
 """
 
 from __future__ import annotations
@@ -16,43 +16,63 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.errors import HeadstartError
+from tasks.errors import HeadstartError, UsageError
 from tasks.garbage import collect_rarely
 
 STARTUP_TIMEOUT_S = 120
 # As Prefect starts its ephemeral server: no UI, no background services.
 EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+# A server that stays. Its leases outlive a restart, which else cancels healthy runs under a concurrency limit.
+LASTING = {
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
 
 
-class EphemeralServer:
-    """A server process of this one's, on a free port of the loopback interface; its URL goes into the environment."""
+class LocalServer:
+    """A server process of this one's, on the loopback interface; its URL goes into the environment."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int, environ: Mapping[str, str]) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes it
-        port = _free_port()
-        # The server ends with its standard input, and so with this process, however this one ends.
+        self.url = f"http://127.0.0.1:{port}"
+        self.api_url = f"{self.url}/api"
+        # The server ends with its standard input, and so with this process, however this one ends. It is no business
+        # of the terminal's: Ctrl-C stops it last, when the runs have said how they ended.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flows.server", str(port)],
-            env={**os.environ, **EPHEMERAL},
+            env={**os.environ, **environ},
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
+            start_new_session=True,
         )
-        self.api_url = f"http://127.0.0.1:{port}/api"
         os.environ["PREFECT_API_URL"] = self.api_url
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def said(self) -> str:
+        """What the server wrote."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace").strip()
 
     def wait(self) -> None:
         """Returns once the server answers. Raises HeadstartError where it does not come up."""
         deadline = time.monotonic() + STARTUP_TIMEOUT_S
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self._log.seek(0)
-                said = self._log.read().decode(errors="replace").strip()
-                raise HeadstartError(f"Prefect's ephemeral server did not come up at {self.api_url}; it said:\n{said}")
+            if self.ended or time.monotonic() > deadline:
+                raise HeadstartError(f"Prefect's server did not come up at {self.api_url}; it said:\n{self.said()}")
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -72,22 +92,66 @@ class EphemeralServer:
             return False
 
 
+class EphemeralServer(LocalServer):
+    """A server without UI and services, on a free port."""
+
+    def __init__(self) -> None:
+        super().__init__(_free_port(), EPHEMERAL)
+
+
 def start_ephemeral_server() -> EphemeralServer | None:
     """A server that goes with this process, or None where the user has configured one.
 
     Call it before Prefect is imported: what is registered first at exit runs last, and Prefect, on its way out, still
     sends its last events.
     """
-    if _is_configured():
+    if configured_server():
         return None
     server = EphemeralServer()
     atexit.register(server.stop)
     return server
 
 
-def _is_configured() -> bool:
+def start_lasting_server(port: int) -> LocalServer:
+    """A server with UI, schedules and automations, whose database is in PREFECT_HOME; not waited for.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last one's connections may linger
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as exc:
+            raise UsageError(
+                f"port {port} of 127.0.0.1 can't be used ({exc.strerror}): give another one with --port; or, where a "
+                f"Prefect server has it, set PREFECT_API_URL=http://127.0.0.1:{port}/api to use that one"
+            ) from exc
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    where = {
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_UI_API_URL": f"{url}/api",
+        # A page of another site, open in the same browser, may not start runs.
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"{url},http://localhost:{port}",
+    }
+    server = LocalServer(port, LASTING | where)
+    atexit.register(server.stop)
+    return server
+
+
+def configured_server() -> str | None:
+    """The API address that PREFECT_API_URL or the active profile names. Prefect's own answer would cost its import."""
+    if address := os.environ.get("PREFECT_API_URL"):
+        return address
     home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
-    return bool(os.environ.get("PREFECT_API_URL")) or (home / "profiles.toml").exists()
+    try:
+        known = tomllib.loads((home / "profiles.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    active = os.environ.get("PREFECT_PROFILE") or known.get("active")
+    return known.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
 
 
 def _free_port() -> int:

@@ -45,7 +45,7 @@ class CatalogueRef:
     images: int
     quarantined: int
     source: str
-    listing: str = ""  # the digest of the source's listing, see `tasks.ingest.sources.listing_digest`
+    listing: str = ""  # the digest of the source's listing, see `tasks.ingest.listing.listing_digest`
 
 
 @dataclass(frozen=True, kw_only=True)

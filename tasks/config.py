@@ -19,13 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tasks.errors import ConfigError
 
 ENV_PREFIX = "HEADSTART_"
-# Variables that are flags of the command line, not keys of the schema.
+# Variables that are flags of the command line, not keys of the schema; and those that deploy/prefect.yaml reads.
 ENV_FLAGS = {
-    "HEADSTART_WORKSPACE",
-    "HEADSTART_TRACEBACK",
-    "HEADSTART_SIGNING_KEY",
-    "HEADSTART_PUBLIC_KEY",
-    "HEADSTART_WEBHOOK",
+    *("HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"),
+    *("HEADSTART_WEBHOOK", "HEADSTART_HOME", "HEADSTART_NAME", "HEADSTART_SOURCE"),
 }
 
 
@@ -40,14 +37,33 @@ CHOSEN = (
 )
 
 
+BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+
+
+def _say_bounds(schema: dict[str, Any]) -> None:
+    """Adds each key's bounds to its description: the form in Prefect's UI keeps them, and shows them nowhere."""
+    for key in schema.get("properties", {}).values():
+        numbers = next((each for each in (key, *key.get("anyOf", [])) if BOUNDS.keys() & each.keys()), {})
+        said = " and ".join(f"{word} {numbers[bound]:,}" for bound, word in BOUNDS.items() if bound in numbers)
+        if said:
+            key["description"] = f"{key.get('description', '')} ({said})".strip()
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_say_bounds)
+
+
+def _offer_backbones(schema: dict[str, Any]) -> None:
+    """The form in Prefect's UI has them to choose from. (Elsewhere a wrong name is told with the nearest right one.)"""
+    from tasks.backbones.registry import BACKBONES
+
+    schema["enum"] = list(BACKBONES)
 
 
 class Backbone(Section):
     """The pre-trained network and where it is cut."""
 
-    name: str = "mobilenet_v2"
+    name: str = Field(default="mobilenet_v2", json_schema_extra=_offer_backbones)
     """Architecture: a name that `headstart retrain --help` lists, such as `mobilenet_v2` or `embedded`."""
     weights: str = "default"
     """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), a weights file's path, or `default`:
@@ -68,6 +84,8 @@ class Ingest(Section):
     """Images of more pixels than this are quarantined undecoded: a bound against decompression bombs."""
     max_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Files larger than this are quarantined unread, in bytes."""
+    images_root: str = ""
+    """Folder or URL below which the images of a Label Studio export lie; empty takes the export's own folder."""
 
 
 class Validate(Section):

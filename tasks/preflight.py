@@ -23,20 +23,30 @@ SCHEDULER_TIMEOUT_S = 5
 
 
 def check_run(run: Run) -> Listing | None:
-    """Finds the run's source, signing key, gates, suite, policy and weights (downloading those where it must).
+    """Finds the run's source, and all that `check_setup` does.
 
     Returns:
         What a local source lists; of others it is not known yet.
 
     Raises:
-        ConfigError: a name that is not known, a file that is not what it should be, a Dask scheduler that is not there.
-        WeightsError: the weights can't be had.
         SourceError: the source is missing, empty or of no known form.
-        WorkspaceError: nothing can be written.
     """
     run.workspace.check_writable()
     local = "://" not in run.source and not run.source.startswith("tfds:")
     listing = list_source(run) if local else None  # quick for a folder; elsewhere it is left to the ingest stage
+    check_setup(run)
+    return listing
+
+
+def check_setup(run: Run) -> None:
+    """Finds the run's signing key, gates, suite, policy and weights (downloading those where it must).
+
+    Raises:
+        ConfigError: a name that is not known, a file that is not what it should be, a Dask scheduler that is not there.
+        WeightsError: the weights can't be had.
+        WorkspaceError: nothing can be written.
+    """
+    run.workspace.check_writable()
     check_key()
     load_gates(run.config.evaluate.gates, run.name)
     load_suite(run.config.validation.suite)
@@ -45,7 +55,6 @@ def check_run(run: Run) -> Listing | None:
     _check_choice(run.config)
     for name in run.config.backbones():
         _check_trunk(replace(run, config=run.config.with_keys({"backbone.name": name})))
-    return listing
 
 
 def _check_trunk(run: Run) -> None:

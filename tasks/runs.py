@@ -62,7 +62,7 @@ def one_at_a_time(run: Run, timeout_s: float = 3600) -> Iterator[None]:
     """Holds the name's lock: two retrains of one name never run at the same time, two of different names may.
 
     The lock is the operating system's, so it goes with the process that holds it, however that ends. On an object
-    store there is none: there Prefect's concurrency limit on the deployment does this.
+    store there is none: there a slot on Prefect's server does this, see `flows.slot`.
 
     Raises:
         WorkspaceError: another run, or a cleaning, holds a lock for longer than `timeout_s`.
@@ -75,6 +75,17 @@ def one_at_a_time(run: Run, timeout_s: float = 3600) -> Iterator[None]:
         with _lock(run.workspace, CLEANING, "`headstart clean`", timeout_s):
             pass
         yield
+
+
+def is_locked(workspace: Workspace, name: str) -> bool:
+    """Whether a run of this name, or a cleaning, is under way in a local workspace."""
+    if not workspace.exists(f"locks/{name}.lock"):
+        return False
+    try:
+        with _lock(workspace, f"{name}.lock", "", 0):
+            return False
+    except WorkspaceError:
+        return True
 
 
 @contextmanager

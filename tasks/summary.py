@@ -19,7 +19,8 @@ from tasks.artifacts import (
     TrunkRef,
 )
 from tasks.evaluate.gates import load_gates
-from tasks.ingest.sources import Listing, listing_digest
+from tasks.ingest.listing import listing_digest, listing_table
+from tasks.ingest.sources import Listing
 from tasks.lineage import lineage
 from tasks.quarantine import read_decisions, run_quarantine
 from tasks.repository import champion, read_manifest, version_path
@@ -128,7 +129,7 @@ def looks_new(run: Run, listing: Listing | None) -> bool:
     last = next(finished_runs(run.workspace, run.name), None)
     if last is None or last.get("lineage", {}).get("config_digest") != run.config.digest():
         return True
-    return listing is not None and listing_digest(listing.entries) != last.get("listing")
+    return listing is not None and listing_digest(listing_table(listing.entries)) != last.get("listing")
 
 
 def summarise(
@@ -191,4 +192,5 @@ def invalid_data(run: Run, catalogue: CatalogueRef, reasons: list[str]) -> dict[
         "source": run.source,
         "started_at": run.started_at,
         "config": run.config.model_dump(by_alias=True),
+        "listing": catalogue.listing,
     }

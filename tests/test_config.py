@@ -73,3 +73,8 @@ def test_every_key_says_what_it_means():
     keys = list(config_keys())
     assert [key.name for key in keys] == known_keys()
     assert all(key.meaning for key in keys)
+
+
+def test_what_the_deployments_file_reads_from_the_environment_is_no_key():
+    places = {"HEADSTART_HOME": "/app", "HEADSTART_NAME": "hats", "HEADSTART_SOURCE": "/photos"}
+    assert load_config(environ=places) == load_config()

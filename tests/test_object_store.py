@@ -16,10 +16,13 @@ from fsspec.config import conf as fsspec_settings
 from tasks.clean import clean
 from tasks.errors import WorkspaceError
 from tasks.features import append_rows, feature_store, load_features, load_rows, stored_views
+from tasks.ingest.listing import arrivals, last_listing, listing_table, remember_listing, write_listing
+from tasks.ingest.sources import list_source
 from tasks.repository import champion, read_model, versions, write_version
 from tasks.retry import is_transient_fault
 from tasks.runs import finished_runs
 from tasks.tables import write_table
+from tasks.watch import marker_path, marker_stamp
 from tasks.workspace import Workspace
 from tests import photos
 from tests.object_store import ObjectStore, object_store
@@ -74,6 +77,25 @@ def test_finished_runs_are_found(s3: ObjectStore):
     run = make_run(s3.workspace, "photos", "20260101T000000-shapes-aaaaaa")
     run.workspace.write_json(run.path("summary.json"), {"verdict": "promoted"})
     assert [summary["verdict"] for summary in finished_runs(run.workspace, "shapes")] == ["promoted"]
+
+
+def test_what_arrives_in_a_bucket_is_told_from_what_was_there(s3: ObjectStore):
+    workspace = Workspace(s3.workspace)
+    source = f"{s3.workspace}/photos"
+    run = make_run(s3.workspace, source)
+    for name in ("cat/a.jpg", "cat/b.jpg", "dog/c.jpg"):
+        workspace.write_bytes(f"photos/{name}", b"1")
+    write_listing(run, listing_table(list_source(run).entries))
+    remember_listing(run)
+    last = last_listing(workspace, run.name)
+    assert arrivals(listing_table(list_source(run).entries), last).new == 0
+    workspace.write_bytes("photos/cat/a.jpg", b"2")  # as large as before
+    workspace.write_bytes("photos/dog/d.jpg", b"1")
+    assert arrivals(listing_table(list_source(run).entries), last).classes == {"cat": 1, "dog": 1}
+    path = marker_path(source, "_DONE")
+    assert marker_stamp(path) is None
+    workspace.write_bytes("photos/_DONE", b"")
+    assert marker_stamp(path) is not None
 
 
 def test_rows_come_back(stored: Workspace):

@@ -23,7 +23,8 @@ from tasks.artifacts import CatalogueRef, Run
 from tasks.errors import SourceError
 from tasks.ingest import inspection
 from tasks.ingest.inspection import Inspection, inspection_store
-from tasks.ingest.sources import Entry, Listing, list_source, listing_digest
+from tasks.ingest.listing import listing_digest, listing_table, write_listing
+from tasks.ingest.sources import Entry, Listing, list_source
 from tasks.ingest.stamps import keep_stamps, known_stamps, stamp_of
 from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions
 from tasks.tables import CATALOGUE, write_table
@@ -78,6 +79,7 @@ def build_catalogue(run: Run, progress: Progress | None = None, read_parts: Read
         SourceError: see `list_source`; or a file could not be read for a reason that may pass (its `__cause__`).
     """
     listing = list_source(run)
+    listed = listing_table(listing.entries)  # before any file is read: what changes from now on will show as new
     if read_parts:
         reads = [read for part in read_parts(_cut(listing.entries)) for read in part]
         known = _known_inspections(run.workspace)  # what a part found that had to be read twice is there only
@@ -92,13 +94,14 @@ def build_catalogue(run: Run, progress: Progress | None = None, read_parts: Read
     quarantined = quarantine(run, left_out)
     path = run.path("catalogue.parquet")
     write_table(run.workspace, path, table)
+    write_listing(run, listed)
     _log_summary(listing, table, quarantined)
     return CatalogueRef(
         table_path=path,
         images=len(table),
         quarantined=quarantined,
         source=run.source,
-        listing=listing_digest(listing.entries),
+        listing=listing_digest(listed),
     )
 
 

@@ -79,13 +79,13 @@ def _judge(row: Mapping[str, Any], fs: Any, folder: str, source: str) -> Entry |
     split = SPLIT_FOLDERS.get(given.lower())
     if given and split is None:
         return Rejected(path, f"its split is {given!r}; allowed are {', '.join(SPLITS)}, or none", label)
-    uri = _locate(path, fs, folder, source)
+    uri = locate(path, fs, folder, source)
     if uri is None:
         return Rejected(path, "its path leads out of what this manifest may name", label)
     return Entry(path, uri, label, split)
 
 
-def _locate(path: str, fs: Any, folder: str, source: str) -> str | None:
+def locate(path: str, fs: Any, folder: str, source: str) -> str | None:
     """What reads `path`, or None where the manifest may not name it."""
     local = isinstance(fs, LocalFileSystem)
     if "://" in path:

@@ -1,15 +1,14 @@
 """What a source holds: one entry for each labelled file, before any file is read.
 
 A source is a folder with a sub-folder for each class; or `train/`, `validation/` (or `val/`) and `test/` above such
-folders; or a manifest, a `.csv`, `.jsonl` or `.parquet` of `path,label[,split]`; each on a local disk or behind an
-fsspec URL; or `tfds:NAME[/CONFIG][:VERSION]`, a data set of tensorflow-datasets.
+folders; or a manifest, a `.csv`, `.jsonl` or `.parquet` of `path,label[,split]`; or Label Studio's JSON export; each on
+a local disk or behind an fsspec URL; or `tfds:NAME[/CONFIG][:VERSION]`, a data set of tensorflow-datasets.
 
 Nothing in a source is ever changed. Whether a file is an image is told by its content later on, not by its name.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from tasks.errors import SourceError
 
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 MANIFEST_SUFFIXES = (".csv", ".jsonl", ".parquet")
+LABEL_STUDIO_SUFFIX = ".json"
 # What operating systems and unpackers leave behind; it says nothing of the data, so it is not worth a line.
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 IMAGE_SUFFIXES = frozenset(
@@ -32,7 +32,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 ALLOWED = (
     "a source is a folder with a sub-folder for each class; such folders under train/, validation/ and test/; a "
-    ".csv, .jsonl or .parquet file of path,label[,split]; or tfds:NAME"
+    ".csv, .jsonl or .parquet file of path,label[,split]; Label Studio's .json export; or tfds:NAME"
 )
 
 
@@ -41,7 +41,7 @@ class Entry:
     """One labelled file of the source.
 
     `path` is what the user knows it by, relative to the source; `uri` is what `tasks.images.read_bytes` reads.
-    `size_bytes` and `etag` are given where listing a remote source told them.
+    `size_bytes`, `etag` and `mark` (what changes whenever it is written) are given where listing a remote source told.
     """
 
     path: str
@@ -50,6 +50,7 @@ class Entry:
     split: str | None = None
     size_bytes: int | None = None
     etag: str | None = None
+    mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,7 @@ class _File:
     escapes: bool = False
     size_bytes: int | None = None
     etag: str | None = None
-
-
-def listing_digest(entries: Iterable[Entry]) -> str:
-    """SHA-256 over each file's path, label, split and size. Files that changed and kept their size don't show."""
-    digest = hashlib.sha256()
-    for entry in sorted(entries, key=lambda entry: (entry.path, entry.label)):
-        size = entry.size_bytes
-        if size is None and "://" not in entry.uri:
-            size = os.stat(entry.uri).st_size if os.path.exists(entry.uri) else None  # noqa: PTH110, PTH116 - quicker
-        digest.update(f"{entry.path}\t{entry.label}\t{entry.split}\t{size}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    mark: str | None = None
 
 
 def list_source(run: Run) -> Listing:
@@ -108,11 +99,29 @@ def list_source(run: Run) -> Listing:
         return _list_folders(source, *_walk(source, fs, root))
     if not fs.exists(root):
         raise SourceError(f"the source {source!r} does not exist; {ALLOWED}")
+    if root.lower().endswith(LABEL_STUDIO_SUFFIX):
+        from tasks.ingest.label_studio import list_label_studio
+
+        return list_label_studio(source, fs, root, run.config.ingest.images_root)
     if not root.lower().endswith(MANIFEST_SUFFIXES):
         raise SourceError(f"the source {source!r} is a file of an unknown kind; {ALLOWED}")
     from tasks.ingest.manifest import list_manifest
 
     return list_manifest(source, fs, root)
+
+
+def check_source(run: Run) -> None:
+    """Raises SourceError where the source is missing or of an unknown kind; a folder that is to grow may be empty.
+
+    (On an object store an empty folder is none at all.)
+    """
+    fs, root = _open(run.source)
+    if "://" in run.source and not root.lower().endswith((*MANIFEST_SUFFIXES, LABEL_STUDIO_SUFFIX)):
+        return
+    if not fs.exists(root):
+        raise SourceError(f"the source {run.source!r} does not exist; {ALLOWED}")
+    if not fs.isdir(root):
+        list_source(run)
 
 
 def clean_label(label: Any) -> str:
@@ -176,12 +185,20 @@ def _walk_remote(source: str, fs: Any, root: str) -> Iterator[_File]:
     for path, info in fs.find(root, detail=True).items():
         parts = PurePosixPath(path.removeprefix(root).lstrip("/")).parts
         if parts and not path.endswith("/"):  # a key that ends so stands for a folder
-            yield _File(parts, uri_of(fs, path, source), size_bytes=info.get("size"), etag=_etag(info))
+            told = {"size_bytes": info.get("size"), "etag": _etag(info), "mark": remote_mark(info)}
+            yield _File(parts, uri_of(fs, path, source), **told)
 
 
 def _etag(info: Mapping[str, Any]) -> str | None:
     """The entity tag of an object, which changes with its content; object stores spell its name in two ways."""
     return info.get("ETag") or info.get("etag")
+
+
+def remote_mark(info: Mapping[str, Any]) -> str:
+    """The size, and the entity tag or what storage calls the time; of a file system that tells neither, the size."""
+    names = ("LastModified", "last_modified", "updated", "mtime", "created")
+    known = (_etag(info), *(info.get(name) for name in names))
+    return f"{info.get('size')}-{next((str(each) for each in known if each), '')}"
 
 
 def _is_litter(name: str) -> bool:
@@ -241,7 +258,8 @@ def _judge(file: _File, splits: Mapping[str, str]) -> Entry | Rejected | None:
         return Rejected(_printable(path), "a link that leads out of the source is not followed", _printable(label))
     if not _is_utf8(path):
         return Rejected(_printable(path), "its name is not valid UTF-8: rename it", _printable(label))
-    return Entry(path, file.uri, label, splits.get(file.parts[0]), file.size_bytes, file.etag)
+    told = (file.size_bytes, file.etag, file.mark)
+    return Entry(path, file.uri, label, splits.get(file.parts[0]), *told)
 
 
 def _is_utf8(text: str) -> bool:
