@@ -163,6 +163,7 @@ def _unneeded_files(workspace: Workspace, needed: Needed, recent: datetime) -> I
     for file in workspace.files("trunks"):
         if _recipe(file.name) not in needed.recipes and file.modified < recent:
             yield file
+    yield from (file for file in workspace.files("trials") if file.modified < recent)
     yield from (file for file in workspace.files("images") if file.name not in needed.images)
     begun = unfinished_runs(workspace)
     for run_id in workspace.names("runs"):

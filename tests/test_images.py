@@ -67,3 +67,15 @@ def test_what_is_no_image_says_so(content: bytes, says: str):
 def test_a_bomb_is_refused_by_its_header():
     with pytest.raises(DecodeError, match="20000x20000 pixels are more than"):
         decode(photos.encoded(Image.new("1", (20_000, 20_000)), "PNG"))
+
+
+def test_a_large_jpeg_is_decoded_as_far_as_is_enough():
+    picture = photos.photo(1, size=(800, 600))
+    jpeg, png = photos.encoded(picture, quality=95), photos.encoded(picture, "PNG")
+    assert decode(jpeg).shape == decode(jpeg, enough_px=301).shape == (600, 800, 3)
+    half = decode(jpeg, enough_px=300)
+    assert half.shape == (300, 400, 3)
+    assert np.abs(half.astype(int) - np.asarray(picture.resize((400, 300), Image.Resampling.BOX))).mean() < 3
+    assert decode(jpeg, enough_px=70).shape == (75, 100, 3)
+    assert decode(png, enough_px=70).shape == (600, 800, 3)
+    assert decode(photos.turned_jpeg((600, 400)), enough_px=200).shape == (300, 200, 3)

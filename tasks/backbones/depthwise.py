@@ -23,7 +23,9 @@ def with_depthwise(network: keras.Model) -> keras.Model:
 
 
 def _is_depthwise(layer: keras.Layer) -> bool:
-    return isinstance(layer, keras.layers.Conv2D) and 1 < layer.groups == layer.filters == layer.input.shape[-1]
+    if not isinstance(layer, keras.layers.Conv2D) or layer.groups == 1:
+        return False
+    return layer.get_weights()[0].shape[2:] == (1, layer.groups)  # kernels are [h, w, channels in a group, filters]
 
 
 def _rewritten(layer: keras.Layer) -> keras.Layer:
