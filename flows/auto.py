@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.artifacts import Run, SnapshotRef
 from tasks.augment.task import choose_policy
-from tasks.extract.task import extract_features
+from tasks.extract.task import extract_features, make_trunk
 from tasks.finetune.choice import (
     RECORD,
     ROUNDS,
@@ -22,7 +22,7 @@ from tasks.finetune.choice import (
     standing_choice,
     with_choice,
 )
-from tasks.finetune.task import try_head
+from tasks.finetune.task import try_head, try_trunk
 from tasks.finetune.trial import Trial, best
 
 
@@ -53,5 +53,10 @@ def _search(run: Run, snapshot: SnapshotRef) -> list[Trial]:
 
 def _try(run: Run, snapshot: SnapshotRef, settings: dict[str, Any]) -> Trial:
     attempt = replace(run, config=run.config.with_keys(settings))
-    trunk, features = extract_features(attempt, snapshot, choose_policy(attempt))
+    policy = choose_policy(attempt)
+    if run.config.auto.latency_ms or run.config.auto.size_mb:
+        cost = try_trunk(attempt, make_trunk(attempt, snapshot, policy))
+        if not cost.fits(run.config.auto):
+            return cost
+    trunk, features = extract_features(attempt, snapshot, policy)
     return try_head(attempt, snapshot, trunk, features)

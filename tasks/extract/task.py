@@ -20,13 +20,22 @@ _engines: dict[tuple[str, TrunkRef, str], Engine] = {}  # one at most: this proc
 _choosing = threading.Lock()
 
 
+@stage("trunk")
+def make_trunk(run: Run, snapshot: SnapshotRef, policy: Policy) -> TrunkRef:
+    """Exports the trunk, and quantises it where that is asked for, if the workspace has no such file yet."""
+    return _trunk(run, snapshot, policy)
+
+
+def _trunk(run: Run, snapshot: SnapshotRef, policy: Policy) -> TrunkRef:
+    trunk = trunk_of(run, policy)
+    ensure_exported(run, trunk)
+    return quantised(run, trunk, snapshot) if run.config.backbone.precision == "int8" else trunk
+
+
 @stage("extract")
 def extract_features(run: Run, snapshot: SnapshotRef, policy: Policy) -> tuple[TrunkRef, FeaturesRef]:
     """Embeds the images of a snapshot that have no row yet, shard by shard."""
-    trunk = trunk_of(run, policy)
-    ensure_exported(run, trunk)
-    if run.config.backbone.precision == "int8":
-        trunk = quantised(run, trunk, snapshot)
+    trunk = _trunk(run, snapshot, policy)
     todo = plan.missing_tasks(run, snapshot, trunk, policy)
     shards = plan.cut(todo, run.config.extract.shard_images)
     shown = page_progress(run.name, "extract") if len(shards) > 1 else None

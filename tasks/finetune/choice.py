@@ -61,8 +61,8 @@ def record_of(run: Run, snapshot: SnapshotRef, trials: Sequence[Trial]) -> dict[
         "trials": [
             {
                 "settings": trial.settings,
-                "loss": round(trial.loss, 4),
-                "accuracy": round(trial.accuracy, 4),
+                "loss": round(trial.loss, 4) if trial.losses else None,  # nothing was trained on what costs too much
+                "accuracy": round(trial.accuracy, 4) if trial.losses else None,
                 "latency_ms": trial.latency_ms,
                 "size_mb": trial.size_mb,
                 "seconds": trial.seconds,
@@ -99,9 +99,10 @@ def choice_text(record: dict[str, Any], run_id: str) -> str:
     rows = [("", *(key.split(".")[1] for key in CHOSEN), "loss", "accuracy", "ms", "MB", "s")]
     for trial in record["trials"]:
         mark = "*" if trial["settings"] == record["chosen"] else "" if trial["fits"] else "over budget"
-        measured = (f"{trial['loss']:.3f}", f"{trial['accuracy']:.3f}", f"{trial['latency_ms']:.1f}")
         settings = (str(trial["settings"][key]) for key in CHOSEN)
-        rows.append((mark, *settings, *measured, f"{trial['size_mb']:.1f}", f"{trial['seconds']:.0f}"))
+        learnt = ("" if trial[key] is None else f"{trial[key]:.3f}" for key in ("loss", "accuracy"))
+        cost = (f"{trial['latency_ms']:.1f}", f"{trial['size_mb']:.1f}", f"{trial['seconds']:.0f}")
+        rows.append((mark, *settings, *learnt, *cost))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     made = "" if record["run_id"] == run_id else f" The choice of run {record['run_id']} stands."

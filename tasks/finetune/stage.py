@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from tasks.artifacts import FeaturesRef, HeadRef, Run, SnapshotRef, TrunkRef
-from tasks.config import CHOSEN
 from tasks.finetune.data import load_split
 from tasks.finetune.head import TrainedHead, train_head, weights_digest
-from tasks.finetune.trial import Trial, judge, read_trial, trial_path, trunk_latency_ms, write_trial
+from tasks.finetune.trial import Trial, judged, measure_trunk, read_trial, trial_path, write_trial
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.head_file import save_head
 
@@ -68,15 +66,8 @@ def try_settings(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: Fea
         trained = _tune_unfrozen(short, snapshot, trunk, features, trained, _no_epoch)
     with load_split(run, snapshot, features.recipe, 0, "validation") as validation:
         targets = validation.targets
-    trunk_file = run.workspace.local_file(trunk.onnx_path)
-    trial = judge(
-        {key: run.config.key(key) for key in CHOSEN},
-        trained.logits / trained.temperature,
-        targets,
-        latency_ms=trunk_latency_ms(trunk_file, trunk.image_size_px),
-        size_mb=Path(trunk_file).stat().st_size / 1e6,
-        seconds=time.perf_counter() - started,
-    )
+    seconds = time.perf_counter() - started
+    trial = judged(measure_trunk(run, trunk), trained.logits / trained.temperature, targets, seconds)
     write_trial(run.workspace, path, trial)
     return trial
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.artifacts import FeaturesRef, HeadRef, Run, SnapshotRef, TrunkRef
 from tasks.finetune.stage import epochs_at_most, finetune, try_settings
-from tasks.finetune.trial import Trial
+from tasks.finetune.trial import Trial, measure_trunk
 from tasks.progress import Progress
 from tasks.task import stage
 
@@ -20,3 +20,9 @@ def finetune_head(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: Fe
 def try_head(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: FeaturesRef) -> Trial:
     """Trains a head with the run's settings and sees how it does on validation (`--auto`)."""
     return try_settings(run, snapshot, trunk, features)
+
+
+@stage("budget")
+def try_trunk(run: Run, trunk: TrunkRef) -> Trial:
+    """Measures what a trunk costs, before any image passes through it (`--auto`)."""
+    return measure_trunk(run, trunk)

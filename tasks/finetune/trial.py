@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.artifacts import Run, SnapshotRef
-from tasks.config import Auto
+from tasks.artifacts import Run, SnapshotRef, TrunkRef
+from tasks.config import CHOSEN, Auto
 from tasks.errors import ConfigError
 from tasks.onnx_session import open_session
 from tasks.workspace import Workspace
@@ -30,7 +32,8 @@ LATENCY_RUNS = 11
 class Trial:
     """One combination of settings, and what it came to on the validation split (V images).
 
-    `losses` are negative log-likelihoods after temperature, float [V]; `correct` is bool [V].
+    `losses` are negative log-likelihoods after temperature, float [V]; `correct` is bool [V]. Both are empty where the
+    trunk keeps no budget, so that nothing was trained.
     """
 
     settings: dict[str, Any]  # by `section.key`
@@ -42,11 +45,11 @@ class Trial:
 
     @property
     def loss(self) -> float:
-        return statistics.fmean(self.losses)
+        return statistics.fmean(self.losses) if self.losses else math.inf
 
     @property
     def accuracy(self) -> float:
-        return statistics.fmean(self.correct)
+        return statistics.fmean(self.correct) if self.correct else 0.0
 
     def fits(self, limits: Auto) -> bool:
         """Whether it keeps the latency and size budget."""
@@ -54,25 +57,33 @@ class Trial:
         return fast and (not limits.size_mb or self.size_mb <= limits.size_mb)
 
 
-def judge(
-    settings: Mapping[str, Any],
-    logits: np.ndarray,
-    targets: np.ndarray,
-    *,
-    latency_ms: float,
-    size_mb: float,
-    seconds: float,
-) -> Trial:
-    """Args: logits: float [V, C], divided by the temperature; targets: int [V]."""
+def measure_trunk(run: Run, trunk: TrunkRef) -> Trial:
+    """What a trunk costs, before any image passes through it and anything is trained."""
+    file = run.workspace.local_file(trunk.onnx_path)
+    return Trial(
+        settings={key: run.config.key(key) for key in CHOSEN},
+        losses=[],
+        correct=[],
+        latency_ms=round(trunk_latency_ms(file, trunk.image_size_px), 3),
+        size_mb=round(Path(file).stat().st_size / 1e6, 3),
+        seconds=0.0,
+    )
+
+
+def judged(trunk: Trial, logits: np.ndarray, targets: np.ndarray, seconds: float) -> Trial:
+    """A measured trunk with what was trained on it.
+
+    Args:
+        logits: float [V, C], divided by the temperature.
+        targets: int [V].
+    """
     from scipy.special import log_softmax
 
     scores = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(targets)), targets]
-    return Trial(
-        settings=dict(settings),
+    return replace(
+        trunk,
         losses=[round(float(loss), 6) for loss in -scores],
         correct=(logits.argmax(axis=1) == targets).tolist(),
-        latency_ms=round(latency_ms, 3),
-        size_mb=round(size_mb, 3),
         seconds=round(seconds, 1),
     )
 

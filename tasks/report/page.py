@@ -76,6 +76,7 @@ def render_page(evidence: Evidence) -> str:
             champion=_champion(evidence),
             changes=_data_changes(evidence),
             robustness=_robustness(evidence),
+            choice=_choice(evidence),
             outlook=_outlook(evidence),
             confusion=_confusion(evidence),
             classes=_classes(evidence),
@@ -87,7 +88,7 @@ def render_page(evidence: Evidence) -> str:
             expectations=_expectations(evidence),
             data=_data(evidence),
             timings=_timings(evidence),
-            lineage=_flatten(evidence.summary.get("lineage") or {}),
+            lineage=_lineage(evidence),
             config=_config(evidence),
         )
     )
@@ -184,6 +185,33 @@ def _robustness(evidence: Evidence) -> list[dict[str, Any]]:
     return [
         {**row, "bar": figures.bar(row["accuracy"], interval=None)} for row in evidence.decision.get("robustness") or []
     ]
+
+
+def _choice(evidence: Evidence) -> dict[str, Any] | None:
+    """What `--auto` tried."""
+    record = (evidence.summary.get("lineage") or {}).get("auto")
+    if not record:
+        return None
+    keys = list(record["chosen"])
+    return {
+        "images": record["validation_images"],
+        "optimism": record["optimism"],
+        "earlier": record["run_id"] if record["run_id"] != evidence.run.run_id else None,
+        "columns": [key.split(".")[1].replace("_", " ") for key in keys],
+        "trials": [
+            {
+                **trial,
+                "settings": [trial["settings"][key] for key in keys],
+                "chosen": trial["settings"] == record["chosen"],
+            }
+            for trial in record["trials"]
+        ],
+    }
+
+
+def _lineage(evidence: Evidence) -> list[tuple[str, Any]]:
+    tree = evidence.summary.get("lineage") or {}
+    return _flatten({key: value for key, value in tree.items() if key != "auto"})  # that has a table of its own
 
 
 def _outlook(evidence: Evidence) -> dict[str, Any] | None:

@@ -14,11 +14,13 @@ from tasks.config import CHOSEN, Config, parse_config
 from tasks.errors import ConfigError
 from tasks.finetune import choice
 from tasks.finetune.choice import ROUNDS, candidates, choice_text, record_of, standing_choice, with_choice
-from tasks.finetune.trial import Trial, best, judge, optimism
+from tasks.finetune.trial import Trial, best, judged, optimism
 from tests.runs import make_run
 
 AUTO = parse_config({"auto": {"enabled": True, "backbones": ["mobilenet_v2", "embedded"]}})
 SNAPSHOT = SnapshotRef(id="s", table_path="", labels=("a", "b"), images=100, new=0, quarantined=0)
+
+DEAR = Trial(settings=dict.fromkeys(CHOSEN), losses=[], correct=[], latency_ms=900, size_mb=500, seconds=0)
 
 
 def trial(settings: dict[str, Any] | None = None, *, loss: float = 0.5, ms: float = 5, mb: float = 9) -> Trial:
@@ -74,7 +76,7 @@ def test_the_best_has_the_lowest_loss_within_the_budget():
 
 
 def test_a_trial_is_judged_by_loss_and_hits_of_each_image():
-    found = judge({}, np.array([[2.0, 0.0], [2.0, 0.0]]), np.array([0, 1]), latency_ms=1, size_mb=1, seconds=1)
+    found = judged(DEAR, np.array([[2.0, 0.0], [2.0, 0.0]]), np.array([0, 1]), seconds=1)
     assert found.correct == [True, False]
     assert found.losses == pytest.approx([np.log(1 + np.exp(-2)), 2 + np.log(1 + np.exp(-2))], abs=1e-5)
 
@@ -156,3 +158,13 @@ def test_the_table_shows_all_that_was_tried_and_how_optimistic_the_choice_is():
     assert "20 validation images" in text
     assert "Test images took no part" in text
     assert "The choice of run r1 stands" in choice_text(record, "r2")
+
+
+def test_what_exceeds_the_budget_is_shown_and_was_not_trained(tmp_path: Path):
+    config = AUTO.with_keys({"auto.latency_ms": 100})
+    good = trial(dict.fromkeys(CHOSEN, "x"))
+    record = record_of(make_run(tmp_path, "photos", config=config.model_dump(by_alias=True)), SNAPSHOT, [DEAR, good])
+    assert record["chosen"] == good.settings
+    assert (record["trials"][0]["fits"], record["trials"][0]["loss"]) == (False, None)
+    [line] = [line for line in choice_text(record, "r").splitlines() if line.startswith("over budget")]
+    assert "900.0" in line

@@ -273,3 +273,29 @@ def test_data_docs_are_linked_where_they_exist(tmp_path):
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path):
     run = make_run(tmp_path)
     assert render(run) == render(run)
+
+
+def test_what_auto_tried_has_a_table_and_what_it_chose_is_marked(tmp_path):
+    run = make_run(tmp_path)
+    assert '<section id="choice">' not in render(run)
+    settings = [{"backbone.name": name, "augment.views": 0} for name in ("vgg16", "embedded")]
+    cost = {"latency_ms": 3.0, "size_mb": 2.3, "seconds": 4.0}
+    record = {
+        "run_id": "an-earlier-run",
+        "validation_images": 60,
+        "chosen": settings[1],
+        "optimism": 0.0123,
+        "trials": [
+            {"settings": settings[0], "loss": None, "accuracy": None, "fits": False, **cost},
+            {"settings": settings[1], "loss": 0.4, "accuracy": 0.9, "fits": True, **cost},
+        ],
+    }
+    summary = run.workspace.read_json(run.path("summary.json"))
+    lineage = {**summary["lineage"], "auto": record}
+    run.workspace.write_json(run.path("summary.json"), {**summary, "lineage": lineage})
+    page = render(run)
+    text = text_of(section_of(page, "choice"))
+    assert "an-earlier-run" in text
+    assert "1.2 points lower" in text
+    assert re.search(r"vgg16 0 .* over budget .* embedded 0 0\.400 90\.0.*✓ chosen", text)
+    assert "trials" not in section_of(page, "run")
