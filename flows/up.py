@@ -30,6 +30,7 @@ from prefect.schedules import Cron
 from prefect.states import Scheduled
 from prefect.types.entrypoint import EntrypointType
 
+from flows.automations import apply_automations
 from flows.retrain import retrain
 from flows.server import LocalServer
 from flows.watch import EVENT, Tell, deployment_parameters, resource_id, watch
@@ -41,6 +42,7 @@ NIGHTLY = "0 3 * * *"
 # How often the runner asks for runs that are due; Prefect's own 10 s would be the longest part of a start.
 POLL_S = 1
 STOP_S = 10
+SILENCE_S = 90  # three of the heartbeats that the command asks its runs for
 CUT = "cut by a stop; it goes on where it was"
 
 
@@ -57,6 +59,8 @@ def keep_fresh(
         HeadstartError: the server, the runner or the sensor ended by itself.
     """
     wanted = list(deployments(run, cron))
+    if server:  # one of this machine's own: what is on another's is for whoever runs it to say
+        apply_automations(silence_s=SILENCE_S)
     names = [each["name"] for each in wanted]
     halt = threading.Event()  # the runner's own: it is to go on until its runs' processes are stopped
     parts = [

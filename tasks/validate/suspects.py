@@ -129,12 +129,12 @@ def _with_intercept(features: np.ndarray) -> np.ndarray:
 def _solve(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
     """The ridge regression's weights, float32 [D + 1, C]; `gram` is overwritten. The penalty bounds its condition
     number to some thousands, so single precision, at half the time, ranks the images alike."""
-    from scipy.linalg import solve
+    from scipy.linalg import cho_factor, cho_solve
 
     diagonal = np.einsum("ii->i", gram)  # a view
     diagonal[:-1] += RIDGE * diagonal[:-1].mean() + 1e-6
     diagonal[-1] += 1e-6  # the intercept is not shrunk
-    return solve(gram, cross, assume_a="pos", overwrite_a=True, check_finite=False)
+    return cho_solve(cho_factor(gram, overwrite_a=True, check_finite=False), cross, check_finite=False)
 
 
 def _sharpness(logits: np.ndarray, targets: np.ndarray) -> float:

@@ -297,5 +297,5 @@ def test_what_auto_tried_has_a_table_and_what_it_chose_is_marked(tmp_path):
     text = text_of(section_of(page, "choice"))
     assert "an-earlier-run" in text
     assert "1.2 points lower" in text
-    assert re.search(r"vgg16 0 .* over budget .* embedded 0 0\.400 90\.0.*✓ chosen", text)
+    assert re.search(r"vgg16 0 3\.0 2\.3 over budget embedded 0 0\.400 90\.0 % 3\.0 2\.3 ✓ chosen", text)
     assert "trials" not in section_of(page, "run")
