@@ -58,6 +58,7 @@ def embed(
     *,
     workers: int = 0,
     max_pixels: int,
+    enough_px: int | None = None,
     on_image: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Task, Answers]]:
     """Feature rows of each image, in the order of `tasks`.
@@ -65,6 +66,7 @@ def embed(
     Args:
         augmenter: makes the views above 0; None where there are none.
         workers: threads; 0 takes one for each core.
+        enough_px: sides that a large JPEG may be decoded down to, see `tasks.images.decode`.
         on_image: called after each image (progress).
 
     Raises:
@@ -73,7 +75,7 @@ def embed(
     """
 
     def images(task: Task) -> list[np.ndarray]:
-        pixels = decode(read_checked(task.uri, task.sha256), max_pixels)
+        pixels = decode(read_checked(task.uri, task.sha256), max_pixels, enough_px)
         return [pixels if augmenter is None else augmenter.view(pixels, task.sha256, view) for view in task.views]
 
     for done in engine.embed(tasks, images, workers or available_cores()):

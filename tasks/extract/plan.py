@@ -12,6 +12,10 @@ from tasks.extract.engine import Answers, Engine, Task, embed
 from tasks.features import append_rows, stored_views
 from tasks.tables import read_table
 
+# Times the side that the graph resizes to, down to which a large JPEG may be decoded. Of photographs of 1,600 x 2,132
+# pixels (enlarged, with noise) the features' squared error is then 0.0002 of their variance, and no label of 171
+# changed; one of 12 megapixels takes 15 ms for 49. model.onnx is judged on images decoded whole, as its clients do it.
+DECODED_SCALE = 2
 PART_BYTES = 128 << 20  # of rows in memory: a shard's activations may be far more
 
 
@@ -81,6 +85,7 @@ def embed_shard(
         augmenter,
         workers=run.config.extract.workers,
         max_pixels=run.config.ingest.max_pixels,
+        enough_px=DECODED_SCALE * trunk.image_size_px,
         on_image=on_image,
     )
     waiting: list[tuple[Task, Answers]] = []
