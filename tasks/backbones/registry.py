@@ -214,6 +214,7 @@ def build_network(backbone: Backbone, weights: Path | None, image_size_px: int) 
         return network
     builder = getattr(keras.applications, backbone.keras_class)
     network = builder(include_top=False, weights=None, input_shape=shape)
+    network.trainable = False
     if weights is None:
         return network
     from tasks.backbones.depthwise import with_depthwise
