@@ -1,7 +1,7 @@
 """`--auto`: which settings are tried, in which order, and what is kept of the choice.
 
-One thing at a time, each beside the best so far (coordinate descent), the cheapest first: all but the last round train
-a classifier on pooled features, seconds each.
+One thing at a time, each beside the best so far (coordinate descent), the cheapest first: all but one train a
+classifier on pooled features, seconds each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.finetune.trial import Trial, best, optimism
 from tasks.repository import champion, read_manifest
 
 RECORD = "auto.json"  # in the run's folder
-ROUNDS = ("backbone", "head", "regularisation", "layers")
+ROUNDS = ("backbone", "head", "regularisation", "layers", "views")
 HIDDEN_UNITS = (256, 0)
 REGULARISATIONS = (
     {"finetune.dropout": 0.4, "finetune.mixup": 0.0},
@@ -41,9 +41,11 @@ def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[
     if step == "regularisation":
         return [{**current, **regularisation} for regularisation in REGULARISATIONS]
     viewed = {**current, "augment.views": UNFROZEN_VIEWS}
-    lower = get_backbone(current["backbone.name"]).boundary
-    # The lower boundary first: its pass through the trunk makes the views' pooled features, too.
-    return [current, *([{**viewed, "backbone.boundary": lower}] if lower else []), viewed]
+    if step == "layers":
+        lower = get_backbone(current["backbone.name"]).boundary
+        return [current, {**viewed, "backbone.boundary": lower}] if lower else [current]
+    # Where the lower layers won they had the views; where not, their pass through the trunk made the pooled ones, too.
+    return [current, viewed] if current["backbone.boundary"] == POOLED else [current]
 
 
 def record_of(run: Run, snapshot: SnapshotRef, trials: Sequence[Trial]) -> dict[str, Any]:
