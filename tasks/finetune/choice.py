@@ -98,7 +98,7 @@ def with_choice(config: Config, record: dict[str, Any]) -> Config:
 
 def choice_text(record: dict[str, Any], run_id: str) -> str:
     """The table of what was tried, for a person."""
-    rows = [("", *(key.split(".")[1] for key in CHOSEN), "loss", "accuracy", "ms", "MB", "s")]
+    rows: list[tuple[str, ...]] = [("", *(key.split(".")[1] for key in CHOSEN), "loss", "accuracy", "ms", "MB", "s")]
     for trial in record["trials"]:
         mark = "*" if trial["settings"] == record["chosen"] else "" if trial["fits"] else "over budget"
         settings = (str(trial["settings"][key]) for key in CHOSEN)
