@@ -17,6 +17,8 @@ from tasks.serve.limits import Limits
 from tasks.serve.model_slot import ModelSlot
 from tasks.workspace import Workspace
 
+LIMITS = Limits(max_body_bytes=200_000, max_pixels=100_000)  # of a server that is to refuse what is a little large
+
 
 @contextmanager
 def running(

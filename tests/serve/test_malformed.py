@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import zlib
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,13 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import RequestError
-from tasks.serve.limits import Limits
 from tasks.serve.protocol import InferRequest, parse_infer_request
-from tests.serve.models import publish
 from tests.serve.pictures import encoded
-from tests.serve.running import running
+from tests.serve.running import LIMITS
 
-LIMITS = Limits(max_body_bytes=200_000, max_pixels=100_000)
 INFER = "/v2/models/colours/infer"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 TENSOR = {"name": "image", "shape": [1, 2, 2, 3], "datatype": "UINT8", "data": [0] * 12}
@@ -184,14 +180,6 @@ CASES = {
     "route-unknown": ("/v2/models/colours/explain", infer(), {}, 404, "Not Found"),
     "method-wrong": ("/v2/health/live", b"", {}, 405, "Method Not Allowed"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory) -> Iterator[str]:
-    workspace = tmp_path_factory.mktemp("served")
-    publish(workspace, 1)
-    with running(workspace, limits=LIMITS) as url:
-        yield url
 
 
 @pytest.mark.parametrize("case", list(CASES))

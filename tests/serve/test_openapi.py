@@ -3,29 +3,16 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 
 from tasks.serve.app import PAGE_FILES, _routes
-from tests.serve.models import publish
 from tests.serve.pictures import encoded
-from tests.serve.running import running
-from tests.serve.test_malformed import LIMITS
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory) -> Iterator[str]:
-    workspace = tmp_path_factory.mktemp("served")
-    publish(workspace, 1)
-    with running(workspace, limits=LIMITS) as url:
-        yield url
 
 
 def test_every_route_is_documented_and_nothing_else(url):
