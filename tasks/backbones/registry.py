@@ -214,18 +214,16 @@ def build_network(backbone: Backbone, weights: Path | None, image_size_px: int) 
         return network
     builder = getattr(keras.applications, backbone.keras_class)
     network = builder(include_top=False, weights=None, input_shape=shape)
-    network.trainable = False
-    if weights is None:
-        return network
-    from tasks.backbones.depthwise import with_depthwise
+    if weights is not None:
+        from tasks.backbones.depthwise import with_depthwise
 
-    try:
-        network.load_weights(weights)
-    except Exception as exc:
-        raise WeightsError(
-            f"the weights in {weights} don't fit {backbone.name} without its top: {str(exc).splitlines()[0]}"
-        ) from exc
-    network = with_depthwise(network)
+        try:
+            network.load_weights(weights)
+        except Exception as exc:
+            raise WeightsError(
+                f"the weights in {weights} don't fit {backbone.name} without its top: {str(exc).splitlines()[0]}"
+            ) from exc
+        network = with_depthwise(network)
     network.trainable = False
     return network
 
