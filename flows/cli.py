@@ -466,11 +466,9 @@ def _run_flow(
     server = _prefect()
     first = next(finished_runs(run.workspace, name), None) is None
     inspection = ahead.start(run) if first and loaded.scale.runner == "threads" else None
-    from flows.warmup import preload
-    from tasks.summary import looks_new
+    from flows.warmup import preload_if_new
 
-    if force or looks_new(run, listing):
-        preload(run)
+    preload_if_new(run, force, listing)
     from flows.retrain import retrain as flow
 
     if server:

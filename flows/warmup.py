@@ -23,7 +23,7 @@ from tasks.backbones.trunk import trunk_of
 from tasks.errors import HeadstartError
 from tasks.extract import ahead
 from tasks.extract.export import ensure_exported
-from tasks.ingest.sources import list_source
+from tasks.ingest.sources import Listing, list_source
 from tasks.summary import looks_new
 from tasks.validate import suite
 
@@ -37,16 +37,21 @@ _preparing = threading.Lock()
 HEAVY = ("keras", "tensorflow", "tf2onnx", "albumentations", "onnxruntime")
 
 
-_begun = threading.Event()
+_looked = threading.Event()
 
 
-def preload_if_new(run: Run, force: bool) -> None:
-    """`preload` before anything is read, where much work is likely, unless this process has begun it already."""
-    if _begun.is_set():
+def preload_if_new(run: Run, force: bool, listing: Listing | None = None) -> None:
+    """`preload` before anything is read, where much work is likely. A process looks once: the command, before the flow.
+
+    Args:
+        listing: what a local source lists, where that is known already.
+    """
+    if _looked.is_set():
         return
+    _looked.set()
     local = "://" not in run.source and not run.source.startswith("tfds:")
     try:
-        if force or looks_new(run, list_source(run) if local else None):
+        if force or looks_new(run, listing or (list_source(run) if local else None)):
             preload(run)
     except HeadstartError as exc:
         log.debug("nothing is prepared: %s", exc)  # the stage that needs it meets the same fault, and reports it
@@ -60,7 +65,7 @@ def preload(run: Run) -> threading.Thread:
 
     Both are only brought forward: a stage that comes to them first does them itself, and a fault shows there.
     """
-    _begun.set()
+    _looked.set()
     thread = threading.Thread(target=_prepare, args=(run, ahead.start(run)), name="preload", daemon=True)
     thread.start()
     return thread
