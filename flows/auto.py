@@ -26,37 +26,48 @@ from tasks.finetune.task import try_head, try_trunk
 from tasks.finetune.trial import Trial, best
 
 
-def auto(run: Run, snapshot: SnapshotRef) -> Run:
+def auto(run: Run, snapshot: SnapshotRef) -> tuple[Run, int]:
     """The run with the configuration that validation chose; unchanged where the configuration leaves nothing open.
+
+    Returns:
+        The run, and how many images the trials embedded.
 
     Raises:
         ConfigError: no backbone keeps the latency and size budget.
     """
     if not run.config.auto.enabled:
-        return run
-    record = standing_choice(run, snapshot) or record_of(run, snapshot, _search(run, snapshot))
+        return run, 0
+    embedded = 0
+    if not (record := standing_choice(run, snapshot)):
+        trials, embedded = _search(run, snapshot)
+        record = record_of(run, snapshot, trials)
     run.workspace.write_json(run.path(RECORD), record)
     print(choice_text(record, run.run_id), file=sys.stderr)
-    return replace(run, config=with_choice(run.config, record))
+    return replace(run, config=with_choice(run.config, record)), embedded
 
 
-def _search(run: Run, snapshot: SnapshotRef) -> list[Trial]:
+def _search(run: Run, snapshot: SnapshotRef) -> tuple[list[Trial], int]:
+    """The trials, and how many images were embedded: each counts once, however many trunks and views saw it."""
     trials: list[Trial] = []
+    embedded = 0
     current: dict[str, Any] = {}
     for each in ROUNDS:
         tried = [trial.settings for trial in trials]
         new = [settings for settings in candidates(run.config, each, current) if settings not in tried]
-        trials += [_try(run, snapshot, settings) for settings in new]
+        for settings in new:
+            trial, images = _try(run, snapshot, settings)
+            trials.append(trial)
+            embedded = max(embedded, images)
         current = best(trials, run.config.auto).settings
-    return trials
+    return trials, embedded
 
 
-def _try(run: Run, snapshot: SnapshotRef, settings: dict[str, Any]) -> Trial:
+def _try(run: Run, snapshot: SnapshotRef, settings: dict[str, Any]) -> tuple[Trial, int]:
     attempt = replace(run, config=run.config.with_keys(settings))
     policy = choose_policy(attempt)
     if run.config.auto.latency_ms or run.config.auto.size_mb:
         cost = try_trunk(attempt, make_trunk(attempt, snapshot, policy))
         if not cost.fits(run.config.auto):
-            return cost
+            return cost, 0
     trunk, features = extract_features(attempt, snapshot, policy)
-    return try_head(attempt, snapshot, trunk, features)
+    return try_head(attempt, snapshot, trunk, features), features.embedded

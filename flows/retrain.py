@@ -87,9 +87,10 @@ def _retrain(run: Run, force: bool) -> dict[str, Any]:
 def _make_model(run: Run, stage: Stopwatch, catalogue: CatalogueRef, print_of_run: str) -> dict[str, Any]:
     valid = stage(validate_images, run, catalogue)
     snapshot = stage(split_images, run, valid)
-    run = stage(auto, run, snapshot)  # with what validation decides, where that is asked for
+    run, tried = stage(auto, run, snapshot)  # with what validation decides, where that is asked for
     policy = stage(choose_policy, run)
     trunk, features = stage(extract_features, run, snapshot, policy)
+    features = replace(features, embedded=max(features.embedded, tried))
     # Beside the training, which changes nothing of them: the review may stop the run, but changes no label.
     aside = [review_images.submit(run, snapshot, features), make_parity_reference.submit(run, snapshot, trunk)]
     head = stage(finetune_head, run, snapshot, trunk, features)

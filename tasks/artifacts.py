@@ -104,10 +104,11 @@ class FeaturesRef:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadRef:
-    """A trained head: `head.keras` and `history.json` in the run's folder."""
+    """A trained head: `head.keras`, `history.json` and `validation_logits.parquet` in the run's folder."""
 
     keras_path: str
     history_path: str
+    validation_path: str  # logits float32 [C] of each validation image, on its stored features
     digest: str  # SHA-256 over the head's weights, in layer order
     temperature: float
 

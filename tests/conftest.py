@@ -12,7 +12,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="headstart-prefect-")
+_home = tempfile.TemporaryDirectory(prefix="headstart-prefect-", ignore_cleanup_errors=True)  # goes with the process
+os.environ["PREFECT_HOME"] = _home.name
 
 import pytest
 

@@ -14,7 +14,7 @@ SNAPSHOT = SnapshotRef(id="abc", table_path="t", labels=("a", "b"), images=1234,
         (SNAPSHOT, "abc, 1,234 images in 2 classes, 34 new"),
         ((None, FeaturesRef(recipe="r", views=0, embedded=40)), "40 images embedded"),
         (
-            HeadRef(keras_path="k", history_path="h", digest="d" * 64, temperature=1.5),
+            HeadRef(keras_path="k", history_path="h", validation_path="v", digest="d" * 64, temperature=1.5),
             f"head {'d' * 12}, temperature 1.50",
         ),
         (ModelRef(onnx_path="m", sha256="s", version=3), "candidate for version 3"),

@@ -80,10 +80,14 @@ class Stage:
 
     def train(self, run: Run, features: FeaturesRef) -> HeadRef:
         self.done += 1
-        for file in ("head.keras", "history.json"):
+        for file in ("head.keras", "history.json", "logits.parquet"):
             run.workspace.write_bytes(run.path(file), b"x")
         return HeadRef(
-            keras_path=run.path("head.keras"), history_path=run.path("history.json"), digest="d", temperature=1.5
+            keras_path=run.path("head.keras"),
+            history_path=run.path("history.json"),
+            validation_path=run.path("logits.parquet"),
+            digest="d",
+            temperature=1.5,
         )
 
 

@@ -1,9 +1,12 @@
-"""The evaluation stage: the candidate's file, over validation and test, from the original image bytes."""
+"""The evaluation stage: the candidate's file, over the test split, from the original image bytes.
+
+Validation served for choices, so nothing is decided by it again: its answers are those of the training.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,7 @@ import pyarrow as pa
 from tasks import calibration
 from tasks.artifacts import GateDecision, GateResult, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
 from tasks.classifier import Classifier
-from tasks.errors import HeadstartError
-from tasks.evaluate.classes import ClassChanges, class_changes
+from tasks.evaluate.answers import Champion, champion_answers, score, validation_answers
 from tasks.evaluate.comparison import ClassComparison, Comparison, compare, compare_classes
 from tasks.evaluate.fresh_process import FreshProcess, answer_in_fresh_process
 from tasks.evaluate.gates import ChampionPolicy, Findings, Serving, judge, load_gates
@@ -25,7 +27,6 @@ from tasks.evaluate.metrics import calibration_error, chance_calibration_error, 
 from tasks.evaluate.parity import measure_parity
 from tasks.evaluate.robustness import Changed, Robustness, measure_robustness
 from tasks.images import decode, read_checked
-from tasks.repository import champion, read_model
 from tasks.tables import read_table, write_table
 
 PREDICTIONS = pa.schema(
@@ -37,19 +38,6 @@ PREDICTIONS = pa.schema(
         ("champion_predicted", pa.string()),  # null where there is none
     ]
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Champion:
-    """The published model, as it answers this run's test images in today's names of the classes.
-
-    `said` has a label for each test image, null where the image's class is one that it does not know; it and `changes`
-    are None where the model can't be loaded.
-    """
-
-    version: int
-    said: pd.Series | None = None
-    changes: ClassChanges | None = None
 
 
 def evaluate(
@@ -68,12 +56,15 @@ def evaluate(
     rows = _held_out(run, snapshot)
     model_file = run.workspace.local_file(candidate.onnx_path)
     classifier = Classifier(model_file)
-    probabilities = _score(run, classifier, rows, on_image)
     targets = rows["label"].map({label: i for i, label in enumerate(snapshot.labels)}).to_numpy(np.int64)
     test = (rows["split"] == "test").to_numpy()
-    images, answers, truth = rows[test], probabilities[test], targets[test]
+    images, truth = rows[test], targets[test]
+    answers = score(run, classifier, images, on_image)
+    probabilities = np.empty((len(rows), len(snapshot.labels)), np.float32)
+    probabilities[test] = answers
+    probabilities[~test] = validation_answers(run, head, rows.loc[~test, "sha256"], len(snapshot.labels))
     right = answers.argmax(axis=1) == truth
-    stands = _champion_answers(run, images, snapshot.labels)
+    stands = champion_answers(run, images, snapshot.labels)
     comparison, class_comparisons = _compare(gates.champion, stands, images, right)
     metrics = {
         "test": summary_metrics(truth, answers),
@@ -113,37 +104,6 @@ def evaluate(
 def _held_out(run: Run, snapshot: SnapshotRef) -> pd.DataFrame:
     rows = read_table(run.workspace, snapshot.table_path, ["sha256", "path", "uri", "label", "split"])
     return rows[rows["split"] != "train"].reset_index(drop=True)
-
-
-def _score(
-    run: Run, classifier: Classifier, rows: pd.DataFrame, on_image: Callable[[], None] = lambda: None
-) -> np.ndarray:
-    """Float32 [N, C] from the original bytes of each row's image."""
-    reads = [partial(read_checked, uri, sha256) for uri, sha256 in zip(rows["uri"], rows["sha256"], strict=True)]
-    answers = []
-    for answer in classifier.classify_all(
-        reads, workers=run.config.extract.workers, max_pixels=run.config.ingest.max_pixels
-    ):
-        answers.append(answer)
-        on_image()
-    return np.stack(answers) if answers else np.zeros((0, len(classifier.labels)), np.float32)
-
-
-def _champion_answers(run: Run, test: pd.DataFrame, labels: tuple[str, ...]) -> Champion | None:
-    """The champion on those test images whose class it knows; None before there is one."""
-    version = champion(run.workspace, run.name)
-    if version is None:
-        return None
-    try:
-        classifier = Classifier(read_model(run.workspace, run.name, version))
-    except HeadstartError:
-        return Champion(version=version)  # missing evidence, which the champion's gate refuses by name
-    rename = run.config.validation.rename
-    changes = class_changes(classifier.labels, labels, rename)
-    known = test[test["label"].isin(changes.shared)]
-    names = np.array([rename.get(label, label) for label in classifier.labels], object)
-    said = pd.Series(names[_score(run, classifier, known).argmax(axis=1)], index=known.index, dtype=object)
-    return Champion(version=version, said=said.reindex(test.index), changes=changes)
 
 
 def _serves_alone(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
 
 
-MIN_EPOCH_STEPS = 30  # of optimisation, in an epoch
+EPOCH_STEPS = 30  # of optimisation in an epoch, about, where the images are few
 HELD_OUT_BATCH = 1024  # rows
 HELD_OUT_BYTES = 4 << 20
 SILENT: Any = 0  # Keras takes 0, its stubs say str
@@ -91,7 +91,7 @@ def fit(
     from tasks.finetune.batches import Batches
 
     # An epoch of a few hundred images is too few steps.
-    times = math.ceil(MIN_EPOCH_STEPS * plan.batch_size / len(train.targets))
+    times = max(1, round(EPOCH_STEPS * plan.batch_size / len(train.targets)))
     balanced = config.sampling == "balanced"
     batches = Batches(
         train,

@@ -12,6 +12,7 @@ from tasks.finetune.head import TrainedHead, train_head, weights_digest
 from tasks.finetune.trial import Trial, judged, measure_trunk, read_trial, trial_path, write_trial
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.head_file import save_head
+from tasks.tables import VALIDATION, read_table, write_table
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -29,7 +30,7 @@ def finetune(
     features: FeaturesRef,
     on_epoch: OnEpoch = _no_epoch,
 ) -> HeadRef:
-    """Trains the head and writes `candidate/head.keras` and `history.json` into the run's folder.
+    """Trains the head; writes `candidate/head.keras`, `history.json` and `validation_logits.parquet` for the run.
 
     The head is the classifier; where the freeze boundary is a lower layer, the layers above that and the classifier.
     """
@@ -42,9 +43,11 @@ def finetune(
     history = {"epochs": epochs, "best_epoch": best, "temperature": trained.temperature}
     save_head(run.workspace, run.path("candidate/head.keras"), trained.model)
     run.workspace.write_json(run.path("history.json"), history)
+    _write_validation(run, snapshot, trained)
     return HeadRef(
         keras_path=run.path("candidate/head.keras"),
         history_path=run.path("history.json"),
+        validation_path=run.path("validation_logits.parquet"),
         digest=weights_digest(trained.model),
         temperature=trained.temperature,
     )
@@ -101,6 +104,12 @@ def _tune_unfrozen(
     ):
         upper, classes = unfrozen_layers(trunk), len(snapshot.labels)
         return tune_unfrozen(upper, classifier.model, train, validation, classes, run.config.finetune, on_epoch)
+
+
+def _write_validation(run: Run, snapshot: SnapshotRef, trained: TrainedHead) -> None:
+    table = read_table(run.workspace, snapshot.table_path, ["sha256", "split"])
+    validation = table[table["split"] == "validation"].assign(logits=list(trained.logits))
+    write_table(run.workspace, run.path("validation_logits.parquet"), validation, VALIDATION)
 
 
 def _numbered(what: str, trained: TrainedHead, start: int = 1) -> list[dict]:

@@ -12,7 +12,7 @@ from tasks.artifacts import HeadRef, ModelRef, SnapshotRef, TrunkRef
 from tasks.evaluate import stage
 from tasks.evaluate.classes import class_changes
 from tasks.evaluate.parity import Parity
-from tasks.tables import SNAPSHOT, read_table, write_table
+from tasks.tables import SNAPSHOT, VALIDATION, read_table, write_table
 from tests.photos import save
 from tests.runs import make_run
 from tests.serve.models import colour_model, publish
@@ -22,7 +22,7 @@ EACH = 55  # test images of a class: two classes are enough to rule out two poin
 COLOURS = {R: "#c81414", G: "#14c814", B: "#1414c8"}
 # Not read: the parity with Keras is another test's business.
 TRUNK = TrunkRef(recipe="r", onnx_path="", backbone="embedded", weights="", boundary="avg_pool", image_size_px=32)
-HEAD = HeadRef(keras_path="", history_path="", digest="", temperature=1)
+HEAD = HeadRef(keras_path="", history_path="", validation_path="validation.parquet", digest="", temperature=1)
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def decide(tmp_path, monkeypatch):
         publish(tmp_path, 1, content=colour_model(champion))
         run.workspace.write_bytes(run.path("model.onnx"), colour_model(list(classes)))
         rows = [_image(tmp_path, label, colour, number) for label, colour in classes.items() for number in range(EACH)]
+        write_table(run.workspace, HEAD.validation_path, pd.DataFrame(columns=VALIDATION.names), VALIDATION)
         write_table(run.workspace, "snapshots/s.parquet", pd.DataFrame(rows, columns=SNAPSHOT.names), SNAPSHOT)
         snapshot = SnapshotRef(
             id="s", table_path="snapshots/s.parquet", labels=tuple(classes), images=len(rows), new=0, quarantined=0

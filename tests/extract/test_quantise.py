@@ -129,7 +129,9 @@ def test_the_shipped_model_has_the_very_trunk_that_made_the_features(stage: Call
     head.get_layer("classifier").set_weights([np.random.default_rng(1).normal(size=(256, 2)), np.zeros(2)])
     model = head if boundary == POOLED else join(unfrozen_layers(eight), head)
     save_head(run.workspace, run.path("candidate/head.keras"), model)
-    reference = HeadRef(keras_path=run.path("candidate/head.keras"), history_path="", digest="", temperature=1.0)
+    reference = HeadRef(
+        keras_path=run.path("candidate/head.keras"), history_path="", validation_path="", digest="", temperature=1.0
+    )
     shipped = export_model(run, snapshot, eight, reference, version=1)
 
     session = open_session(run.workspace.local_file(shipped.onnx_path))

@@ -42,6 +42,7 @@ def test_the_choice_is_shown_kept_used_and_not_made_twice(tmp_path: Path):
     assert {s["backbone.boundary"] for s in settings} == {"avg_pool", "block_12_add"}
     assert "validation images" in said
     assert said.count("embedded") >= len(settings)
+    assert summary["images"]["embedded"] == summary["images"]["total"] == 80  # the trials did it all
     config = summary["config"]
     assert {key: config[key.split(".")[0]][key.split(".")[1]] for key in CHOSEN} == record["chosen"]
     assert summary["lineage"]["auto"] == record
@@ -53,6 +54,7 @@ def test_the_choice_is_shown_kept_used_and_not_made_twice(tmp_path: Path):
     again, kept, _ = retrained(folder, workspace, "--force")
     assert kept["chosen"] == record["chosen"]
     assert {path: path.stat().st_mtime_ns for path in workspace.glob("trials/*/*.json")} == tried
+    assert again["images"]["embedded"] == 0
     assert again["lineage"]["head_digest"] == summary["lineage"]["head_digest"]
     nothing_new = headstart(folder, "--workspace", workspace, "--name", "tints", *TINY)
     assert "nothing is new" in nothing_new.stdout

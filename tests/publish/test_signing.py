@@ -21,7 +21,7 @@ from tests.serve.models import publish as lay
 
 SNAPSHOT = SnapshotRef(id="s", table_path="s.parquet", labels=COLOURS, images=3, new=3, quarantined=0)
 TRUNK = TrunkRef(recipe="r", onnx_path="t", backbone="b", weights="w", boundary="avg_pool", image_size_px=32)
-HEAD = HeadRef(keras_path="h", history_path="j", digest="d", temperature=1.0)
+HEAD = HeadRef(keras_path="h", history_path="j", validation_path="v", digest="d", temperature=1.0)
 PARITY = GateResult(name="parity of labels", passed=True, value=1.0, threshold=1.0, reason="all labels agree")
 DECISION = GateDecision(promote=True, reasons=(), gates=(PARITY,))
 

@@ -1,0 +1,98 @@
+"""What models say of held-out images: the candidate, and the champion that it is compared with.
+
+A file answers the same image the same way each time. So what the champion's own run recorded is taken from there, and
+only images that came since are answered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version as version_of
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tasks.artifacts import HeadRef, Run
+from tasks.classifier import Classifier
+from tasks.errors import HeadstartError
+from tasks.evaluate.classes import ClassChanges, class_changes
+from tasks.images import read_checked
+from tasks.repository import MODEL, champion, read_manifest, read_model
+from tasks.tables import read_table
+
+ANSWERING = ("onnxruntime", "pillow")  # what an answer hangs on, beside the file and the image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The published model, as it answers this run's test images in today's names of the classes.
+
+    `said` has a label for each test image, null where the image's class is one that it does not know; it and `changes`
+    are None where the model can't be loaded.
+    """
+
+    version: int
+    said: pd.Series | None = None
+    changes: ClassChanges | None = None
+
+
+def score(
+    run: Run, classifier: Classifier, rows: pd.DataFrame, on_image: Callable[[], None] = lambda: None
+) -> np.ndarray:
+    """Float32 [N, C] from the original bytes of each row's image."""
+    reads = [partial(read_checked, uri, sha256) for uri, sha256 in zip(rows["uri"], rows["sha256"], strict=True)]
+    answers = []
+    for answer in classifier.classify_all(
+        reads, workers=run.config.extract.workers, max_pixels=run.config.ingest.max_pixels
+    ):
+        answers.append(answer)
+        on_image()
+    return np.stack(answers) if answers else np.zeros((0, len(classifier.labels)), np.float32)
+
+
+def validation_answers(run: Run, head: HeadRef, sha256s: pd.Series, classes: int) -> np.ndarray:
+    """Float32 [V, C]: the head's on the stored features, as its training ended with them."""
+    from scipy.special import softmax
+
+    table = read_table(run.workspace, head.validation_path).set_index("sha256")
+    logits = np.array(table.loc[sha256s, "logits"].to_list(), np.float32).reshape(-1, classes)
+    return softmax(logits / head.temperature, axis=1)
+
+
+def champion_answers(run: Run, test: pd.DataFrame, labels: tuple[str, ...]) -> Champion | None:
+    """The champion on those test images whose class it knows; None before there is one."""
+    version = champion(run.workspace, run.name)
+    if version is None:
+        return None
+    try:
+        classifier = Classifier(read_model(run.workspace, run.name, version))
+    except HeadstartError:
+        return Champion(version=version)  # missing evidence, which the champion's gate refuses by name
+    rename = run.config.validation.rename
+    changes = class_changes(classifier.labels, labels, rename)
+    known = test[test["label"].isin(changes.shared)]
+    said = known["sha256"].map(_recorded(run, version)).astype(object)
+    new = known[said.isna()]
+    said[new.index] = np.array(classifier.labels, object)[score(run, classifier, new).argmax(axis=1)]
+    return Champion(version=version, said=said.replace(rename).reindex(test.index), changes=changes)
+
+
+def _recorded(run: Run, version: int) -> dict[str, str]:
+    """The label that a version's own run recorded for each test image, by digest.
+
+    Empty where that run is gone, judged another file, or with other libraries.
+    """
+    manifest = read_manifest(run.workspace, run.name, version)
+    folder = f"runs/{manifest.get('run_id')}"
+    try:
+        judged = run.workspace.read_json(f"{folder}/decision.json")["candidate"]["sha256"]
+        used = manifest["lineage"]["libraries"]
+        if judged != manifest["files"][MODEL] or any(used[library] != version_of(library) for library in ANSWERING):
+            return {}
+        rows = read_table(run.workspace, f"{folder}/predictions.parquet", ["sha256", "split", "predicted"])
+    except (HeadstartError, pa.ArrowException, KeyError):
+        return {}
+    return rows[rows["split"] == "test"].set_index("sha256")["predicted"].to_dict()
