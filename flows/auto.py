@@ -65,9 +65,10 @@ def _search(run: Run, snapshot: SnapshotRef) -> tuple[list[Trial], int]:
 def _try(run: Run, snapshot: SnapshotRef, settings: dict[str, Any]) -> tuple[Trial, int]:
     attempt = replace(run, config=run.config.with_keys(settings))
     policy = choose_policy(attempt)
+    trunk = make_trunk(attempt, snapshot, policy)
     if run.config.auto.latency_ms or run.config.auto.size_mb:
-        cost = try_trunk(attempt, make_trunk(attempt, snapshot, policy))
+        cost = try_trunk(attempt, trunk)
         if not cost.fits(run.config.auto):
             return cost, 0
-    trunk, features = extract_features(attempt, snapshot, policy)
+    features = extract_features(attempt, snapshot, trunk, policy)
     return try_head(attempt, snapshot, trunk, features), features.embedded

@@ -20,7 +20,7 @@ from tasks.config import Config
 from tasks.errors import InvalidDataError
 from tasks.evaluate.task import evaluate_candidate, make_parity_reference
 from tasks.export.task import export_candidate, make_variants
-from tasks.extract.task import extract_features
+from tasks.extract.task import extract_features, make_trunk
 from tasks.finetune.task import finetune_head
 from tasks.ingest.listing import hand_listing, remember_listing
 from tasks.ingest.task import ingest_images
@@ -89,15 +89,18 @@ def _make_model(run: Run, stage: Stopwatch, catalogue: CatalogueRef, print_of_ru
     snapshot = stage(split_images, run, valid)
     run, tried = stage(auto, run, snapshot)  # with what validation decides, where that is asked for
     policy = stage(choose_policy, run)
-    trunk, features = stage(extract_features, run, snapshot, policy)
+    trunk = stage(make_trunk, run, snapshot, policy)
+    # These two beside what the run waits for: the one fills the Keras process before it has to train, the other, which
+    # may stop the run, changes no label.
+    reference = make_parity_reference.submit(run, snapshot, trunk)
+    features = stage(extract_features, run, snapshot, trunk, policy)
     features = replace(features, embedded=max(features.embedded, tried))
-    # Beside the training, which changes nothing of them: the review may stop the run, but changes no label.
-    aside = [review_images.submit(run, snapshot, features), make_parity_reference.submit(run, snapshot, trunk)]
+    review = review_images.submit(run, snapshot, features)
     head = stage(finetune_head, run, snapshot, trunk, features)
     # Exported before it is judged: the gates judge the very file that ships.
     version = version_of(run.workspace, run.name, run.run_id)
     candidate = stage(export_candidate, run, snapshot, trunk, head, version)
-    for task in aside:
+    for task in (reference, review):
         task.result()
     decision = stage(evaluate_candidate, run, snapshot, trunk, head, candidate)
     if decision.promote:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tasks.artifacts import CatalogueRef, FeaturesRef, GateDecision, HeadRef, ModelRef, SnapshotRef
+from tasks.artifacts import CatalogueRef, FeaturesRef, GateDecision, HeadRef, ModelRef, SnapshotRef, TrunkRef
 
 
 def in_figures(result: Any) -> str:
@@ -15,8 +15,10 @@ def in_figures(result: Any) -> str:
             return f"{result.images:,} images, {result.quarantined:,} files quarantined"
         case SnapshotRef():
             return f"{result.id}, {result.images:,} images in {len(result.labels)} classes, {result.new:,} new"
-        case (_, FeaturesRef() as features):
-            return f"{features.embedded:,} images embedded"
+        case TrunkRef():
+            return f"{result.backbone} up to {result.boundary}, {result.precision}"
+        case FeaturesRef():
+            return f"{result.embedded:,} images embedded"
         case HeadRef():
             return f"head {result.digest[:12]}, temperature {result.temperature:.2f}"
         case ModelRef():

@@ -34,6 +34,7 @@ STAGES = (
     "split",
     "auto",
     "augment",
+    "trunk",
     "extract",
     "finetune",
     "export",

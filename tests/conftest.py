@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -12,14 +14,15 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-_home = tempfile.TemporaryDirectory(prefix="headstart-prefect-", ignore_cleanup_errors=True)  # goes with the process
-os.environ["PREFECT_HOME"] = _home.name
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="headstart-prefect-")
 
 import pytest
 
 from tasks.backbones.registry import build_network, get_backbone
 
 TRUNK_SIZE_PX = 32
+
+atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,21 @@
 import pytest
 
-from tasks.artifacts import CatalogueRef, FeaturesRef, GateDecision, GateResult, HeadRef, ModelRef, SnapshotRef
+from tasks.artifacts import (
+    CatalogueRef,
+    FeaturesRef,
+    GateDecision,
+    GateResult,
+    HeadRef,
+    ModelRef,
+    SnapshotRef,
+    TrunkRef,
+)
 from tasks.figures import in_figures
 
 REFUSING = GateResult(name="accuracy", passed=False, value=0.4, threshold=0.5, reason="too low")
 SNAPSHOT = SnapshotRef(id="abc", table_path="t", labels=("a", "b"), images=1234, new=34, quarantined=0)
+
+TRUNK = TrunkRef(recipe="r", onnx_path="t", backbone="embedded", weights="w", boundary="avg_pool", image_size_px=32)
 
 
 @pytest.mark.parametrize(
@@ -12,7 +23,8 @@ SNAPSHOT = SnapshotRef(id="abc", table_path="t", labels=("a", "b"), images=1234,
     [
         (CatalogueRef(table_path="t", images=1234, quarantined=2, source="s"), "1,234 images, 2 files quarantined"),
         (SNAPSHOT, "abc, 1,234 images in 2 classes, 34 new"),
-        ((None, FeaturesRef(recipe="r", views=0, embedded=40)), "40 images embedded"),
+        (TRUNK, "embedded up to avg_pool, fp32"),
+        (FeaturesRef(recipe="r", views=0, embedded=40), "40 images embedded"),
         (
             HeadRef(keras_path="k", history_path="h", validation_path="v", digest="d" * 64, temperature=1.5),
             f"head {'d' * 12}, temperature 1.50",

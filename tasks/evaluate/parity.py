@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks import keras_process
 from tasks.artifacts import HeadRef, Run, SnapshotRef, TrunkRef
 from tasks.backbones.registry import get_backbone
 from tasks.backbones.trunk import build_trunk
@@ -60,8 +61,8 @@ def measure_parity(
     run: Run, trunk: TrunkRef, head: HeadRef, sha256s: Sequence[str], probabilities: np.ndarray
 ) -> Parity:
     """Compares `probabilities` float32 [N, C], as model.onnx gave them, with the reference's on the same images."""
-    features = load_features(run.workspace, _recipe(trunk), sha256s, 0, np.float32)
-    expected = _softmax(_keras_logits(run, head, features) / head.temperature)
+    logits = keras_process.call(_keras_logits, run, head, _recipe(trunk), sha256s)
+    expected = _softmax(logits / head.temperature)
     return Parity(
         n=len(sha256s),
         label_agreement=float((expected.argmax(axis=1) == probabilities.argmax(axis=1)).mean()),
@@ -124,7 +125,8 @@ def _frozen(model: keras.Model, shape: tuple[int | None, ...]) -> Callable[[Any]
     return lambda pixels: frozen(pixels)[0]
 
 
-def _keras_logits(run: Run, head: HeadRef, features: np.ndarray) -> np.ndarray:
+def _keras_logits(run: Run, head: HeadRef, recipe: str, sha256s: Sequence[str]) -> np.ndarray:
+    features = load_features(run.workspace, recipe, sha256s, 0, np.float32)
     model = load_head(run.workspace, head.keras_path)
     shaped = features.reshape(-1, *model.inputs[0].shape[1:])
     return np.concatenate([np.asarray(model(part, training=False)) for part in _batches(shaped)])

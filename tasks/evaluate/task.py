@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks import keras_process
 from tasks.artifacts import GateDecision, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
 from tasks.evaluate.parity import make_reference
 from tasks.evaluate.stage import evaluate
@@ -19,4 +20,4 @@ def evaluate_candidate(
 @stage("reference")
 def make_parity_reference(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> int:
     """What the candidate's file will be compared with, as far as it does not depend on the head."""
-    return make_reference(run, snapshot, trunk)
+    return keras_process.call(make_reference, run, snapshot, trunk)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from tasks import keras_process
 from tasks.artifacts import FeaturesRef, Run, SnapshotRef, TrunkRef
 from tasks.augment.policy import Policy
 from tasks.backbones.trunk import trunk_of
@@ -23,19 +24,15 @@ _choosing = threading.Lock()
 @stage("trunk")
 def make_trunk(run: Run, snapshot: SnapshotRef, policy: Policy) -> TrunkRef:
     """Exports the trunk, and quantises it where that is asked for, if the workspace has no such file yet."""
-    return _trunk(run, snapshot, policy)
-
-
-def _trunk(run: Run, snapshot: SnapshotRef, policy: Policy) -> TrunkRef:
     trunk = trunk_of(run, policy)
-    ensure_exported(run, trunk)
+    if not run.workspace.exists(trunk.onnx_path):
+        keras_process.call(ensure_exported, run, trunk)
     return quantised(run, trunk, snapshot) if run.config.backbone.precision == "int8" else trunk
 
 
 @stage("extract")
-def extract_features(run: Run, snapshot: SnapshotRef, policy: Policy) -> tuple[TrunkRef, FeaturesRef]:
+def extract_features(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, policy: Policy) -> FeaturesRef:
     """Embeds the images of a snapshot that have no row yet, shard by shard."""
-    trunk = _trunk(run, snapshot, policy)
     todo = plan.missing_tasks(run, snapshot, trunk, policy)
     shards = plan.cut(todo, run.config.extract.shard_images)
     shown = page_progress(run.name, "extract") if len(shards) > 1 else None
@@ -49,7 +46,7 @@ def extract_features(run: Run, snapshot: SnapshotRef, policy: Policy) -> tuple[T
                 progress.advance(images)
             if shown:
                 shown(done / len(todo))
-    return trunk, plan.features_of(trunk, policy, embedded=len(todo))
+    return plan.features_of(trunk, policy, embedded=len(todo))
 
 
 @stage("extract-shard")

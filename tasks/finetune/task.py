@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks import keras_process
 from tasks.artifacts import FeaturesRef, HeadRef, Run, SnapshotRef, TrunkRef
 from tasks.finetune.stage import epochs_at_most, finetune, try_settings
 from tasks.finetune.trial import Trial, measure_trunk
@@ -13,13 +14,13 @@ from tasks.task import stage
 def finetune_head(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: FeaturesRef) -> HeadRef:
     """Trains the head on stored features and, above a lower freeze boundary, on stored activations."""
     with Progress("finetune", epochs_at_most(run, trunk), "epochs") as progress:
-        return finetune(run, snapshot, trunk, features, lambda epoch, logs: progress.advance())
+        return keras_process.call(finetune, run, snapshot, trunk, features, lambda epoch, logs: progress.advance())
 
 
 @stage("try")
 def try_head(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, features: FeaturesRef) -> Trial:
     """Trains a head with the run's settings and sees how it does on validation (`--auto`)."""
-    return try_settings(run, snapshot, trunk, features)
+    return keras_process.call(try_settings, run, snapshot, trunk, features)
 
 
 @stage("budget")

@@ -57,7 +57,7 @@ def measure(source: Path, workspace: str, given: argparse.Namespace, address: st
 
     from tasks.augment.policy import policy_of
     from tasks.config import parse_config
-    from tasks.extract.task import extract_features
+    from tasks.extract.task import extract_features, make_trunk
     from tasks.features import load_features
     from tasks.ingest.catalogue import build_catalogue
     from tasks.runs import new_run
@@ -70,7 +70,7 @@ def measure(source: Path, workspace: str, given: argparse.Namespace, address: st
 
     scales = {"threads": {"runner": "threads"}, "dask": {"runner": "dask", "dask_address": address}}
     run = new_run(str(source), "scale", workspace, configured({}))
-    snapshot = make_snapshot(run, build_catalogue(run))
+    snapshot, policy = make_snapshot(run, build_catalogue(run)), policy_of(run.config)
     sha256s = read_table(run.workspace, snapshot.table_path, ["sha256"])["sha256"].tolist()
     seconds: dict[str, list[float]] = {name: [] for name in scales}
     rows: dict[str, Any] = {}
@@ -79,7 +79,8 @@ def measure(source: Path, workspace: str, given: argparse.Namespace, address: st
     def extraction(name: str) -> None:
         run.workspace.remove("features")
         started = time.perf_counter()
-        _, features = extract_features(replace(run, config=configured(scales[name])), snapshot, policy_of(run.config))
+        trunk = make_trunk(run, snapshot, policy)
+        features = extract_features(replace(run, config=configured(scales[name])), snapshot, trunk, policy)
         seconds[name].append(time.perf_counter() - started)
         rows[name] = load_features(run.workspace, features.recipe, sha256s, 0)
 

@@ -32,7 +32,7 @@ if __name__ == "__main__":
     from prefect import flow
     from tasks.config import parse_config
     from tasks.augment.policy import policy_of
-    from tasks.extract.task import extract_features
+    from tasks.extract.task import extract_features, make_trunk
     from tasks.features import feature_store, load_features
     from tasks.ingest import catalogue
     from tasks.ingest.task import ingest_images
@@ -49,7 +49,8 @@ if __name__ == "__main__":
         run = new_run(sys.argv[1], runner, f"{sys.argv[2]}/{runner}", config)
         found = ingest_images(run)
         snapshot = split_images(run, found)
-        trunk, features = extract_features(run, snapshot, policy_of(config))
+        trunk = make_trunk(run, snapshot, policy_of(config))
+        features = extract_features(run, snapshot, trunk, policy_of(config))
         sha256s = read_table(run.workspace, snapshot.table_path, ["sha256"])["sha256"].tolist()
         rows = load_features(run.workspace, features.recipe, sha256s, 0)
         parts = len(feature_store(run.workspace, features.recipe).parts())
