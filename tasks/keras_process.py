@@ -1,4 +1,4 @@
-"""The process that Keras lives in: whatever needs TensorFlow is called there, one thing after another.
+"""The process that Keras lives in: whatever needs TensorFlow is called there.
 
 TensorFlow takes 5 s of a core to import and holds Python's lock meanwhile, as tracing and exporting do. In a process
 of its own, begun first, it comes up beside Prefect and its server, and images are decoded and labels reviewed beside
@@ -8,6 +8,7 @@ a training. One such process serves this one for good, so that TensorFlow is imp
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import signal
 import subprocess
@@ -17,9 +18,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import ParamSpec, TypeVar
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
 
 from tasks.errors import HeadstartError
 
@@ -42,14 +45,17 @@ class KerasProcess:
         environ = {**ENVIRON, **os.environ}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env=environ)
         theirs.close()
-        self._busy = threading.Lock()
+        self._sending = threading.Lock()
+        self._numbers = itertools.count()
+        self._answers: dict[int, SimpleQueue[tuple[str, Any]]] = {}
+        threading.Thread(target=self._deal, name="keras-process", daemon=True).start()
 
     @property
     def ended(self) -> bool:
         return self._process.poll() is not None
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls a module's function there, after what was called before.
+        """Calls a module's function in a thread of that process; several threads may call at a time.
 
         Arguments and results are copied; an argument that is a function is called here, and its results are lost.
 
@@ -59,23 +65,37 @@ class KerasProcess:
         """
         callbacks = [argument for argument in args if callable(argument)]
         sent = [_Callback(callbacks.index(argument)) if callable(argument) else argument for argument in args]
-        with self._busy:
-            try:
-                self._connection.send((function, sent, kwargs))
-                while True:
-                    what, value = self._connection.recv()
-                    if what != "called back":
-                        break
-                    number, given = value
-                    callbacks[number](*given)
-            except (EOFError, OSError) as exc:
-                raise HeadstartError(
-                    f"the process in which Keras runs ended with status {self._process.wait()} during "
-                    f"{function.__name__}; the usual reason is memory"
-                ) from exc
+        number = next(self._numbers)
+        answers = self._answers[number] = SimpleQueue()
+        try:
+            with self._sending:
+                self._connection.send((number, function, sent, kwargs))
+        except OSError:
+            answers.put(("ended", self._process.wait()))
+        what, value = answers.get()
+        while what == "called back":
+            callback, given = value
+            callbacks[callback](*given)
+            what, value = answers.get()
+        del self._answers[number]
+        if what == "ended":
+            raise HeadstartError(
+                f"the process in which Keras runs ended with status {value} during {function.__name__}; the usual "
+                "reason is memory"
+            )
         if what == "raised":
             raise value
         return value
+
+    def _deal(self) -> None:
+        """Gives each call its answers, and tells all that wait where the process has ended."""
+        try:
+            while True:
+                number, *answer = self._connection.recv()
+                self._answers[number].put(tuple(answer))
+        except (EOFError, OSError):
+            for answers in list(self._answers.values()):
+                answers.put(("ended", self._process.wait()))
 
 
 class _Callback:
@@ -104,28 +124,38 @@ def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 def _serve(connection: Connection) -> None:
-    """Answers one call after another until the parent is gone."""
+    """Answers calls until the parent is gone, a thread each."""
+    sending = threading.Lock()
+
+    def send(*message: Any) -> None:
+        with sending:
+            connection.send(message)
+
     while True:
         try:
-            function, args, kwargs = connection.recv()
+            number, function, args, kwargs = connection.recv()
         except EOFError:
             return
-        given = [_caller(connection, each.number) if isinstance(each, _Callback) else each for each in args]
-        try:
-            answer = "returned", function(*given, **kwargs)
-        except Exception as exc:  # noqa: BLE001 - the parent raises it
-            exc.add_note(traceback.format_exc())
-            answer = "raised", exc
-        try:
-            connection.send(answer)
-        except OSError:
-            return
-        except Exception as exc:  # noqa: BLE001 - some exceptions can't be copied
-            connection.send(("raised", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]} ({exc})")))
+        threading.Thread(target=_answer, args=(partial(send, number), function, args, kwargs), daemon=True).start()
 
 
-def _caller(connection: Connection, number: int) -> Callable[..., None]:
-    return lambda *args: connection.send(("called back", (number, args)))
+def _answer(send: Callable[..., None], function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
+    given = [partial(_call_back, send, each.number) if isinstance(each, _Callback) else each for each in args]
+    try:
+        answer = "returned", function(*given, **kwargs)
+    except Exception as exc:  # noqa: BLE001 - the parent raises it
+        exc.add_note(traceback.format_exc())
+        answer = "raised", exc
+    try:
+        send(*answer)
+    except OSError:  # the parent is gone
+        return
+    except Exception as exc:  # noqa: BLE001 - some exceptions can't be copied
+        send("raised", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]} ({exc})"))
+
+
+def _call_back(send: Callable[..., None], number: int, *args: Any) -> None:
+    send("called back", (number, args))
 
 
 @contextmanager

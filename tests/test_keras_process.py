@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -42,6 +43,12 @@ def count_to(limit: int, told) -> str:
     return "done"
 
 
+def meet(folder: str, name: str, other: str) -> None:
+    Path(folder, name).touch()
+    while not Path(folder, other).exists():
+        time.sleep(0.01)
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -70,10 +77,20 @@ def test_a_function_among_the_arguments_is_called_here():
     assert told == [(os.getpid(), number, {"loss": 0.5}) for number in range(3)]
 
 
+def test_two_threads_call_at_a_time(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(keras_process.call, meet, str(tmp_path), *names) for names in (("a", "b"), ("b", "a"))]
+        assert [call.result(timeout=60) for call in calls] == [None, None]
+
+
 def test_a_process_that_died_is_told_and_the_next_call_has_another():
     before = keras_process.call(pid_and_backend)
-    with pytest.raises(HeadstartError, match="ended with status -9 during die; the usual reason is memory"):
-        keras_process.call(die)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(keras_process.call, time.sleep, 600)
+        with pytest.raises(HeadstartError, match="ended with status -9 during die; the usual reason is memory"):
+            keras_process.call(die)
+        with pytest.raises(HeadstartError, match="ended with status -9 during sleep"):
+            waiting.result(timeout=60)
     assert keras_process.call(pid_and_backend) != before
 
 
@@ -100,6 +117,7 @@ keras_process.call(time.sleep, 600)
 def test_it_ends_with_its_parent(how):
     command = [sys.executable, "-c", PARENT, how]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
         child = psutil.Process(int(parent.stdout.readline()))
         if how == "ends":
             parent.wait(60)

@@ -95,4 +95,5 @@ def _recorded(run: Run, version: int) -> dict[str, str]:
         rows = read_table(run.workspace, f"{folder}/predictions.parquet", ["sha256", "split", "predicted"])
     except (HeadstartError, pa.ArrowException, KeyError):
         return {}
-    return rows[rows["split"] == "test"].set_index("sha256")["predicted"].to_dict()
+    test = rows[rows["split"] == "test"]
+    return dict(zip(test["sha256"], test["predicted"], strict=True))
