@@ -532,7 +532,8 @@ def _keep_fresh(run: Run, patience: Patience, nightly: str, port: int) -> None:
 
     check_setup(run)
     with _stopping() as stop:
-        # Heartbeats tell a run that died with its runner; the runs' processes take this over.
+        # For a configured server with our automations, which may call a run crashed that is silent for 90 s, as those
+        # of deploy/compose.yaml do; the runs' processes take this over.
         os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
         _quiet_prefect()
         from flows.server import configured_server, start_lasting_server

@@ -2,6 +2,8 @@
 
 A Prefect server with its UI (unless one is configured), the deployments, a runner that starts their runs as processes,
 and the sensor. What a stop or a crash cut is put back on the schedule, so that starting again goes on where it was.
+A run whose process died is started again from here, too: the runner, which is in this process, reports the crash, and
+no automation of the server's is needed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,20 +21,23 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterEndTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, FlowRun, StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.schedules import Cron
-from prefect.states import Scheduled
+from prefect.states import AwaitingRetry, Failed, Scheduled
 from prefect.types.entrypoint import EntrypointType
 
-from flows.automations import apply_automations
 from flows.retrain import retrain
+from flows.run_state import CUT, DIED, GIVEN_UP, MAX_DEATHS, deaths
 from flows.server import LocalServer
 from flows.watch import EVENT, Tell, deployment_parameters, resource_id, watch
 from tasks.artifacts import Run
@@ -42,8 +48,10 @@ NIGHTLY = "0 3 * * *"
 # How often the runner asks for runs that are due; Prefect's own 10 s would be the longest part of a start.
 POLL_S = 1
 STOP_S = 10
-SILENCE_S = 90  # three of the heartbeats that the command asks its runs for
-CUT = "cut by a stop; it goes on where it was"
+# A configured server may have automations that start a crashed run again at once: they come first.
+CRASHED_FOR = timedelta(seconds=5)
+FORGOTTEN = timedelta(days=1)  # a run that crashed before is not dug up
+LOOK_S = 5
 
 
 def keep_fresh(
@@ -56,16 +64,15 @@ def keep_fresh(
 
     Raises:
         UsageError: `cron` is no schedule.
-        HeadstartError: the server, the runner or the sensor ended by itself.
+        HeadstartError: the server, the runner, the sensor or the recovery ended by itself.
     """
     wanted = list(deployments(run, cron))
-    if server:  # one of this machine's own: what is on another's is for whoever runs it to say
-        apply_automations(silence_s=SILENCE_S)
     names = [each["name"] for each in wanted]
     halt = threading.Event()  # the runner's own: it is to go on until its runs' processes are stopped
     parts = [
         _Part("runner", lambda: _serve(wanted, halt, tell)),
         _Part("sensor", lambda: watch(run, patience, stop, tell)),
+        _Part("recovery", lambda: _recover(names, stop, tell)),
     ]
     try:
         while not stop.wait(0.5):
@@ -92,10 +99,10 @@ def keep_fresh(
 
 @contextmanager
 def _forgiving(tell: Tell) -> Iterator[None]:
-    """A server that is away is no reason to leave something running: what was cut is found at the next start."""
+    """A server that is away is no reason to end, nor to leave something running: what was cut is found later."""
     try:
         yield
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the rest of the stop comes next
+    except Exception as exc:  # noqa: BLE001 - whatever it is, what comes next is still to be done
         tell(f"Prefect's server does not answer: {type(exc).__name__}: {exc}")
 
 
@@ -216,15 +223,46 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
+def _recover(names: list[str], stop: threading.Event, tell: Tell) -> None:
+    """Until `stop`: a run of these deployments whose process died is started again, or ended where it always dies."""
+    while not stop.wait(LOOK_S):
+        with _forgiving(tell):
+            for crashed in _crashed(names):
+                tell(_start_again(crashed))
+
+
+def _start_again(crashed: FlowRun) -> str:
+    """Schedules a crashed run again, or marks it as failed. Returns what there is to tell."""
+    why = crashed.state.message if crashed.state else None
+    with get_client(sync_client=True) as client:
+        if deaths(client.read_flow_run_states(crashed.id)) < MAX_DEATHS:
+            client.set_flow_run_state(crashed.id, AwaitingRetry(message=DIED))
+            return f"a run's process died, and the run goes on where it was: {why}"
+        client.set_flow_run_state(crashed.id, Failed(message=GIVEN_UP))
+        return f"a run failed: {GIVEN_UP}"
+
+
+def _crashed(names: list[str]) -> list[FlowRun]:
+    """The runs of these deployments that have been marked as crashed for a moment."""
+    now = datetime.now(UTC)
+    lately = {"after_": now - FORGOTTEN, "before_": now - CRASHED_FOR}
+    return _runs(names, [StateType.CRASHED], FlowRunFilterEndTime.model_validate(lately))
+
+
 def _under_way(names: list[str]) -> set[UUID]:
     """The runs of these deployments that are marked as running, or as about to."""
-    states = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+    return {flow_run.id for flow_run in _runs(names, [StateType.RUNNING, StateType.PENDING])}
+
+
+def _runs(names: list[str], states: list[StateType], end_time: FlowRunFilterEndTime | None = None) -> list[FlowRun]:
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(
+        return client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[retrain.name])),
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)),
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=states)),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)), end_time=end_time
+            ),
         )
-    return {flow_run.id for flow_run in found}
 
 
 def _put_back(cut: set[UUID]) -> None:
@@ -233,4 +271,5 @@ def _put_back(cut: set[UUID]) -> None:
         for flow_run_id in cut:
             state = client.read_flow_run(flow_run_id).state
             if state is None or not state.is_final() or state.is_crashed():
-                client.set_flow_run_state(flow_run_id, Scheduled(message=CUT), force=True)
+                waiting = Scheduled(name=CUT, message="Cut by a stop; the run goes on where it was.")
+                client.set_flow_run_state(flow_run_id, waiting, force=True)

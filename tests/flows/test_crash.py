@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import psutil
@@ -25,7 +26,10 @@ from prefect.settings.models.flows import FlowsSettings
 from tasks.workspace import Workspace
 from tests import photos
 from tests.prefect_server import PrefectServer, prefect_server
+from tests.runs import process_of
 
+SILENCE_S = 10
+LIMIT_S = 240  # for what a quiet machine does in seconds
 CONFIG = {"backbone": {"name": "embedded", "image_size_px": 64}, "split": {"test_share": 0.25}}
 RUNNER = """
 import json, sys
@@ -79,7 +83,7 @@ def server(
 
 
 def test_there_is_one_automation_of_each_name(server: PrefectServer):
-    found = httpx.post(f"{server.url}/api/automations/filter", json={}, timeout=100).json()
+    found = _post(server, "/automations/filter", {})
     [silence] = [each["trigger"]["within"] for each in found if each["name"] == "headstart-crashed"]
     assert (
         silence > 2 * FlowsSettings.model_fields["heartbeat_frequency"].default
@@ -90,7 +94,7 @@ def test_there_is_one_automation_of_each_name(server: PrefectServer):
 def test_failures_and_refusals_are_posted_and_nothing_else(server: PrefectServer, posted):
     received = posted[1]
     subprocess.run([sys.executable, "-c", OUTCOMES], env=server.environ, capture_output=True, check=True)
-    _wait(lambda: len(received) >= 3, 30, "the posts")
+    _wait(lambda: len(received) >= 3, "the posts")
     assert {each["state"] for each in received} == {"Refused", "InvalidData", "Failed"}
     assert {each["run"] for each in received} == {"hats"}
     by_state = {each["state"]: each for each in received}
@@ -99,7 +103,66 @@ def test_failures_and_refusals_are_posted_and_nothing_else(server: PrefectServer
     assert by_state["Failed"]["url"].startswith(server.url)
 
 
+@pytest.fixture
+def impatient(server: PrefectServer) -> Iterator[None]:
+    """The automation does not wait for minutes."""
+
+    def wait_for(within: float) -> float:
+        found = _post(server, "/automations/filter", {})
+        [automation] = [each for each in found if each["name"] == "headstart-crashed"]
+        before, automation["trigger"]["within"] = automation["trigger"]["within"], within
+        body = {key: automation[key] for key in ("name", "description", "enabled", "trigger", "actions")}
+        httpx.put(f"{server.url}/api/automations/{automation['id']}", json=body, timeout=100).raise_for_status()
+        return before
+
+    before = wait_for(SILENCE_S)
+    yield
+    wait_for(before)
+
+
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("impatient")
+def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is_left_alone(server: PrefectServer):
+    reported = {"type": "CRASHED", "message": "reported"}
+    then = {
+        "reported": reported,
+        "reported by hand": reported,
+        "in a queue": {"type": "SCHEDULED", "name": "Cut"},
+        "being cancelled": {"type": "CANCELLING"},
+        "cancelled": {"type": "CANCELLED"},
+        "promoted": {"type": "COMPLETED", "name": "Promoted"},
+        "silent": None,
+        "silent by hand": None,
+    }
+    runs = {name: _create_run(server, name, by_hand="by hand" in name) for name in then}
+    for flow_run in runs.values():
+        _set_state(server, flow_run, {"type": "RUNNING"})
+    _wait(lambda: all(_events_of(server, each) for each in runs.values()), "the events")
+    for name, state in then.items():
+        _send_heartbeat(server, runs[name])
+        if state:
+            time.sleep(1)  # one after another: the server takes two events at once, and SQLite one writer
+            _set_state(server, runs[name], state)
+            time.sleep(1)
+    silent = {name: runs[name] for name, state in then.items() if not state}
+    _wait(lambda: all("Crashed" in _states(server, each) for each in silent.values()), "the marks")
+    _wait(lambda: _states(server, runs["silent"])[-1] == "AwaitingRetry", "the next start")
+    time.sleep(3)  # nothing more comes of it
+    assert {name: _states(server, flow_run)[1:] for name, flow_run in runs.items()} == {
+        "reported": ["Running", "Crashed", "AwaitingRetry"],
+        "reported by hand": ["Running", "Crashed"],
+        "in a queue": ["Running", "Cut"],
+        "being cancelled": ["Running", "Cancelling"],
+        "cancelled": ["Running", "Cancelled"],
+        "promoted": ["Running", "Promoted"],
+        "silent": ["Running", "Crashed", "AwaitingRetry"],
+        "silent by hand": ["Running", "Crashed"],
+    }
+    assert _state(server, runs["reported by hand"])["state"]["message"] == "reported"
+    assert "No sign of life" in _state(server, runs["silent by hand"])["state"]["message"]
+
+
+@pytest.mark.timeout(1200)
 def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: PrefectServer, posted, tmp_path: Path):
     source = photos.class_folders(tmp_path / "photos", {"red": 40, "green": 40, "blue": 40})
     disturbed = Workspace(str(tmp_path / "disturbed"))
@@ -115,18 +178,17 @@ def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: P
         _kill_once(runner, lambda: bool(_done(disturbed, "finetune")), "the end of the training")
         head = _done(disturbed, "finetune")
         _wait_for_restart(server, flow_run, 3)
-        _wait(lambda: _state(server, flow_run)["state_name"] == "Promoted", 200, "the end")
+        _wait(lambda: _state(server, flow_run)["state_name"] == "Promoted", "the end")
     finally:
         for child in [*psutil.Process(runner.pid).children(recursive=True), runner]:
             child.kill()
     assert _done(disturbed, "finetune") == head  # the training was not repeated
     assert len(disturbed.names("runs")) == 1
     assert disturbed.names("unfinished") == []
-    assert [each["state"] for each in posted[1]].count("Crashed") == 2
+    assert [each["state"] for each in posted[1] if each["run"] == "tints"].count("Crashed") == 2
     undisturbed = Workspace(str(tmp_path / "undisturbed"))
     assert digests(disturbed) == digests(_retrained_while_the_server_restarts(server, source, undisturbed))
-    body = {"sort": "START_TIME_DESC", "limit": 1}
-    [last] = httpx.post(f"{server.url}/api/flow_runs/filter", json=body, timeout=100).json()
+    [last] = _post(server, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
     assert (last["state_name"], last["name"].split(" · ")[-1]) == ("Promoted", "promoted")
 
 
@@ -148,22 +210,58 @@ def _retrained_while_the_server_restarts(server: PrefectServer, source: Path, wo
     command += ["--workspace", workspace.url, "--backbone", "embedded"]
     command += ["--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25"]
     with subprocess.Popen(command, env=server.environ, stderr=subprocess.PIPE, text=True) as process:
-        _wait(lambda: bool(_done(workspace, "split")) or process.poll() is not None, 200, "the snapshot")
+        _wait(lambda: bool(_done(workspace, "split")) or process.poll() is not None, "the snapshot")
         server.kill()
         server.start()
-        said = process.communicate(timeout=300)[1]
+        said = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == 0, said
     return workspace
 
 
+def _create_run(server: PrefectServer, name: str, by_hand: bool) -> UUID:
+    """A run of a deployment that nobody works for, or of none."""
+    flow = _post(server, "/flows/", {"name": "retrain"})["id"]
+    body = {"name": name, "state": {"type": "SCHEDULED"}}
+    if by_hand:
+        return UUID(_post(server, "/flow_runs/", {**body, "flow_id": flow})["id"])
+    deployment = _post(server, "/deployments/", {"name": "idle", "flow_id": flow})["id"]
+    return UUID(_post(server, f"/deployments/{deployment}/create_flow_run", body)["id"])
+
+
+def _set_state(server: PrefectServer, flow_run: UUID, state: dict[str, Any]) -> None:
+    done = _post(server, f"/flow_runs/{flow_run}/set_state", {"state": state, "force": True})
+    assert done["status"] == "ACCEPT"
+
+
+def _send_heartbeat(server: PrefectServer, flow_run: UUID) -> None:
+    """As a run's process sends it: of the same resources as the run's other events."""
+    concerns = {key: _events_of(server, flow_run)[0][key] for key in ("resource", "related")}
+    event = {"id": str(uuid4()), "event": "prefect.flow-run.heartbeat", "occurred": datetime.now(UTC).isoformat()}
+    _post(server, "/events", [event | concerns])
+
+
+def _events_of(server: PrefectServer, flow_run: UUID) -> list[dict[str, Any]]:
+    wanted = {"resource": {"id": [f"prefect.flow-run.{flow_run}"]}}
+    return _post(server, "/events/filter", {"filter": wanted})["events"]
+
+
+def _states(server: PrefectServer, flow_run: UUID) -> list[str]:
+    """The names of the states that a run has gone through."""
+    address = f"{server.url}/api/flow_run_states/"
+    found = httpx.get(address, params={"flow_run_id": str(flow_run)}, timeout=100).json()
+    return [state["name"] for state in found]
+
+
+def _post(server: PrefectServer, path: str, body: Any) -> Any:
+    answer = httpx.post(f"{server.url}/api{path}", json=body, timeout=100).raise_for_status()
+    return answer.json() if answer.content else None
+
+
 def _start_deployment(server: PrefectServer) -> UUID:
     address = f"{server.url}/api/deployments/name/retrain/tints"
-    _wait(lambda: httpx.get(address, timeout=100).status_code == 200, 60, "the deployment")
+    _wait(lambda: httpx.get(address, timeout=100).status_code == 200, "the deployment")
     deployment = httpx.get(address, timeout=100).json()["id"]
-    body = {"state": {"type": "SCHEDULED"}}
-    return UUID(
-        httpx.post(f"{server.url}/api/deployments/{deployment}/create_flow_run", json=body, timeout=100).json()["id"]
-    )
+    return UUID(_post(server, f"/deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"])
 
 
 def _state(server: PrefectServer, flow_run: UUID) -> dict[str, Any]:
@@ -171,14 +269,14 @@ def _state(server: PrefectServer, flow_run: UUID) -> dict[str, Any]:
 
 
 def _wait_for_restart(server: PrefectServer, flow_run: UUID, count: int) -> None:
-    _wait(lambda: _state(server, flow_run)["run_count"] == count, 120, f"start {count}")
+    _wait(lambda: _state(server, flow_run)["run_count"] == count, f"start {count}")
 
 
 def _kill_once(runner: subprocess.Popen[bytes], reached: Callable[[], bool], moment: str) -> None:
     """Kills the flow's process with SIGKILL as soon as a moment is reached: that process holds the model's lock."""
-    _wait(reached, 200, moment)
-    children = psutil.Process(runner.pid).children(recursive=True)
-    [process] = [child for child in children if any(file.path.endswith("/tints.lock") for file in child.open_files())]
+    _wait(reached, moment)
+    process = process_of(runner.pid, "tints")
+    assert process, f"the run had ended at {moment}"
     process.kill()
 
 
@@ -188,8 +286,8 @@ def _done(workspace: Workspace, stage: str) -> list[Any]:
     return [(workspace.read_json(file.path), file.modified) for file in entries]
 
 
-def _wait(reached: Callable[[], bool], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
+def _wait(reached: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
     while not reached():
-        assert time.monotonic() < deadline, f"{what} did not come within {timeout_s:.0f} s"
-        time.sleep(0.02)
+        assert time.monotonic() < deadline, f"{what} did not come within {LIMIT_S} s"
+        time.sleep(0.1)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from playwright.sync_api import expect
 
+from flows.run_state import CUT, DIED, GIVEN_UP, MAX_DEATHS
 from flows.server import configured_server
 from flows.up import deployments
 from tasks.errors import UsageError
@@ -25,15 +27,15 @@ from tasks.workspace import Workspace
 from tests import photos
 from tests.arrivals import digests, embedded, last_snapshot, overlaps, write_slowly
 from tests.browser import chromium
-from tests.runs import make_run
+from tests.runs import make_run, process_of
 from tests.up import Up, running
 
 ROOT = Path(__file__).parents[2]
-QUIET_S = 2.0
+QUIET_S = 1.0
 FIRST, DRIBBLED = 100, 40  # images
 FLAGS = [
     *("--name", "tints", "--backbone", "embedded", "--quiet", QUIET_S, "--max-wait", 600),
-    *("--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25"),
+    *("--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25", "--set", "finetune.epochs=4"),
 ]
 
 
@@ -116,6 +118,7 @@ def test_the_next_start_goes_on_with_that_run_and_the_one_retrain_is_promoted(up
     assert run["id"] == cut.run["id"]
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     assert versions(place.workspace, "tints") == [1], run["state"]["message"]
+    assert CUT in [state["name"] for state in states(up, run)]
     assert last_snapshot(place.workspace, "tints") == digests(place.source)
     time.sleep(QUIET_S + 3)  # nothing more comes of it
     assert (len(up.events()), len(up.unfinished()), len(up.runs())) == (1, 0, 1)
@@ -135,19 +138,41 @@ def test_the_run_form_shows_descriptions_choices_bounds_and_defaults(up: Up):
             expect(page.get_by_text(text).first).to_be_visible(timeout=60_000)
 
 
-def test_batches_at_random_lose_nothing_and_embed_nothing_twice(up: Up, place: Place):
+def test_batches_at_random_and_a_killed_process_lose_nothing_and_embed_nothing_twice(up: Up, place: Place):
     rng = random.Random(7)
     for _ in range(4):
         place.copy(rng.randint(1, 6))
         time.sleep(rng.uniform(0, 2 * QUIET_S))
+    up.wait_for(lambda: process_of(up.process.pid, "tints")).kill()
     up.wait_for(lambda: last_snapshot(place.workspace, "tints") == digests(place.source) and not up.unfinished())
     rows = embedded(place.workspace, "tints")
     assert len(rows) == len(set(rows))
     assert {sha256 for sha256, _ in rows} == digests(place.source)
     runs = up.runs()
-    assert overlaps(runs) == []
+    [died] = [run for run in runs if DIED in [state["message"] for state in states(up, run)]]
+    assert overlaps([run for run in runs if run != died]) == []  # another may run before that one is started again
     assert len(up.events()) == len(runs)
     assert {run["state_type"] for run in runs} == {"COMPLETED"}
+    assert "a run's process died, and the run goes on where it was: Process exited" in up.log.read_text()
+
+
+def test_a_run_that_died_too_often_fails_and_says_so(up: Up):
+    [manual] = [each for each in up.ask("/deployments/filter") if each["name"] == "tints-manual"]
+    # In so long that nobody starts it: what counts is its history.
+    later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    waiting = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": {"scheduled_time": later}}
+    created = up.ask(f"/deployments/{manual['id']}/create_flow_run", state=waiting)
+    path = f"/flow_runs/{created['id']}"
+    crashed = {"type": "CRASHED", "message": "out of memory"}
+    for state in [crashed, waiting] * (MAX_DEATHS - 1) + [crashed]:
+        up.ask(f"{path}/set_state", state=state, force=True)
+    up.wait_for(lambda: up.get(path)["state_type"] == "FAILED")
+    assert up.get(path)["state"]["message"] == GIVEN_UP
+
+
+def states(up: Up, run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that a run has gone through, oldest first."""
+    return up.get(f"/flow_run_states/?flow_run_id={run['id']}")
 
 
 @pytest.fixture
