@@ -43,7 +43,13 @@ class KerasProcess:
         self._connection, theirs = Pipe()
         command = [sys.executable, "-m", __name__, str(theirs.fileno())]
         environ = {**ENVIRON, **os.environ}
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env=environ)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=sys.__stderr__,  # standard output belongs to the command's answer
+            pass_fds=[theirs.fileno()],
+            env=environ,
+        )
         theirs.close()
         self._sending = threading.Lock()
         self._numbers = itertools.count()
@@ -79,10 +85,8 @@ class KerasProcess:
             what, value = answers.get()
         del self._answers[number]
         if what == "ended":
-            raise HeadstartError(
-                f"the process in which Keras runs ended with status {value} during {function.__name__}; the usual "
-                "reason is memory"
-            )
+            reason = "was killed, most likely for want of memory" if value < 0 else f"ended with status {value}"
+            raise HeadstartError(f"the process in which Keras runs {reason}, during {function.__name__}")
         if what == "raised":
             raise value
         return value

@@ -87,9 +87,9 @@ def test_a_process_that_died_is_told_and_the_next_call_has_another():
     before = keras_process.call(pid_and_backend)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(keras_process.call, time.sleep, 600)
-        with pytest.raises(HeadstartError, match="ended with status -9 during die; the usual reason is memory"):
+        with pytest.raises(HeadstartError, match="was killed, most likely for want of memory, during die"):
             keras_process.call(die)
-        with pytest.raises(HeadstartError, match="ended with status -9 during sleep"):
+        with pytest.raises(HeadstartError, match="during sleep"):
             waiting.result(timeout=60)
     assert keras_process.call(pid_and_backend) != before
 
