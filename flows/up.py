@@ -99,10 +99,10 @@ def keep_fresh(
 
 @contextmanager
 def _forgiving(tell: Tell) -> Iterator[None]:
-    """A server that is away is no reason to end, nor to leave something running: what was cut is found later."""
+    """A server that is away is no reason to leave something running: what was cut is found at the next start."""
     try:
         yield
-    except Exception as exc:  # noqa: BLE001 - whatever it is, what comes next is still to be done
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the rest of the stop comes next
         tell(f"Prefect's server does not answer: {type(exc).__name__}: {exc}")
 
 
@@ -225,10 +225,16 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 def _recover(names: list[str], stop: threading.Event, tell: Tell) -> None:
     """Until `stop`: a run of these deployments whose process died is started again, or ended where it always dies."""
+    told = False
     while not stop.wait(LOOK_S):
-        with _forgiving(tell):
+        try:
             for crashed in _crashed(names):
                 tell(_start_again(crashed))
+            told = False
+        except Exception as exc:  # noqa: BLE001 - a server that is away comes back
+            if not told:
+                tell(f"can't look for runs that died, and try again: {type(exc).__name__}: {exc}")
+            told = True
 
 
 def _start_again(crashed: FlowRun) -> str:

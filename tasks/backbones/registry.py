@@ -6,9 +6,11 @@ file, are quick.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -237,7 +239,8 @@ def _download(backbone: Backbone, image_size_px: int, path: Path) -> Path:
 
     builder = getattr(keras.applications, backbone.keras_class)
     try:
-        builder(include_top=False, weights="imagenet", input_shape=(image_size_px, image_size_px, 3))
+        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the command's answer
+            builder(include_top=False, weights="imagenet", input_shape=(image_size_px, image_size_px, 3))
     except Exception as exc:
         raise WeightsError(
             f"the ImageNet weights of {backbone.name} are not at {path} and can't be downloaded "
