@@ -88,7 +88,7 @@ def cut(place: Place) -> Cut:
             place.copy(8)
             time.sleep(random.uniform(0, 0.8 * QUIET_S))
         run = up.wait_for(lambda: next(iter(up.runs()), None))
-        events = up.events()
+        events = up.wait_for(up.events)  # stored some seconds after it was answered
         family = psutil.Process(up.process.pid).children(recursive=True)
         status = up.stop()
     alive = [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
