@@ -59,14 +59,13 @@ def preload(run: Run) -> threading.Thread:
 
 def _prepare(run: Run) -> None:
     try:
-        keras = keras_process.start()
+        keras_process.start()
         policy = policy_of(run.config)
         trunk = trunk_of(run, policy)
         suite.preload()
         importlib.import_module("onnxruntime")
         if policy.views:
             importlib.import_module("albumentations")
-        if not run.workspace.exists(trunk.onnx_path):
-            keras.call(ensure_exported, run, trunk)
+        ensure_exported(run, trunk)
     except Exception as exc:  # noqa: BLE001 - the stage that needs it meets the same fault, and reports it
         log.debug("nothing was prepared: %s", exc)

@@ -13,7 +13,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-import keras  # noqa: F401 - before TensorFlow, as everywhere: see flows/warmup.py
+import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/keras_process.py
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image

@@ -61,8 +61,10 @@ def measure_parity(
     run: Run, trunk: TrunkRef, head: HeadRef, sha256s: Sequence[str], probabilities: np.ndarray
 ) -> Parity:
     """Compares `probabilities` float32 [N, C], as model.onnx gave them, with the reference's on the same images."""
+    from scipy.special import softmax
+
     logits = keras_process.call(_keras_logits, run, head, _recipe(trunk), sha256s)
-    expected = _softmax(logits / head.temperature)
+    expected = softmax(logits / head.temperature, axis=1)
     return Parity(
         n=len(sha256s),
         label_agreement=float((expected.argmax(axis=1) == probabilities.argmax(axis=1)).mean()),
@@ -89,7 +91,7 @@ def _trunk_features(run: Run, trunk: TrunkRef, images: Sequence[tuple[str, str]]
 
 def _keras_features(run: Run, trunk: TrunkRef, images: Sequence[tuple[str, str]]) -> Iterator[np.ndarray]:
     """Float32 [B, D] for each batch of (sha256, uri), by the Keras trunk."""
-    import keras  # noqa: F401 - before TensorFlow, as everywhere: see flows/warmup.py
+    import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/keras_process.py
     import tensorflow as tf
 
     model = build_trunk(trunk)
@@ -134,8 +136,3 @@ def _keras_logits(run: Run, head: HeadRef, recipe: str, sha256s: Sequence[str]) 
 
 def _batches(rows: np.ndarray, size: int = 1024) -> Iterator[np.ndarray]:
     yield from (rows[start : start + size] for start in range(0, len(rows), size))
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponents / exponents.sum(axis=1, keepdims=True)

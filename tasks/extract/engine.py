@@ -126,7 +126,7 @@ class TensorflowEngine:
     """The Keras trunk in TensorFlow, in batches, behind the preprocessing graph that ships."""
 
     def __init__(self, trunk: TrunkRef) -> None:
-        import keras  # noqa: F401 - before TensorFlow, as everywhere: see flows/warmup.py
+        import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/keras_process.py
         import tensorflow as tf
 
         from tasks.backbones.registry import get_backbone

@@ -6,6 +6,7 @@ import hashlib
 
 import onnx
 
+from tasks import keras_process
 from tasks.artifacts import Run, TrunkRef
 from tasks.backbones.registry import POOLED, get_backbone
 from tasks.backbones.trunk import build_trunk, build_upper
@@ -23,8 +24,12 @@ def ensure_exported(run: Run, trunk: TrunkRef) -> bool:
     with FileLock(user_cache("files") / f"{place}.lock"):
         if run.workspace.exists(trunk.onnx_path):
             return False
-        run.workspace.write_bytes(trunk.onnx_path, export_trunk(trunk).SerializeToString())
+        run.workspace.write_bytes(trunk.onnx_path, keras_process.call(_exported, trunk))
         return True
+
+
+def _exported(trunk: TrunkRef) -> bytes:
+    return export_trunk(trunk).SerializeToString()
 
 
 def export_trunk(trunk: TrunkRef) -> onnx.ModelProto:

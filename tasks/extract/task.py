@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tasks import keras_process
 from tasks.artifacts import FeaturesRef, Run, SnapshotRef, TrunkRef
 from tasks.augment.policy import Policy
 from tasks.backbones.trunk import trunk_of
@@ -25,8 +24,7 @@ _choosing = threading.Lock()
 def make_trunk(run: Run, snapshot: SnapshotRef, policy: Policy) -> TrunkRef:
     """Exports the trunk, and quantises it where that is asked for, if the workspace has no such file yet."""
     trunk = trunk_of(run, policy)
-    if not run.workspace.exists(trunk.onnx_path):
-        keras_process.call(ensure_exported, run, trunk)
+    ensure_exported(run, trunk)
     return quantised(run, trunk, snapshot) if run.config.backbone.precision == "int8" else trunk
 
 

@@ -148,12 +148,12 @@ def _validation(model: keras.Model, held_out: Batches) -> keras.callbacks.Callba
     """
     import keras
 
-    def validate(epoch: int, logs: dict[str, float] | None) -> None:
+    def validate(epoch: int, logs: Any) -> None:
         model.reset_metrics()
         found: Any = {}
         for batch in _each(held_out):
             found = model.test_on_batch(*batch, return_dict=True)  # of all batches since the reset
-        (logs if logs is not None else {}).update({f"val_{name}": float(value) for name, value in found.items()})
+        logs.update({f"val_{name}": float(value) for name, value in found.items()})
 
     return keras.callbacks.LambdaCallback(on_epoch_end=validate)
 

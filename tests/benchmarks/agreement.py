@@ -45,7 +45,7 @@ PARTS = 100  # images on one command line
 
 def by_keras(model_dir: Path, manifest: dict[str, Any], images: list[np.ndarray]) -> list[str]:
     """Pillow resizes, Keras does the rest: nothing of the exported graph takes part."""
-    import keras  # noqa: F401 - before TensorFlow, as everywhere: see flows/warmup.py
+    import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/keras_process.py
 
     config = Config.model_validate(manifest["lineage"]["config"])
     run = Run(

@@ -38,7 +38,7 @@ from tasks.backbones.trunk import trunk_of
 from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, features_of, missing_tasks
-from tasks.finetune import head
+from tasks.finetune import head as training
 from tasks.finetune.data import load_split
 from tasks.finetune.head import build_head, schedule, train_head
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
@@ -47,7 +47,7 @@ from tasks.split.assign import make_snapshot
 from tasks.tables import read_table
 from tests.runs import make_run
 
-head.MIN_EPOCH_STEPS = 1  # of few images an epoch shows each several times else; here both show each once
+training.MIN_EPOCH_STEPS = 1  # of few images an epoch shows each several times else; here both show each once
 POLICY = load_policy("flip", 0)
 
 
