@@ -7,7 +7,7 @@ import sys
 from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
-from tasks.user_cache import user_cache
+from tasks.workspace import user_cache
 
 
 def keep_bytecode() -> None:

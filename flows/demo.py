@@ -1,4 +1,4 @@
-"""`headstart demo`: the whole flow on data and a trunk that come with the package, twice, as labels arrive."""
+"""`headstart demo`: the whole flow, twice, on data and a backbone that come with the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCHES = {
 
 
 def demo_config() -> Config:
-    """The embedded trunk, and no mirrored views: a mirrored 2 is no 2."""
+    """The embedded feature extractor, and no mirrored views: a mirrored 2 is no 2."""
     return parse_config({"backbone": {"name": "embedded", "weights": "default"}, "augment": {"views": 0}})
 
 
@@ -26,7 +26,7 @@ def run_demo(workspace: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Retrains on each batch in turn; yields what arrived and the run's summary."""
     # Prepared beside the rest, and not in the user's home. Read by tensorflow-datasets when the builder is made.
     os.environ["TFDS_DATA_DIR"] = Workspace(workspace).path("tfds")
-    import tasks.demo.digits  # noqa: F401 - importing a builder registers it
+    import flows.digits  # noqa: F401 - importing a builder registers it
 
     for source, arrived in BATCHES.items():
         yield arrived, retrain(source=source, name=NAME, workspace=workspace, config=demo_config())  # type: ignore[misc]

@@ -1,4 +1,5 @@
-"""The DAG: validation, augmentation, a frozen trunk's features, a fine-tuned head, gates and ONNX export, as tasks."""
+"""The DAG: validation, augmentation, a feature extractor's features, a fine-tuned head, gates and ONNX export, as
+tasks."""
 
 # No `from __future__ import annotations` here: a worker loads this file by its path, where Prefect finds the schema of
 # the parameters in annotations that are types, and not in those that are text.
@@ -10,27 +11,27 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.auto import auto
 from flows.run_state import ended, started
+from flows.search import auto
 from flows.slot import one_slot
+from flows.summary import Stopwatch, fingerprint, invalid_data, settled, summarise
 from flows.warmup import preload, preload_if_new
-from tasks.artifacts import CatalogueRef, Run
 from tasks.augment.task import choose_policy
 from tasks.config import Config
 from tasks.errors import InvalidDataError
 from tasks.evaluate.task import evaluate_candidate, make_parity_reference
 from tasks.export.task import export_candidate, make_variants
-from tasks.extract.task import extract_features, make_trunk
+from tasks.extract.task import extract_features, make_extractor
 from tasks.finetune.task import finetune_head
 from tasks.ingest.listing import hand_listing, remember_listing
 from tasks.ingest.task import ingest_images
 from tasks.publish.task import publish_model
+from tasks.records import Catalogue, Run
 from tasks.report.task import write_run_report
-from tasks.repository import version_of
 from tasks.resume import begin, end, unfinished_run
 from tasks.runs import new_run, one_at_a_time
 from tasks.split.task import split_images
-from tasks.summary import Stopwatch, fingerprint, invalid_data, settled, summarise
+from tasks.storage.repository import version_of
 from tasks.validate.task import review_images, validate_images
 from tasks.workspace import NAME_PATTERN
 
@@ -84,29 +85,29 @@ def _retrain(run: Run, force: bool) -> dict[str, Any]:
     return _finish(run, stage, summary)
 
 
-def _make_model(run: Run, stage: Stopwatch, catalogue: CatalogueRef, print_of_run: str) -> dict[str, Any]:
+def _make_model(run: Run, stage: Stopwatch, catalogue: Catalogue, print_of_run: str) -> dict[str, Any]:
     valid = stage(validate_images, run, catalogue)
     snapshot = stage(split_images, run, valid)
     run, tried = stage(auto, run, snapshot)  # with what validation decides, where that is asked for
     policy = stage(choose_policy, run)
-    trunk = stage(make_trunk, run, snapshot, policy)
+    extractor = stage(make_extractor, run, snapshot, policy)
     # These two beside what the run waits for: the one fills the Keras process before it has to train, the other, which
     # may stop the run, changes no label.
-    reference = make_parity_reference.submit(run, snapshot, trunk)
-    features = stage(extract_features, run, snapshot, trunk, policy)
+    reference = make_parity_reference.submit(run, snapshot, extractor)
+    features = stage(extract_features, run, snapshot, extractor, policy)
     features = replace(features, embedded=max(features.embedded, tried))
     review = review_images.submit(run, snapshot, features)
-    head = stage(finetune_head, run, snapshot, trunk, features)
+    head = stage(finetune_head, run, snapshot, extractor, features)
     # Exported before it is judged: the gates judge the very file that ships.
     version = version_of(run.workspace, run.name, run.run_id)
-    candidate = stage(export_candidate, run, snapshot, trunk, head, version)
+    candidate = stage(export_candidate, run, snapshot, extractor, head, version)
     for task in (reference, review):
         task.result()
-    decision = stage(evaluate_candidate, run, snapshot, trunk, head, candidate)
+    decision = stage(evaluate_candidate, run, snapshot, extractor, head, candidate)
     if decision.promote:
-        variants = stage(make_variants, run, snapshot, trunk, candidate) if run.config.export.variants else ()
-        stage(publish_model, run, snapshot, trunk, head, candidate, decision, variants)
-    return summarise(run, catalogue, snapshot, trunk, features, head, candidate, decision, print_of_run)
+        variants = stage(make_variants, run, snapshot, extractor, candidate) if run.config.export.variants else ()
+        stage(publish_model, run, snapshot, extractor, head, candidate, decision, variants)
+    return summarise(run, catalogue, snapshot, extractor, features, head, candidate, decision, print_of_run)
 
 
 def _finish(run: Run, stage: Stopwatch, summary: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
-from tasks.artifacts import Run
 from tasks.errors import WorkspaceError
+from tasks.records import Run
 from tasks.runs import is_locked
 
 # A run that died gives its slot back after this time; one that lives renews it.

@@ -36,13 +36,13 @@ from prefect.schedules import Cron
 from prefect.states import AwaitingRetry, Failed, Scheduled
 from prefect.types.entrypoint import EntrypointType
 
+from flows.debounce import Patience
 from flows.retrain import retrain
 from flows.run_state import CUT, DIED, GIVEN_UP, MAX_DEATHS, deaths
 from flows.server import LocalServer
 from flows.watch import EVENT, Tell, deployment_parameters, resource_id, watch
-from tasks.artifacts import Run
 from tasks.errors import HeadstartError, UsageError
-from tasks.watch import Patience
+from tasks.records import Run
 
 NIGHTLY = "0 3 * * *"
 # How often the runner asks for runs that are due; Prefect's own 10 s would be the longest part of a start.

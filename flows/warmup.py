@@ -2,7 +2,7 @@
 
 Great Expectations takes 3 s to import, TensorFlow 5 s and the trunk's export 3 s, of one core; Prefect's ephemeral
 server takes 4 s of another to start, and 10 s where its database has to be made. A run with nothing new needs neither
-library nor a trunk, so this starts early only where work is likely.
+library nor a feature extractor, so this starts early only where work is likely.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import importlib
 import logging
 import threading
 
-from tasks import keras_process
-from tasks.artifacts import Run
-from tasks.augment.policy import policy_of
-from tasks.backbones.trunk import trunk_of
+from flows.summary import looks_new
 from tasks.errors import HeadstartError
 from tasks.extract.export import ensure_exported
-from tasks.ingest.sources import Listing, list_source
-from tasks.summary import looks_new
+from tasks.ingest.entries import Listing
+from tasks.ingest.sources import list_source
+from tasks.modality.augmentation import policy_of
+from tasks.networks import keras_process
+from tasks.networks.extractor import extractor_of
+from tasks.records import Run
 from tasks.validate import suite
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def preload_if_new(run: Run, force: bool, listing: Listing | None = None) -> Non
 
 
 def preload(run: Run) -> threading.Thread:
-    """Starts the Keras process, with the export of the run's trunk where it has none yet, and imports heavy libraries.
+    """Starts the Keras process, with the export of the run's feature extractor where it has none yet, and imports heavy
+    libraries.
 
     Call it from the main thread, after this module's own imports: pyarrow comes with those, and its allocator has
     crashed where it was first loaded by a thread that ended (apache/arrow 25.0).
@@ -61,11 +63,11 @@ def _prepare(run: Run) -> None:
     try:
         keras_process.start()
         policy = policy_of(run.config)
-        trunk = trunk_of(run, policy)
+        extractor = extractor_of(run, policy)
         suite.preload()
         importlib.import_module("onnxruntime")
         if policy.views:
             importlib.import_module("albumentations")
-        ensure_exported(run, trunk)
+        ensure_exported(run, extractor)
     except Exception as exc:  # noqa: BLE001 - the stage that needs it meets the same fault, and reports it
         log.debug("nothing was prepared: %s", exc)

@@ -28,13 +28,13 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import Event, Resource
 from prefect.settings import PREFECT_API_URL
 
+from flows.debounce import Announced, Debounce, Patience, marker_path, marker_signature, pulses
 from flows.slot import is_under_way
-from tasks.artifacts import Run
 from tasks.errors import HeadstartError, SourceError, UsageError
 from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table
 from tasks.ingest.sources import list_source
+from tasks.records import Run
 from tasks.runs import finished_runs
-from tasks.watch import Announced, Debounce, Patience, marker_path, marker_stamp, pulses
 
 EVENT = "headstart.labels.arrived"
 FLOW = "retrain"
@@ -112,7 +112,9 @@ class Sensor:
     def look(self, now: float) -> float:
         """One look at the source, at `now` by a steady clock, in seconds; returns when to look again."""
         started = time.monotonic()
-        marker = marker_stamp(self._marker) if self._marker else None  # before the listing: that is as new, or newer
+        marker = (
+            marker_signature(self._marker) if self._marker else None
+        )  # before the listing: that is as new, or newer
         found = arrivals(listing_table(self._entries()), last_listing(self._run.workspace, self._run.name))
         cost_s = time.monotonic() - started
         delivered = marker is not None and marker != self._announced.marker

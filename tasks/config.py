@@ -26,6 +26,20 @@ ENV_FLAGS = {
 }
 
 
+# The networks of `tasks.networks.registry`, in its order: what the form in Prefect's UI offers.
+BACKBONE_NAMES = (
+    "mobilenet_v2",
+    "mobilenet",
+    "vgg16",
+    "resnet50",
+    "inception_v3",
+    "xception",
+    "efficientnet_v2_b0",
+    "convnext_tiny",
+    "embedded",
+)
+POOLED = "avg_pool"  # the freeze boundary above the last feature map's global average
+
 # What `--auto` decides.
 CHOSEN = (
     "backbone.name",
@@ -53,17 +67,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_say_bounds)
 
 
-def _offer_backbones(schema: dict[str, Any]) -> None:
-    """The form in Prefect's UI has them to choose from. (Elsewhere a wrong name is told with the nearest right one.)"""
-    from tasks.backbones.registry import BACKBONES
-
-    schema["enum"] = list(BACKBONES)
-
-
 class Backbone(Section):
     """The pre-trained network and where it is cut."""
 
-    name: str = Field(default="mobilenet_v2", json_schema_extra=_offer_backbones)
+    name: str = Field(default="mobilenet_v2", json_schema_extra={"enum": list(BACKBONE_NAMES)})
     """Architecture: a name that `headstart retrain --help` lists, such as `mobilenet_v2` or `embedded`."""
     weights: str = "default"
     """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), a weights file's path, or `default`:
@@ -73,7 +80,7 @@ class Backbone(Section):
     image_size_px: int = Field(default=0, ge=0, le=1024)
     """Side of the square that images are resized to, in pixels; 0 takes the backbone's own."""
     precision: Literal["fp32", "int8"] = "fp32"
-    """Of the frozen trunk. `int8` is quantised on training images, makes features at about twice the speed on a
+    """Of the feature extractor. `int8` is quantised on training images, makes features at about twice the speed on a
     processor, and is what ships."""
 
 
@@ -129,10 +136,10 @@ class Augment(Section):
 
 
 class Extract(Section):
-    """The pass through the frozen trunk."""
+    """The pass through the feature extractor."""
 
     engine: Literal["auto", "onnxruntime", "tensorflow"] = "auto"
-    """What runs the trunk: ONNX Runtime, or TensorFlow; `auto` takes TensorFlow where it has a GPU."""
+    """What runs the feature extractor: ONNX Runtime, or TensorFlow; `auto` takes TensorFlow where it has a GPU."""
     workers: int = Field(default=0, ge=0, le=256)
     """Threads that decode, augment and infer; 0 takes one for each core."""
     shard_images: int = Field(default=1024, ge=1)
@@ -188,9 +195,9 @@ class Auto(Section):
     backbones: list[str] = []
     """Backbones to choose among; none: `backbone.name` alone."""
     latency_ms: float = Field(default=0, ge=0)
-    """Longest that the trunk may take over one image on one thread, in milliseconds; 0 allows any."""
+    """Longest that the feature extractor may take over one image on one thread, in milliseconds; 0 allows any."""
     size_mb: float = Field(default=0, ge=0)
-    """Largest trunk, as an ONNX file in megabytes (10^6 bytes); 0 allows any."""
+    """Largest feature extractor, as an ONNX file in megabytes (10^6 bytes); 0 allows any."""
     again_at_growth: float = Field(default=0.25, ge=0)
     """A champion's choice stands until the images have grown by this share since it was made, or the classes are
     others."""

@@ -1,6 +1,6 @@
 """The exceptions of headstart, one tree.
 
-A refusal by the gates is not here: it is a value (`artifacts.GateDecision`), not a fault. Every message says what
+A refusal by the gates is not here: it is a value (`artifacts.Decision`), not a fault. Every message says what
 is wrong, where, what was found, what is allowed and how to mend it; the command line prints it as it is, without a
 traceback, and exits with `exit_status`.
 

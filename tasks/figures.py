@@ -5,25 +5,25 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tasks.artifacts import CatalogueRef, FeaturesRef, GateDecision, HeadRef, ModelRef, SnapshotRef, TrunkRef
+from tasks.records import Candidate, Catalogue, Decision, FeatureExtractor, Features, Head, Snapshot
 
 
 def in_figures(result: Any) -> str:
     """One line about a stage's result; empty where there is nothing to count."""
     match result:
-        case CatalogueRef():
+        case Catalogue():
             return f"{result.images:,} images, {result.quarantined:,} files quarantined"
-        case SnapshotRef():
+        case Snapshot():
             return f"{result.id}, {result.images:,} images in {len(result.labels)} classes, {result.new:,} new"
-        case TrunkRef():
+        case FeatureExtractor():
             return f"{result.backbone} up to {result.boundary}, {result.precision}"
-        case FeaturesRef():
+        case Features():
             return f"{result.embedded:,} images embedded"
-        case HeadRef():
+        case Head():
             return f"head {result.digest[:12]}, temperature {result.temperature:.2f}"
-        case ModelRef():
+        case Candidate():
             return f"candidate for version {result.version}"
-        case GateDecision():
+        case Decision():
             accuracy = result.metrics.get("test", {}).get("accuracy")
             refused = [gate.name for gate in result.gates if gate.passed is False]
             said = "promote" if result.promote else f"refuse ({', '.join(refused)})"

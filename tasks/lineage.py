@@ -5,21 +5,21 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from tasks.artifacts import HeadRef, Run, SnapshotRef, TrunkRef
+from tasks.records import FeatureExtractor, Head, Run, Snapshot
 
 LIBRARIES = ("headstart", "tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "numpy", "pillow", "albumentations")
 
 
-def lineage(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef) -> dict[str, Any]:
-    """Snapshot, recipe, head, configuration and library versions."""
+def lineage(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, head: Head) -> dict[str, Any]:
+    """Snapshot, key, head, configuration and library versions."""
     return {
         "snapshot": snapshot.id,
-        "recipe": trunk.head_recipe,
-        "recipes": sorted({trunk.recipe, trunk.head_recipe}),
-        "trunk": trunk.onnx_path,
-        "precision": trunk.precision,
-        "backbone": trunk.backbone,
-        "boundary": trunk.boundary,
+        "recipe": extractor.head_key,
+        "recipes": sorted({extractor.key, extractor.head_key}),
+        "trunk": extractor.onnx_path,
+        "precision": extractor.precision,
+        "backbone": extractor.backbone,
+        "boundary": extractor.boundary,
         "head_digest": head.digest,
         "config_digest": run.config.digest(),
         "config": run.config.model_dump(by_alias=True),

@@ -19,20 +19,20 @@ from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import version
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from tasks.artifacts import CatalogueRef, Run
-from tasks.assignments import read_assignments, write_assignments
 from tasks.lineage import LIBRARIES
+from tasks.records import Catalogue, Run
+from tasks.storage.assignments import read_assignments, write_assignments
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def unfinished_run(run: Run, catalogue: CatalogueRef, fingerprint: str, owner: str) -> Run | None:
+def unfinished_run(run: Run, catalogue: Catalogue, fingerprint: str, owner: str) -> Run | None:
     """The run that died before this one, to be gone on with: None where there is none with the same work before it.
 
     Args:
-        fingerprint: of all that the outcome depends on (`tasks.summary.fingerprint`).
+        fingerprint: of all that the outcome depends on (`flows.summary.fingerprint`).
         owner: the orchestrator's id of the run. A local workspace's lock tells that a run is dead. An object store has
             none: there a run is gone on with by its own retry alone.
     """
@@ -45,7 +45,7 @@ def unfinished_run(run: Run, catalogue: CatalogueRef, fingerprint: str, owner: s
     return replace(run, run_id=begun["run_id"], started_at=begun["started_at"])
 
 
-def begin(run: Run, catalogue: CatalogueRef, fingerprint: str, owner: str) -> None:
+def begin(run: Run, catalogue: Catalogue, fingerprint: str, owner: str) -> None:
     """Enters that a run has work to do. What an earlier one met first and did not finish with, this one did."""
     begun = _read_begun(run)
     if begun is not None and begun["run_id"] != run.run_id:
@@ -70,7 +70,7 @@ def unfinished_runs(workspace: Workspace) -> set[str]:
 def resumable(stage: str, function: F) -> F:
     """The stage's function `(run, …)`, whose result is kept, and taken from there where the same run comes again.
 
-    Its result is JSON or one of the values in `tasks.artifacts`, as its annotation says.
+    Its result is JSON or one of the values in `tasks.records`, as its annotation says.
     """
     kind = get_type_hints(function)["return"]
 
@@ -99,7 +99,7 @@ def _read_begun(run: Run) -> dict[str, str] | None:
     return run.workspace.read_json(_path(run)) if run.workspace.exists(_path(run)) else None
 
 
-def _work(run: Run, catalogue: CatalogueRef, fingerprint: str) -> str:
+def _work(run: Run, catalogue: Catalogue, fingerprint: str) -> str:
     """The digest of what a run has to do: what its outcome depends on, where the files lie, and the libraries."""
     table = hashlib.sha256(run.workspace.read_bytes(catalogue.table_path)).hexdigest()
     parts = [fingerprint, table, run.source, *map(version, LIBRARIES)]

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import Run
 from tasks.config import Config, parse_config
 from tasks.errors import UsageError, WorkspaceError
+from tasks.records import Run
 from tasks.workspace import Workspace, check_name
 
 CLEANING = ".cleaning.lock"  # no model's name begins with a dot

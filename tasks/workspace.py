@@ -31,7 +31,6 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.errors import ConfigError, WorkspaceError
-from tasks.user_cache import user_cache
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -174,8 +173,8 @@ class Workspace:
             return self.path(relative)
         cache = user_cache("files")
         info = self.fs.info(self.path(relative))
-        stamp = re.sub(r"\W", "", str(info.get("ETag") or info.get("LastModified") or info.get("size")))
-        target = cache / f"{stamp}-{relative.replace('/', '-')}"
+        signature = re.sub(r"\W", "", str(info.get("ETag") or info.get("LastModified") or info.get("size")))
+        target = cache / f"{signature}-{relative.replace('/', '-')}"
         if not target.exists():
             _replace_file(target, self.read_bytes(relative))
         return str(target)
@@ -210,3 +209,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def user_cache(name: str) -> Path:
+    """A folder of the user's cache on this machine, which no other user can enter; what lies there can be lost.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart" / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.features import feature_store
-from tasks.repository import champion, read_manifest
-from tasks.tables import read_table
+from tasks.storage.feature_store import feature_store
+from tasks.storage.repository import champion, read_manifest
+from tasks.storage.tables import read_table
 from tasks.workspace import Workspace
 from tests.up import moment
 
@@ -41,10 +41,10 @@ def last_snapshot(workspace: Workspace, name: str) -> set[str]:
 
 def embedded(workspace: Workspace, name: str) -> list[tuple[str, int]]:
     """The key of each stored row of the champion's features: one that comes twice was embedded twice."""
-    recipe = read_manifest(workspace, name, champion(workspace, name) or 0)["lineage"]["recipe"]
+    key = read_manifest(workspace, name, champion(workspace, name) or 0)["lineage"]["recipe"]
     return [
         (sha256, view)
-        for part in feature_store(workspace, recipe).read(["sha256", "view"])
+        for part in feature_store(workspace, key).read(["sha256", "view"])
         for sha256, view in zip(part["sha256"].to_pylist(), part["view"].to_pylist(), strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""What every test has: quiet libraries, a Prefect home of its own, and a real small trunk."""
+"""What every test has: quiet libraries, a Prefect home of its own, and a real small feature extractor."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="headstart-prefect-")
 
 import pytest
 
-from tasks.backbones.registry import build_network, get_backbone
+from tasks.networks.registry import build_network, get_backbone
 
-TRUNK_SIZE_PX = 32
+EXTRACTOR_SIZE_PX = 32
 
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
@@ -31,16 +31,16 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import keras
 
     keras.utils.set_random_seed(3)
-    network = build_network(get_backbone("mobilenet_v2"), None, TRUNK_SIZE_PX)
+    network = build_network(get_backbone("mobilenet_v2"), None, EXTRACTOR_SIZE_PX)
     path = tmp_path_factory.mktemp("weights") / "random.weights.h5"
     network.save_weights(path)
     return path
 
 
 @pytest.fixture(scope="session")
-def small_trunk(random_weights: Path) -> dict[str, object]:
-    """The configuration's `backbone` section for a trunk that is quick to run."""
-    return {"weights": str(random_weights), "image_size_px": TRUNK_SIZE_PX}
+def small_extractor(random_weights: Path) -> dict[str, object]:
+    """The configuration's `backbone` section for a feature extractor that is quick to run."""
+    return {"weights": str(random_weights), "image_size_px": EXTRACTOR_SIZE_PX}
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from tasks.artifacts import Run
 from tasks.config import parse_config
+from tasks.records import Run
 from tasks.workspace import Workspace
 
 

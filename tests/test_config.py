@@ -68,7 +68,7 @@ def test_the_digest_leaves_out_only_how_work_is_spread():
 
 
 def test_every_key_says_what_it_means():
-    from tasks.config_table import config_keys
+    from flows.cli.config_table import config_keys
 
     keys = list(config_keys())
     assert [key.name for key in keys] == known_keys()

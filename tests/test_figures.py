@@ -1,40 +1,42 @@
 import pytest
 
-from tasks.artifacts import (
-    CatalogueRef,
-    FeaturesRef,
-    GateDecision,
-    GateResult,
-    HeadRef,
-    ModelRef,
-    SnapshotRef,
-    TrunkRef,
-)
 from tasks.figures import in_figures
+from tasks.records import (
+    Candidate,
+    Catalogue,
+    Decision,
+    FeatureExtractor,
+    Features,
+    GateResult,
+    Head,
+    Snapshot,
+)
 
 REFUSING = GateResult(name="accuracy", passed=False, value=0.4, threshold=0.5, reason="too low")
-SNAPSHOT = SnapshotRef(id="abc", table_path="t", labels=("a", "b"), images=1234, new=34, quarantined=0)
+SNAPSHOT = Snapshot(id="abc", table_path="t", labels=("a", "b"), images=1234, new=34, quarantined=0)
 
-TRUNK = TrunkRef(recipe="r", onnx_path="t", backbone="embedded", weights="w", boundary="avg_pool", image_size_px=32)
+EXTRACTOR = FeatureExtractor(
+    key="r", onnx_path="t", backbone="embedded", weights="w", boundary="avg_pool", image_size_px=32
+)
 
 
 @pytest.mark.parametrize(
     ("result", "says"),
     [
-        (CatalogueRef(table_path="t", images=1234, quarantined=2, source="s"), "1,234 images, 2 files quarantined"),
+        (Catalogue(table_path="t", images=1234, quarantined=2, source="s"), "1,234 images, 2 files quarantined"),
         (SNAPSHOT, "abc, 1,234 images in 2 classes, 34 new"),
-        (TRUNK, "embedded up to avg_pool, fp32"),
-        (FeaturesRef(recipe="r", views=0, embedded=40), "40 images embedded"),
+        (EXTRACTOR, "embedded up to avg_pool, fp32"),
+        (Features(key="r", views=0, embedded=40), "40 images embedded"),
         (
-            HeadRef(keras_path="k", history_path="h", validation_path="v", digest="d" * 64, temperature=1.5),
+            Head(keras_path="k", history_path="h", validation_path="v", digest="d" * 64, temperature=1.5),
             f"head {'d' * 12}, temperature 1.50",
         ),
-        (ModelRef(onnx_path="m", sha256="s", version=3), "candidate for version 3"),
+        (Candidate(onnx_path="m", sha256="s", version=3), "candidate for version 3"),
         (
-            GateDecision(promote=False, reasons=(), gates=(REFUSING,), metrics={"test": {"accuracy": 0.4}}),
+            Decision(promote=False, reasons=(), gates=(REFUSING,), metrics={"test": {"accuracy": 0.4}}),
             "refuse (accuracy), test accuracy 0.400",
         ),
-        (GateDecision(promote=True, reasons=(), gates=()), "promote"),
+        (Decision(promote=True, reasons=(), gates=()), "promote"),
         (7, ""),
         (None, ""),
     ],

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import typer.main
 
-from flows.cli import app
-from tasks.config_table import markdown_table
+from flows.cli.config_table import markdown_table
+from flows.cli.main import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_configuration_table_is_the_schema():
-    """To regenerate: `uv run python -c 'from tasks.config_table import markdown_table; print(markdown_table())'`."""
+    """Regenerate: `uv run python -c "from flows.cli.config_table import markdown_table; print(markdown_table())"`."""
     [table] = re.findall(r"<!-- config -->\n(.*?)\n<!-- /config -->", README, re.DOTALL)
     assert table == markdown_table()
 

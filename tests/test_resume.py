@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.artifacts import CatalogueRef, FeaturesRef, GateDecision, GateResult, HeadRef, Run, VariantRef
-from tasks.assignments import read_assignments, write_assignments
-from tasks.repository import version_of, write_version
+from tasks.records import Catalogue, Decision, Features, GateResult, Head, Run, Variant
 from tasks.resume import begin, end, resumable, unfinished_run, unfinished_runs
-from tasks.tables import CATALOGUE, write_table
+from tasks.storage.assignments import read_assignments, write_assignments
+from tasks.storage.repository import version_of, write_version
+from tasks.storage.tables import CATALOGUE, write_table
 from tests.runs import make_run
 
-DECISION = GateDecision(
+DECISION = Decision(
     promote=True,
     reasons=("champion: better",),
     gates=(GateResult(name="n", passed=None, value=5, threshold="any", reason="r"),),
@@ -28,12 +28,12 @@ def run(tmp_path: Path) -> Run:
     return make_run(tmp_path / "w", "photos", "20260102T000000-shapes-aaaaaa")
 
 
-def catalogue(run: Run, paths: tuple[str, ...] = ("a", "b")) -> CatalogueRef:
+def catalogue(run: Run, paths: tuple[str, ...] = ("a", "b")) -> Catalogue:
     path = run.path("catalogue.parquet")
     frame = CATALOGUE.empty_table().to_pandas().reindex(range(len(paths))).assign(path=paths, sha256=paths, label="cat")
     frame[["copies", "size_bytes", "width_px", "height_px"]] = 1
     write_table(run.workspace, path, frame)
-    return CatalogueRef(table_path=path, images=len(paths), quarantined=0, source="photos")
+    return Catalogue(table_path=path, images=len(paths), quarantined=0, source="photos")
 
 
 def later(run: Run) -> Run:
@@ -78,11 +78,11 @@ class Stage:
     def __init__(self) -> None:
         self.done = 0
 
-    def train(self, run: Run, features: FeaturesRef) -> HeadRef:
+    def train(self, run: Run, features: Features) -> Head:
         self.done += 1
         for file in ("head.keras", "history.json", "logits.parquet"):
             run.workspace.write_bytes(run.path(file), b"x")
-        return HeadRef(
+        return Head(
             keras_path=run.path("head.keras"),
             history_path=run.path("history.json"),
             validation_path=run.path("logits.parquet"),
@@ -94,20 +94,20 @@ class Stage:
 def test_a_finished_stage_is_not_repeated(run: Run):
     stage = Stage()
     train = resumable("finetune", stage.train)
-    first = train(run, FeaturesRef(recipe="r", views=1, embedded=90))
+    first = train(run, Features(key="r", views=1, embedded=90))
     # How many images were embedded depends on when the process died; what the features are does not.
-    assert train(run, FeaturesRef(recipe="r", views=1, embedded=0)) == first
+    assert train(run, Features(key="r", views=1, embedded=0)) == first
     assert stage.done == 1
 
 
 def test_it_is_where_its_inputs_changed_or_its_files_are_gone(run: Run):
     stage = Stage()
     train = resumable("finetune", stage.train)
-    train(run, FeaturesRef(recipe="r", views=1, embedded=90))
-    train(run, FeaturesRef(recipe="another", views=1, embedded=90))
+    train(run, Features(key="r", views=1, embedded=90))
+    train(run, Features(key="another", views=1, embedded=90))
     assert stage.done == 2
     run.workspace.remove(run.path("head.keras"))
-    train(run, FeaturesRef(recipe="another", views=1, embedded=90))
+    train(run, Features(key="another", views=1, embedded=90))
     assert stage.done == 3
 
 
@@ -121,13 +121,13 @@ def test_a_stage_that_fails_leaves_no_entry(run: Run):
 
 
 def test_what_comes_back_is_what_was_kept_to_the_type_of_its_numbers(run: Run):
-    variants = (VariantRef(precision="int8", onnx_path="v", sha256="s", published=True, measured={"accuracy": 1.0}),)
+    variants = (Variant(precision="int8", onnx_path="v", sha256="s", published=True, measured={"accuracy": 1.0}),)
     run.workspace.write_bytes("v", b"")
 
-    def judge(run: Run) -> GateDecision:
+    def judge(run: Run) -> Decision:
         return DECISION
 
-    def vary(run: Run) -> tuple[VariantRef, ...]:
+    def vary(run: Run) -> tuple[Variant, ...]:
         return variants
 
     for _ in range(2):

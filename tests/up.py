@@ -77,7 +77,18 @@ class Up:
 def running(folder: Path, source: Path, *flags: object, **environ: str) -> Iterator[Up]:
     """`headstart up` on `source`, with its workspace, its log and its Prefect home in `folder`; healthy when given."""
     port = free_port()
-    command = [sys.executable, "-m", "flows.cli", "up", source, "--port", port, "--workspace", folder / "w", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli",
+        "up",
+        source,
+        "--port",
+        port,
+        "--workspace",
+        folder / "w",
+        *flags,
+    ]
     environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), **environ}
     environment.pop("PREFECT_API_URL", None)
     folder.mkdir(parents=True, exist_ok=True)

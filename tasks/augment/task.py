@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tasks.artifacts import Run
-from tasks.augment.policy import Policy, policy_of
-from tasks.task import stage
+from tasks.modality.augmentation import Policy, policy_of
+from tasks.orchestration import stage
+from tasks.records import Run
 
 
 @stage("augment")

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tasks.artifacts import HeadRef, Run
-from tasks.classifier import Classifier
 from tasks.errors import HeadstartError
 from tasks.evaluate.classes import ClassChanges, class_changes
-from tasks.images import read_checked
-from tasks.repository import MODEL, champion, read_manifest, read_model
-from tasks.tables import read_table
+from tasks.modality.images import read_checked
+from tasks.networks.classifier import Classifier
+from tasks.records import Head, Run
+from tasks.storage.repository import MODEL, champion, read_manifest, read_model
+from tasks.storage.tables import read_table
 
 ANSWERING = ("onnxruntime", "pillow")  # what an answer hangs on, beside the file and the image
 
@@ -53,7 +53,7 @@ def score(
     return np.stack(answers) if answers else np.zeros((0, len(classifier.labels)), np.float32)
 
 
-def validation_answers(run: Run, head: HeadRef, sha256s: pd.Series, classes: int) -> np.ndarray:
+def validation_answers(run: Run, head: Head, sha256s: pd.Series, classes: int) -> np.ndarray:
     """Float32 [V, C]: the head's on the stored features, as its training ended with them."""
     from scipy.special import softmax
 

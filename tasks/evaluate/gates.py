@@ -20,7 +20,6 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 import expectations
-from tasks.artifacts import GateResult
 from tasks.config import Section
 from tasks.errors import ConfigError
 from tasks.evaluate.classes import ClassChanges
@@ -37,6 +36,7 @@ from tasks.evaluate.metrics import (
 )
 from tasks.evaluate.parity import Parity
 from tasks.evaluate.robustness import Changed, Robustness
+from tasks.records import GateResult
 
 
 class Evidence(Section):

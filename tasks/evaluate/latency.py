@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.classifier import Classifier
+from tasks.networks.classifier import Classifier
 
 WARM_UP = 3  # runs that don't count: the first allocates
 MIN_RUNS = 5

@@ -1,11 +1,11 @@
 """Parity: does model.onnx, over the whole test split, say what Keras says?
 
-Keras's own features of an image never change under one recipe, so they are kept (float32, in a store beside the
+Keras's own features of an image never change under one key, so they are kept (float32, in a store beside the
 trunk's), and a later run computes them for new test images only. They don't depend on the head: they are made while it
 is trained.
 
-An 8-bit trunk has no Keras form; its features, too, are what was trained on. So there the reference is the Keras head
-on what the trunk's own file answers: the gate then says that nothing was lost behind the trunk.
+An 8-bit feature extractor has no Keras form; its features, too, are what was trained on. So there the reference is the
+Keras head on what the trunk's own file answers: the gate then says that nothing was lost behind the feature extractor.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks import keras_process
-from tasks.artifacts import HeadRef, Run, SnapshotRef, TrunkRef
-from tasks.backbones.registry import get_backbone
-from tasks.backbones.trunk import build_trunk
-from tasks.features import append_rows, load_features, stored_views
-from tasks.head_file import load_head
-from tasks.images import decode, read_checked
-from tasks.onnx_graph import preprocessing
-from tasks.onnx_session import available_cores, open_session
-from tasks.tables import read_table
+from tasks.modality.images import decode, read_checked
+from tasks.networks import keras_process
+from tasks.networks.extractor import build_extractor
+from tasks.networks.head_file import load_head
+from tasks.networks.onnx_graph import preprocessing
+from tasks.networks.onnx_session import available_cores, open_session
+from tasks.networks.registry import get_backbone
+from tasks.records import FeatureExtractor, Head, Run, Snapshot
+from tasks.storage.feature_store import append_rows, load_features, stored_views
+from tasks.storage.tables import read_table
 
 if TYPE_CHECKING:
     import keras
@@ -44,26 +44,26 @@ class Parity:
     max_difference: float
 
 
-def make_reference(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> int:
+def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) -> int:
     """Stores the reference's features of test images that have none yet. Returns how many it made."""
     table = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
     test = table[table["split"] == "test"]
-    known = stored_views(run.workspace, _recipe(trunk), test["sha256"].tolist(), 1)[:, 0]
+    known = stored_views(run.workspace, _key(extractor), test["sha256"].tolist(), 1)[:, 0]
     missing = list(test.loc[~known, ["sha256", "uri"]].itertuples(index=False, name=None))
     if missing:
-        features = _keras_features if trunk.precision == "fp32" else _trunk_features
-        rows = np.concatenate(list(features(run, trunk, missing)))
-        append_rows(run.workspace, _recipe(trunk), [sha256 for sha256, _ in missing], [0] * len(missing), rows)
+        features = _keras_features if extractor.precision == "fp32" else _extractor_features
+        rows = np.concatenate(list(features(run, extractor, missing)))
+        append_rows(run.workspace, _key(extractor), [sha256 for sha256, _ in missing], [0] * len(missing), rows)
     return len(missing)
 
 
 def measure_parity(
-    run: Run, trunk: TrunkRef, head: HeadRef, sha256s: Sequence[str], probabilities: np.ndarray
+    run: Run, extractor: FeatureExtractor, head: Head, sha256s: Sequence[str], probabilities: np.ndarray
 ) -> Parity:
     """Compares `probabilities` float32 [N, C], as model.onnx gave them, with the reference's on the same images."""
     from scipy.special import softmax
 
-    logits = keras_process.call(_keras_logits, run, head, _recipe(trunk), sha256s)
+    logits = keras_process.call(_keras_logits, run, head, _key(extractor), sha256s)
     expected = softmax(logits / head.temperature, axis=1)
     return Parity(
         n=len(sha256s),
@@ -72,33 +72,35 @@ def measure_parity(
     )
 
 
-def _recipe(trunk: TrunkRef) -> str:
-    return f"{trunk.head_recipe}-keras"
+def _key(extractor: FeatureExtractor) -> str:
+    return f"{extractor.head_key}-keras"
 
 
-def _trunk_features(run: Run, trunk: TrunkRef, images: Sequence[tuple[str, str]]) -> Iterator[np.ndarray]:
+def _extractor_features(
+    run: Run, extractor: FeatureExtractor, images: Sequence[tuple[str, str]]
+) -> Iterator[np.ndarray]:
     """Float32 [1, D] of each (sha256, uri), by the trunk's file."""
-    session = open_session(run.workspace.local_file(trunk.onnx_path))
+    session = open_session(run.workspace.local_file(extractor.onnx_path))
 
     def answer(image: tuple[str, str]) -> np.ndarray:
         sha256, uri = image
         pixels = decode(read_checked(uri, sha256), run.config.ingest.max_pixels)
-        return np.asarray(session.run([trunk.output], {"image": pixels[None]})[0]).reshape(1, -1)
+        return np.asarray(session.run([extractor.output], {"image": pixels[None]})[0]).reshape(1, -1)
 
     with ThreadPoolExecutor(available_cores()) as pool:
         yield from pool.map(answer, images)
 
 
-def _keras_features(run: Run, trunk: TrunkRef, images: Sequence[tuple[str, str]]) -> Iterator[np.ndarray]:
-    """Float32 [B, D] for each batch of (sha256, uri), by the Keras trunk."""
-    import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/keras_process.py
+def _keras_features(run: Run, extractor: FeatureExtractor, images: Sequence[tuple[str, str]]) -> Iterator[np.ndarray]:
+    """Float32 [B, D] for each batch of (sha256, uri), by the Keras feature extractor."""
+    import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/networks/keras_process.py
     import tensorflow as tf
 
-    model = build_trunk(trunk)
-    shape = (None, trunk.image_size_px, trunk.image_size_px, 3)
+    model = build_extractor(extractor)
+    shape = (None, extractor.image_size_px, extractor.image_size_px, 3)
     # Tracing the network takes longer than running it once, layer by layer.
     forward = partial(model, training=False) if len(images) <= BATCH else _frozen(model, shape)
-    graph = preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation)
+    graph = preprocessing(extractor.image_size_px, get_backbone(extractor.backbone).normalisation)
     session = open_session(graph.SerializeToString())
 
     def pixels_of(image: tuple[str, str]) -> np.ndarray:
@@ -127,8 +129,8 @@ def _frozen(model: keras.Model, shape: tuple[int | None, ...]) -> Callable[[Any]
     return lambda pixels: frozen(pixels)[0]
 
 
-def _keras_logits(run: Run, head: HeadRef, recipe: str, sha256s: Sequence[str]) -> np.ndarray:
-    features = load_features(run.workspace, recipe, sha256s, 0, np.float32)
+def _keras_logits(run: Run, head: Head, key: str, sha256s: Sequence[str]) -> np.ndarray:
+    features = load_features(run.workspace, key, sha256s, 0, np.float32)
     model = load_head(run.workspace, head.keras_path)
     shaped = features.reshape(-1, *model.inputs[0].shape[1:])
     return np.concatenate([np.asarray(model(part, training=False)) for part in _batches(shaped)])

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 from pydantic import Field
 
-from tasks.classifier import Classifier
 from tasks.config import Section
 from tasks.evaluate.comparison import bootstrap_bounds
-from tasks.onnx_session import available_cores
+from tasks.networks.classifier import Classifier
+from tasks.networks.onnx_session import available_cores
 
 LARGEST = 4  # times the model's own size: a picture of many megapixels is made smaller before it is changed
 

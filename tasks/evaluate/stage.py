@@ -15,9 +15,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tasks import calibration
-from tasks.artifacts import GateDecision, GateResult, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
-from tasks.classifier import Classifier
 from tasks.evaluate.answers import Champion, champion_answers, score, validation_answers
 from tasks.evaluate.comparison import ClassComparison, Comparison, compare, compare_classes
 from tasks.evaluate.fresh_process import FreshProcess, answer_in_fresh_process
@@ -26,8 +23,11 @@ from tasks.evaluate.latency import measure_latency
 from tasks.evaluate.metrics import calibration_error, chance_calibration_error, class_metrics, summary_metrics
 from tasks.evaluate.parity import measure_parity
 from tasks.evaluate.robustness import Changed, Robustness, measure_robustness
-from tasks.images import decode, read_checked
-from tasks.tables import read_table, write_table
+from tasks.modality.images import decode, read_checked
+from tasks.networks import calibration
+from tasks.networks.classifier import Classifier
+from tasks.records import Candidate, Decision, FeatureExtractor, GateResult, Head, Run, Snapshot
+from tasks.storage.tables import read_table, write_table
 
 PREDICTIONS = pa.schema(
     [
@@ -42,12 +42,12 @@ PREDICTIONS = pa.schema(
 
 def evaluate(
     run: Run,
-    snapshot: SnapshotRef,
-    trunk: TrunkRef,
-    head: HeadRef,
-    candidate: ModelRef,
+    snapshot: Snapshot,
+    extractor: FeatureExtractor,
+    head: Head,
+    candidate: Candidate,
     on_image: Callable[[], None] = lambda: None,
-) -> GateDecision:
+) -> Decision:
     """Scores the candidate, and the champion on the same test images, and asks the gates.
 
     Writes `predictions.parquet` and `decision.json` into the run's folder, whatever the decision.
@@ -76,20 +76,20 @@ def evaluate(
         probabilities=answers,
         metrics=metrics["test"],
         per_class=class_metrics(truth, answers.argmax(axis=1), len(snapshot.labels)),
-        parity=measure_parity(run, trunk, head, images["sha256"].tolist(), answers) if len(images) else None,
+        parity=measure_parity(run, extractor, head, images["sha256"].tolist(), answers) if len(images) else None,
         fresh_process=_serves_alone(run, model_file, images, snapshot.labels, answers, gates.serving),
         latency=measure_latency(
-            classifier, trunk.image_size_px, runs=gates.latency.runs, budget_s=gates.latency.budget_s
+            classifier, extractor.image_size_px, runs=gates.latency.runs, budget_s=gates.latency.budget_s
         ),
         size_bytes=Path(model_file).stat().st_size,
-        robustness=_changed_images(run, classifier, images, truth, right, trunk.image_size_px, gates.robustness),
+        robustness=_changed_images(run, classifier, images, truth, right, extractor.image_size_px, gates.robustness),
         champion_version=stands and stands.version,
         comparison=comparison,
         class_comparisons=class_comparisons,
         changes=stands and stands.changes,
     )
     results = judge(gates, found)
-    decision = GateDecision(
+    decision = Decision(
         promote=all(result.passed is not False for result in results),
         reasons=_reasons(results),
         gates=results,
@@ -101,7 +101,7 @@ def evaluate(
     return decision
 
 
-def _held_out(run: Run, snapshot: SnapshotRef) -> pd.DataFrame:
+def _held_out(run: Run, snapshot: Snapshot) -> pd.DataFrame:
     rows = read_table(run.workspace, snapshot.table_path, ["sha256", "path", "uri", "label", "split"])
     return rows[rows["split"] != "train"].reset_index(drop=True)
 
@@ -211,7 +211,7 @@ def _write_predictions(
 
 
 def _write_decision(
-    run: Run, decision: GateDecision, found: Findings, candidate: ModelRef, calibrated: dict[str, float]
+    run: Run, decision: Decision, found: Findings, candidate: Candidate, calibrated: dict[str, float]
 ) -> None:
     per_class = [{"label": label, **row} for label, row in zip(found.labels, found.per_class, strict=True)]
     written: dict[str, Any] = {

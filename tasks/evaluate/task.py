@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from tasks import keras_process
-from tasks.artifacts import GateDecision, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef
 from tasks.evaluate.parity import make_reference
 from tasks.evaluate.stage import evaluate
-from tasks.task import stage
+from tasks.networks import keras_process
+from tasks.orchestration import stage
+from tasks.records import Candidate, Decision, FeatureExtractor, Head, Run, Snapshot
 
 
 @stage("evaluate", kept=True)
 def evaluate_candidate(
-    run: Run, snapshot: SnapshotRef, trunk: TrunkRef, head: HeadRef, candidate: ModelRef
-) -> GateDecision:
+    run: Run, snapshot: Snapshot, extractor: FeatureExtractor, head: Head, candidate: Candidate
+) -> Decision:
     """The gates' decision on the candidate's file. A refusal is a value, not a failure."""
-    return evaluate(run, snapshot, trunk, head, candidate)
+    return evaluate(run, snapshot, extractor, head, candidate)
 
 
 @stage("reference")
-def make_parity_reference(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> int:
+def make_parity_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) -> int:
     """What the candidate's file will be compared with, as far as it does not depend on the head."""
-    return keras_process.call(make_reference, run, snapshot, trunk)
+    return keras_process.call(make_reference, run, snapshot, extractor)

@@ -1,9 +1,9 @@
 """Variants of a promoted model.onnx beside it: float16 (half the size) and int8 (a quarter, and faster on processors
 that multiply bytes).
 
-Only the trunk, from `pixels` to the freeze boundary, changes: positions of a resize don't fit into 16 bits, and the
-head costs little and loses much. What each variant loses and gains is measured on this machine, over the whole test
-split; one that loses more accuracy than `export.max_accuracy_drop` is not published, and the manifest says so.
+Only the feature extractor, from `pixels` to the freeze boundary, changes: positions of a resize don't fit into 16 bits,
+and the head costs little and loses much. What each variant loses and gains is measured on this machine, over the whole
+test split; one that loses more accuracy than `export.max_accuracy_drop` is not published, and the manifest says so.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ import numpy as np
 import onnx
 import pandas as pd
 
-from tasks.artifacts import ModelRef, Run, SnapshotRef, TrunkRef, VariantRef
-from tasks.classifier import Classifier
 from tasks.errors import ExportError
-from tasks.images import decode, read_checked
-from tasks.onnx_graph import chain, describe, part
-from tasks.quantisation import quantise
-from tasks.tables import read_table
+from tasks.modality.images import decode, read_checked
+from tasks.networks.classifier import Classifier
+from tasks.networks.onnx_graph import chain, describe, part
+from tasks.networks.quantisation import quantise
+from tasks.records import Candidate, FeatureExtractor, Run, Snapshot, Variant
+from tasks.storage.tables import read_table
 
 CALIBRATION_IMAGES = 100  # of the training split; the ranges of activations hardly move beyond
 TIMED_IMAGES, TIMED_TURNS = 8, 3
 
 
-def export_variants(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, candidate: ModelRef) -> tuple[VariantRef, ...]:
+def export_variants(
+    run: Run, snapshot: Snapshot, extractor: FeatureExtractor, candidate: Candidate
+) -> tuple[Variant, ...]:
     """Makes and measures the variants that the configuration asks for, in the run's folder.
 
     Raises:
@@ -41,15 +43,17 @@ def export_variants(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, candidate:
     content = run.workspace.read_bytes(candidate.onnx_path)
     rows = read_table(run.workspace, run.path("predictions.parquet"), ["sha256", "uri", "label", "split", "predicted"])
     test = rows[rows["split"] == "test"].reset_index(drop=True)
-    return tuple(_variant(run, snapshot, trunk, content, test, precision) for precision in run.config.export.variants)
+    return tuple(
+        _variant(run, snapshot, extractor, content, test, precision) for precision in run.config.export.variants
+    )
 
 
 def _variant(
-    run: Run, snapshot: SnapshotRef, trunk: TrunkRef, content: bytes, test: pd.DataFrame, precision: str
-) -> VariantRef:
+    run: Run, snapshot: Snapshot, extractor: FeatureExtractor, content: bytes, test: pd.DataFrame, precision: str
+) -> Variant:
     model = onnx.load_model_from_string(content)
     try:
-        boundary = trunk.output
+        boundary = extractor.output
         if precision == "float16":
             converted = to_float16(model, boundary)
         else:
@@ -61,7 +65,7 @@ def _variant(
     measured = _measure(run, content, made, test)
     path = run.path(f"candidate/model.{precision}.onnx")
     run.workspace.write_bytes(path, made)
-    return VariantRef(
+    return Variant(
         precision=precision,
         onnx_path=path,
         sha256=hashlib.sha256(made).hexdigest(),
@@ -74,27 +78,27 @@ def to_float16(model: onnx.ModelProto, boundary: str) -> onnx.ModelProto:
     """Weights and arithmetic from `pixels` to `boundary` in float16; inputs and outputs as they are."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    before, trunk, behind = _parts(model, boundary)
-    return _joined(before, convert_float_to_float16(trunk, keep_io_types=True), behind)
+    before, extractor, behind = _parts(model, boundary)
+    return _joined(before, convert_float_to_float16(extractor, keep_io_types=True), behind)
 
 
 def _parts(model: onnx.ModelProto, boundary: str) -> list[onnx.ModelProto]:
-    """What is before the trunk, the trunk, and what is behind it. Raises ExportError."""
+    """What is before the feature extractor, the feature extractor, and what is behind it. Raises ExportError."""
     outputs = [output.name for output in model.graph.output]
     return [part(model, inputs, ends) for inputs, ends in pairwise([["image"], ["pixels"], [boundary], outputs])]
 
 
-def _joined(before: onnx.ModelProto, trunk: onnx.ModelProto, behind: onnx.ModelProto) -> onnx.ModelProto:
+def _joined(before: onnx.ModelProto, extractor: onnx.ModelProto, behind: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    ONNXModel(trunk).topological_sort()  # converters append their casts at the end
-    trunk.ir_version = before.ir_version
-    for each in (before, trunk, behind):
+    ONNXModel(extractor).topological_sort()  # converters append their casts at the end
+    extractor.ir_version = before.ir_version
+    for each in (before, extractor, behind):
         del each.graph.value_info[:]  # inferred again, for the whole
-    return chain(before, trunk, behind)
+    return chain(before, extractor, behind)
 
 
-def _calibration(run: Run, snapshot: SnapshotRef) -> Iterator[np.ndarray]:
+def _calibration(run: Run, snapshot: Snapshot) -> Iterator[np.ndarray]:
     rows = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
     train = rows[rows["split"] == "train"]
     chosen = train.iloc[np.unique(np.linspace(0, len(train) - 1, CALIBRATION_IMAGES).astype(int))]

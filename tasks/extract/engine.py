@@ -1,4 +1,4 @@
-"""The pass through the trunk: decode, augment and infer, each core busy.
+"""The pass through the feature extractor: decode, augment and infer, each core busy.
 
 `onnxruntime`, for processors: a worker thread takes an image from bytes to feature rows by itself. There is no queue
 between stages, so no core waits for another, and each image's pixels stay in its core's cache. ONNX Runtime runs one
@@ -6,7 +6,7 @@ image at a time on one thread for each worker: measured on MobileNetV2 at 224 px
 batches of 4, and 284 in batches of 64 spread over both cores.
 
 `tensorflow`, for a GPU: worker threads decode, augment and run the preprocessing graph, while the GPU runs the Keras
-trunk on the batch before.
+feature extractor on the batch before.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Protocol
 
 import numpy as np
 
-from tasks.artifacts import Run, TrunkRef
-from tasks.augment.policy import Augmenter
 from tasks.errors import ConfigError
-from tasks.images import decode, read_checked
-from tasks.onnx_session import available_cores, open_session
+from tasks.modality.augmentation import Augmenter
+from tasks.modality.images import decode, read_checked
+from tasks.networks.onnx_session import available_cores, open_session
+from tasks.records import FeatureExtractor, Run
 
 GPU_BATCH_IMAGES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One image to embed, under each of `views`, and which outputs of the trunk are wanted of it."""
+    """One image to embed, under each of `views`, and which outputs of the feature extractor are wanted of it."""
 
     sha256: str
     uri: str
@@ -44,7 +44,8 @@ Answers = dict[str, np.ndarray]
 
 
 class Engine(Protocol):
-    """What runs the trunk. `images` gives each task's views, uint8 [H, W, 3]; it is called on worker threads."""
+    """What runs the feature extractor. `images` gives each task's views, uint8 [H, W, 3]; it is called on worker
+    threads."""
 
     def embed(
         self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
@@ -66,7 +67,7 @@ def embed(
     Args:
         augmenter: makes the views above 0; None where there are none.
         workers: threads; 0 takes one for each core.
-        enough_px: sides that a large JPEG may be decoded down to, see `tasks.images.decode`.
+        enough_px: sides that a large JPEG may be decoded down to, see `tasks.modality.images.decode`.
         on_image: called after each image (progress).
 
     Raises:
@@ -84,26 +85,28 @@ def embed(
 
 
 def check_engine(engine: str, precision: str) -> None:
-    """Raises ConfigError for an 8-bit trunk on TensorFlow: it has no such form there."""
+    """Raises ConfigError for an 8-bit feature extractor on TensorFlow: it has no such form there."""
     if precision == "int8" and engine == "tensorflow":
-        raise ConfigError("an int8 trunk runs in ONNX Runtime: leave --engine tensorflow or --precision int8 away")
+        raise ConfigError(
+            "an int8 feature extractor runs in ONNX Runtime: leave --engine tensorflow or --precision int8 away"
+        )
 
 
-def choose_engine(run: Run, trunk: TrunkRef) -> Engine:
+def choose_engine(run: Run, extractor: FeatureExtractor) -> Engine:
     """The engine that the configuration names; `auto` takes TensorFlow where it has a GPU, else ONNX Runtime.
 
     Raises:
-        ConfigError: an 8-bit trunk on TensorFlow.
+        ConfigError: an 8-bit feature extractor on TensorFlow.
     """
     wanted = run.config.extract.engine
-    check_engine(wanted, trunk.precision)
-    if wanted == "tensorflow" or (wanted == "auto" and trunk.precision == "fp32" and _has_gpu()):
-        return TensorflowEngine(trunk)
-    return OnnxRuntimeEngine(run.workspace.local_file(trunk.onnx_path))
+    check_engine(wanted, extractor.precision)
+    if wanted == "tensorflow" or (wanted == "auto" and extractor.precision == "fp32" and _has_gpu()):
+        return TensorflowEngine(extractor)
+    return OnnxRuntimeEngine(run.workspace.local_file(extractor.onnx_path))
 
 
 class OnnxRuntimeEngine:
-    """The exported trunk in ONNX Runtime, one image a worker."""
+    """The exported feature extractor in ONNX Runtime, one image a worker."""
 
     def __init__(self, onnx_file: str | bytes) -> None:
         self._session = open_session(onnx_file)
@@ -123,22 +126,22 @@ class OnnxRuntimeEngine:
 
 
 class TensorflowEngine:
-    """The Keras trunk in TensorFlow, in batches, behind the preprocessing graph that ships."""
+    """The Keras feature extractor in TensorFlow, in batches, behind the preprocessing graph that ships."""
 
-    def __init__(self, trunk: TrunkRef) -> None:
-        import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/keras_process.py
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/networks/keras_process.py
         import tensorflow as tf
 
-        from tasks.backbones.registry import get_backbone
-        from tasks.backbones.trunk import build_outputs
-        from tasks.onnx_graph import preprocessing
+        from tasks.networks.extractor import build_outputs
+        from tasks.networks.onnx_graph import preprocessing
+        from tasks.networks.registry import get_backbone
 
         # What ships computes in float32: so does this, also where the GPU has shorter products.
         tf.config.experimental.enable_tensor_float_32_execution(False)
-        graph = preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation)
+        graph = preprocessing(extractor.image_size_px, get_backbone(extractor.backbone).normalisation)
         self._preprocessing = open_session(graph.SerializeToString())
-        model = build_outputs(trunk)
-        shape = (None, trunk.image_size_px, trunk.image_size_px, 3)
+        model = build_outputs(extractor)
+        shape = (None, extractor.image_size_px, extractor.image_size_px, 3)
         # One signature for full and partial batches, so that the network is traced once.
         self._forward = tf.function(
             lambda pixels: model(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]

@@ -6,38 +6,39 @@ import hashlib
 
 import onnx
 
-from tasks import keras_process
-from tasks.artifacts import Run, TrunkRef
-from tasks.backbones.registry import POOLED, get_backbone
-from tasks.backbones.trunk import build_trunk, build_upper
-from tasks.keras_export import to_onnx
-from tasks.onnx_graph import chain, describe, keep_output, preprocessing
-from tasks.user_cache import user_cache
+from tasks.config import POOLED
+from tasks.networks import keras_process
+from tasks.networks.extractor import build_extractor, build_upper
+from tasks.networks.keras_export import to_onnx
+from tasks.networks.onnx_graph import chain, describe, keep_output, preprocessing
+from tasks.networks.registry import get_backbone
+from tasks.records import FeatureExtractor, Run
+from tasks.workspace import user_cache
 
 
-def ensure_exported(run: Run, trunk: TrunkRef) -> bool:
-    """Exports the float32 trunk where the workspace has no such graph yet. True where it had to."""
+def ensure_exported(run: Run, extractor: FeatureExtractor) -> bool:
+    """Exports the float32 feature extractor where the workspace has no such graph yet. True where it had to."""
     from filelock import FileLock
 
-    place = hashlib.sha256(f"{run.workspace.url} {trunk.onnx_path}".encode()).hexdigest()[:16]
+    place = hashlib.sha256(f"{run.workspace.url} {extractor.onnx_path}".encode()).hexdigest()[:16]
     # Of the threads and processes of this machine whoever comes second finds it done.
     with FileLock(user_cache("files") / f"{place}.lock"):
-        if run.workspace.exists(trunk.onnx_path):
+        if run.workspace.exists(extractor.onnx_path):
             return False
-        run.workspace.write_bytes(trunk.onnx_path, keras_process.call(_exported, trunk))
+        run.workspace.write_bytes(extractor.onnx_path, keras_process.call(_exported, extractor))
         return True
 
 
-def _exported(trunk: TrunkRef) -> bytes:
-    return export_trunk(trunk).SerializeToString()
+def _exported(extractor: FeatureExtractor) -> bytes:
+    return export_extractor(extractor).SerializeToString()
 
 
-def export_trunk(trunk: TrunkRef) -> onnx.ModelProto:
-    """The graph from `image` uint8 [N, H, W, 3] to what `TrunkRef` says."""
-    lower = to_onnx(build_trunk(trunk), input_name="pixels", output_name=trunk.output, channels_first=True)
-    model = chain(preprocessing(trunk.image_size_px, get_backbone(trunk.backbone).normalisation), lower)
-    if trunk.boundary != POOLED:
-        upper = to_onnx(build_upper(trunk), input_name="activations", output_name="features", channels_first=False)
+def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
+    """The graph from `image` uint8 [N, H, W, 3] to what `FeatureExtractor` says."""
+    lower = to_onnx(build_extractor(extractor), input_name="pixels", output_name=extractor.output, channels_first=True)
+    model = chain(preprocessing(extractor.image_size_px, get_backbone(extractor.backbone).normalisation), lower)
+    if extractor.boundary != POOLED:
+        upper = to_onnx(build_upper(extractor), input_name="activations", output_name="features", channels_first=False)
         model = keep_output(chain(model, upper), model.graph.output[0])
-    describe(model, {"recipe": trunk.head_recipe, "backbone": trunk.backbone, "boundary": trunk.boundary})
+    describe(model, {"recipe": extractor.head_key, "backbone": extractor.backbone, "boundary": extractor.boundary})
     return model

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tasks.artifacts import FeaturesRef, Run, SnapshotRef, TrunkRef
-from tasks.augment.policy import Augmenter, Policy
 from tasks.extract.engine import Answers, Engine, Task, embed
-from tasks.features import append_rows, stored_views
-from tasks.tables import read_table
+from tasks.modality.augmentation import Augmenter, Policy
+from tasks.records import FeatureExtractor, Features, Run, Snapshot
+from tasks.storage.feature_store import append_rows, stored_views
+from tasks.storage.tables import read_table
 
 # Times the side that the graph resizes to, down to which a large JPEG may be decoded. Of photographs of 1,600 x 2,132
 # pixels (enlarged, with noise) the features' squared error is then 0.0002 of their variance, and no label of 171
@@ -19,19 +19,19 @@ DECODED_SCALE = 2
 PART_BYTES = 128 << 20  # of rows in memory: a shard's activations may be far more
 
 
-def features_of(trunk: TrunkRef, policy: Policy, embedded: int) -> FeaturesRef:
+def features_of(extractor: FeatureExtractor, policy: Policy, embedded: int) -> Features:
     """Names what extraction leaves in the store."""
-    return FeaturesRef(
-        recipe=trunk.recipe, activations_recipe=trunk.activations_recipe, views=policy.views, embedded=embedded
+    return Features(key=extractor.key, activations_key=extractor.activations_key, views=policy.views, embedded=embedded)
+
+
+def keys(extractor: FeatureExtractor) -> dict[str, str]:
+    """The key of each of the trunk's outputs, by its name."""
+    return {"features": extractor.key} | (
+        {"activations": extractor.activations_key} if extractor.activations_key else {}
     )
 
 
-def recipes(trunk: TrunkRef) -> dict[str, str]:
-    """The recipe of each of the trunk's outputs, by its name."""
-    return {"features": trunk.recipe} | ({"activations": trunk.activations_recipe} if trunk.activations_recipe else {})
-
-
-def missing_tasks(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, policy: Policy) -> list[Task]:
+def missing_tasks(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, policy: Policy) -> list[Task]:
     """The images of the snapshot that lack a row, with the views and outputs that they lack.
 
     Wanted are view 0 of every image and the policy's views of training images; and boundary activations of what is
@@ -43,8 +43,7 @@ def missing_tasks(run: Run, snapshot: SnapshotRef, trunk: TrunkRef, policy: Poli
     wanted[:, 0] = True
     wanted[(table["split"] == "train").to_numpy()] = True
     lacking = {
-        output: wanted & ~stored_views(run.workspace, recipe, sha256s, views)
-        for output, recipe in recipes(trunk).items()
+        output: wanted & ~stored_views(run.workspace, key, sha256s, views) for output, key in keys(extractor).items()
     }
     if "activations" in lacking:
         lacking["activations"][(table["split"] == "test").to_numpy()] = False
@@ -68,7 +67,7 @@ def cut(tasks: Sequence[Task], shard_images: int) -> list[list[Task]]:
 
 def embed_shard(
     run: Run,
-    trunk: TrunkRef,
+    extractor: FeatureExtractor,
     policy: Policy,
     engine: Engine,
     shard: Sequence[Task],
@@ -85,7 +84,7 @@ def embed_shard(
         augmenter,
         workers=run.config.extract.workers,
         max_pixels=run.config.ingest.max_pixels,
-        enough_px=DECODED_SCALE * trunk.image_size_px,
+        enough_px=DECODED_SCALE * extractor.image_size_px,
         on_image=on_image,
     )
     waiting: list[tuple[Task, Answers]] = []
@@ -94,17 +93,17 @@ def embed_shard(
         waiting.append((task, answers))
         waiting_bytes += sum(rows.nbytes for rows in answers.values())
         if waiting_bytes >= PART_BYTES:
-            _append(run, trunk, waiting)
+            _append(run, extractor, waiting)
             waiting, waiting_bytes = [], 0
-    _append(run, trunk, waiting)
+    _append(run, extractor, waiting)
     return len(shard)
 
 
-def _append(run: Run, trunk: TrunkRef, embedded: Sequence[tuple[Task, Answers]]) -> None:
+def _append(run: Run, extractor: FeatureExtractor, embedded: Sequence[tuple[Task, Answers]]) -> None:
     """Writes the rows of some images, as one part of each output's store."""
-    for output, recipe in recipes(trunk).items():
+    for output, key in keys(extractor).items():
         rows = [(task, answers[output]) for task, answers in embedded if output in answers]
         if rows:
             sha256s = [task.sha256 for task, _ in rows for _ in task.views]
             views = [view for task, _ in rows for view in task.views]
-            append_rows(run.workspace, recipe, sha256s, views, np.concatenate([values for _, values in rows]))
+            append_rows(run.workspace, key, sha256s, views, np.concatenate([values for _, values in rows]))

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from tasks.finetune.data import Split
-from tasks.rows import rows_within
+from tasks.storage.rows import rows_within
 
 POOL_BYTES = 256 << 20
 BLOCK_BYTES = 1 << 20  # of rows that are read together

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.artifacts import Run, SnapshotRef
-from tasks.augment.policy import UNFROZEN_VIEWS
-from tasks.backbones.registry import POOLED, get_backbone
-from tasks.config import CHOSEN, Config
+from tasks.config import CHOSEN, POOLED, Config
 from tasks.finetune.trial import Trial, best, optimism
-from tasks.repository import champion, read_manifest
+from tasks.modality.augmentation import UNFROZEN_VIEWS
+from tasks.networks.registry import get_backbone
+from tasks.records import Run, Snapshot
+from tasks.storage.repository import champion, read_manifest
 
 RECORD = "auto.json"  # in the run's folder
 ROUNDS = ("backbone", "head", "regularisation", "layers", "views")
@@ -44,11 +44,12 @@ def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[
     if step == "layers":
         lower = get_backbone(current["backbone.name"]).boundary
         return [current, {**viewed, "backbone.boundary": lower}] if lower else [current]
-    # Where the lower layers won they had the views; where not, their pass through the trunk made the pooled ones, too.
+    # Where the lower layers won they had the views; where not, their pass through the feature extractor made the pooled
+    # ones, too.
     return [current, viewed] if current["backbone.boundary"] == POOLED else [current]
 
 
-def record_of(run: Run, snapshot: SnapshotRef, trials: Sequence[Trial]) -> dict[str, Any]:
+def record_of(run: Run, snapshot: Snapshot, trials: Sequence[Trial]) -> dict[str, Any]:
     """What is kept of a search: all that it tried and what it chose."""
     limits = run.config.auto
     chosen = best(trials, limits)
@@ -75,7 +76,7 @@ def record_of(run: Run, snapshot: SnapshotRef, trials: Sequence[Trial]) -> dict[
     }
 
 
-def standing_choice(run: Run, snapshot: SnapshotRef) -> dict[str, Any] | None:
+def standing_choice(run: Run, snapshot: Snapshot) -> dict[str, Any] | None:
     """The record of the champion's choice, where it still stands; None where there has to be a search.
 
     It stands while the configuration is the same, beside what was chosen, and so are the classes, and the images have

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.artifacts import Run, SnapshotRef
-from tasks.features import load_rows
-from tasks.rows import Rows
-from tasks.tables import read_table
+from tasks.records import Run, Snapshot
+from tasks.storage.feature_store import load_rows
+from tasks.storage.rows import Rows
+from tasks.storage.tables import read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +23,12 @@ class Split:
 
 
 @contextmanager
-def load_split(run: Run, snapshot: SnapshotRef, recipe: str, views: int, split: str) -> Iterator[Split]:
+def load_split(run: Run, snapshot: Snapshot, key: str, views: int, split: str) -> Iterator[Split]:
     """One split, on disk for as long as the block lasts; for `train`, each image once for each of its views, view by
     view.
 
     Args:
-        recipe: of the rows: pooled features, or boundary activations.
+        key: of the rows: pooled features, or boundary activations.
         views: augmented views of each training image, beside view 0.
     """
     table = read_table(run.workspace, snapshot.table_path, ["sha256", "label", "split"])
@@ -36,5 +36,5 @@ def load_split(run: Run, snapshot: SnapshotRef, recipe: str, views: int, split: 
     index = {label: i for i, label in enumerate(snapshot.labels)}
     targets = chosen["label"].map(index).to_numpy(np.int64)
     numbers = range(views + 1) if split == "train" else range(1)
-    with load_rows(run.workspace, recipe, chosen["sha256"].tolist(), numbers) as rows:
+    with load_rows(run.workspace, key, chosen["sha256"].tolist(), numbers) as rows:
         yield Split(features=rows, targets=np.tile(targets, len(numbers)))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.calibration import fit_temperature
 from tasks.config import Finetune
 from tasks.finetune.data import Split
-from tasks.rows import Rows, row_blocks, rows_within
+from tasks.networks.calibration import fit_temperature
+from tasks.storage.rows import Rows, row_blocks, rows_within
 
 if TYPE_CHECKING:
     import keras

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from tasks.artifacts import Run, SnapshotRef, TrunkRef
 from tasks.config import CHOSEN, Auto
 from tasks.errors import ConfigError
-from tasks.onnx_session import open_session
+from tasks.networks.onnx_session import open_session
+from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.workspace import Workspace
 
 HALVINGS = 200
@@ -33,14 +33,14 @@ class Trial:
     """One combination of settings, and what it came to on the validation split (V images).
 
     `losses` are negative log-likelihoods after temperature, float [V]; `correct` is bool [V]. Both are empty where the
-    trunk keeps no budget, so that nothing was trained.
+    feature extractor keeps no budget, so that nothing was trained.
     """
 
     settings: dict[str, Any]  # by `section.key`
     losses: list[float]
     correct: list[bool]
-    latency_ms: float  # of the trunk, one image on one thread, median
-    size_mb: float  # of the trunk
+    latency_ms: float  # of the feature extractor, one image on one thread, median
+    size_mb: float  # of the feature extractor
     seconds: float
 
     @property
@@ -57,21 +57,21 @@ class Trial:
         return fast and (not limits.size_mb or self.size_mb <= limits.size_mb)
 
 
-def measure_trunk(run: Run, trunk: TrunkRef) -> Trial:
-    """What a trunk costs, before any image passes through it and anything is trained."""
-    file = run.workspace.local_file(trunk.onnx_path)
+def measure_extractor(run: Run, extractor: FeatureExtractor) -> Trial:
+    """What a feature extractor costs, before any image passes through it and anything is trained."""
+    file = run.workspace.local_file(extractor.onnx_path)
     return Trial(
         settings={key: run.config.key(key) for key in CHOSEN},
         losses=[],
         correct=[],
-        latency_ms=round(trunk_latency_ms(file, trunk.image_size_px), 3),
+        latency_ms=round(extractor_latency_ms(file, extractor.image_size_px), 3),
         size_mb=round(Path(file).stat().st_size / 1e6, 3),
         seconds=0.0,
     )
 
 
-def judged(trunk: Trial, logits: np.ndarray, targets: np.ndarray, seconds: float) -> Trial:
-    """A measured trunk with what was trained on it.
+def judged(extractor: Trial, logits: np.ndarray, targets: np.ndarray, seconds: float) -> Trial:
+    """A measured feature extractor with what was trained on it.
 
     Args:
         logits: float [V, C], divided by the temperature.
@@ -81,7 +81,7 @@ def judged(trunk: Trial, logits: np.ndarray, targets: np.ndarray, seconds: float
 
     scores = log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(targets)), targets]
     return replace(
-        trunk,
+        extractor,
         losses=[round(float(loss), 6) for loss in -scores],
         correct=(logits.argmax(axis=1) == targets).tolist(),
         seconds=round(seconds, 1),
@@ -126,8 +126,8 @@ def optimism(trials: Sequence[Trial], seed: int = 0) -> float:
     return max(0.0, float(np.mean(gaps)))  # below that it is noise
 
 
-def trunk_latency_ms(onnx_file: str, image_size_px: int) -> float:
-    """The median time of one image through the trunk, on one thread, in milliseconds."""
+def extractor_latency_ms(onnx_file: str, image_size_px: int) -> float:
+    """The median time of one image through the feature extractor, on one thread, in milliseconds."""
     session = open_session(onnx_file)
     image = np.zeros((1, image_size_px, image_size_px, 3), np.uint8)
     times = []
@@ -138,10 +138,10 @@ def trunk_latency_ms(onnx_file: str, image_size_px: int) -> float:
     return statistics.median(times[1:])  # the first allocates
 
 
-def trial_path(run: Run, snapshot: SnapshotRef, recipe: str) -> str:
+def trial_path(run: Run, snapshot: Snapshot, key: str) -> str:
     """Where a trial is kept: by all that its outcome depends on."""
     sections = run.config.model_dump(include={"augment", "finetune"})
-    identity = json.dumps([snapshot.id, recipe, sections], sort_keys=True)
+    identity = json.dumps([snapshot.id, key, sections], sort_keys=True)
     return f"trials/{snapshot.id}/{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
 
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tasks.artifacts import TrunkRef
-from tasks.backbones.trunk import build_upper
 from tasks.config import Finetune
 from tasks.finetune.data import Split
 from tasks.finetune.head import Plan, TrainedHead, fit
+from tasks.networks.extractor import build_upper
+from tasks.records import FeatureExtractor
 
 if TYPE_CHECKING:
     import keras
@@ -59,11 +59,11 @@ def tune_unfrozen(
     return replace(tuned, model=model)
 
 
-def unfrozen_layers(trunk: TrunkRef) -> keras.Model:
+def unfrozen_layers(extractor: FeatureExtractor) -> keras.Model:
     """The layers above the trunk's boundary, ready to be trained: all but batch norm."""
     import keras
 
-    upper = build_upper(trunk)
+    upper = build_upper(extractor)
     for layer in upper.layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
     return upper

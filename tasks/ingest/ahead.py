@@ -9,10 +9,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tasks.artifacts import Run
 from tasks.config import Config
 from tasks.garbage import collect_rarely
 from tasks.ingest.catalogue import inspect_source
+from tasks.records import Run
 from tasks.runs import new_run
 
 

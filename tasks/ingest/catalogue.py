@@ -18,16 +18,16 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from tasks import images
-from tasks.artifacts import CatalogueRef, Run
 from tasks.errors import SourceError
-from tasks.ingest import inspection
-from tasks.ingest.inspection import Inspection, inspection_store
+from tasks.ingest.entries import Entry, Listing
 from tasks.ingest.listing import listing_digest, listing_table, write_listing
-from tasks.ingest.sources import Entry, Listing, list_source
-from tasks.ingest.stamps import keep_stamps, known_stamps, stamp_of
-from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions
-from tasks.tables import CATALOGUE, write_table
+from tasks.ingest.signatures import keep_signatures, known_signatures, signature_of
+from tasks.ingest.sources import list_source
+from tasks.modality import images, inspection
+from tasks.modality.inspection import Inspection, inspection_store
+from tasks.records import Catalogue, Run
+from tasks.storage.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions
+from tasks.storage.tables import CATALOGUE, write_table
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Read:
     entry: Entry
     sha256: str | None = None
     size_bytes: int = 0
-    stamp: bytes | None = None
+    signature: bytes | None = None
     inspection: Inspection | None = None
     fault: str | None = None
 
@@ -61,13 +61,13 @@ class Known:
     """What need not be done again: the digests that were inspected, and the digest of each file by its stamp."""
 
     inspected: set[str]
-    stamps: Mapping[bytes, str]
+    signatures: Mapping[bytes, str]
 
 
 ReadParts = Callable[[Sequence[Sequence[Entry]]], Iterator[list[Read]]]
 
 
-def build_catalogue(run: Run, progress: Progress | None = None, read_parts: ReadParts | None = None) -> CatalogueRef:
+def build_catalogue(run: Run, progress: Progress | None = None, read_parts: ReadParts | None = None) -> Catalogue:
     """Lists, reads, hashes and inspects the run's source, and writes its catalogue.
 
     Args:
@@ -85,7 +85,7 @@ def build_catalogue(run: Run, progress: Progress | None = None, read_parts: Read
         known = _known_inspections(run.workspace)  # what a part found that had to be read twice is there only
     else:
         known = _known_inspections(run.workspace)
-        before = Known(set(known.index), known_stamps(run.workspace))
+        before = Known(set(known.index), known_signatures(run.workspace))
         reads = list(_read_all(run, listing.entries, before, progress))
     decisions = read_decisions(run.workspace, run.name)
     table, left_out = _assemble(run, reads, known, decisions)
@@ -96,7 +96,7 @@ def build_catalogue(run: Run, progress: Progress | None = None, read_parts: Read
     write_table(run.workspace, path, table)
     write_listing(run, listed)
     _log_summary(listing, table, quarantined)
-    return CatalogueRef(
+    return Catalogue(
         table_path=path,
         images=len(table),
         quarantined=quarantined,
@@ -118,7 +118,7 @@ def read_files(run: Run, entries: Sequence[Entry]) -> list[Read]:
 @lru_cache(maxsize=1)
 def _known_before(workspace: Workspace, run_id: str) -> Known:
     """Read once by a process that does several parts of a run."""
-    return Known(set(_known_inspections(workspace).index), known_stamps(workspace))
+    return Known(set(_known_inspections(workspace).index), known_signatures(workspace))
 
 
 def _cut(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
@@ -140,18 +140,18 @@ def _read_all(run: Run, entries: Sequence[Entry], known: Known, progress: Progre
     with ThreadPoolExecutor(REMOTE_THREADS if remote else os.cpu_count()) as pool:
         for part in _cut(entries):
             fresh: dict[str, Inspection] = {}
-            stamped: list[tuple[bytes, str]] = []
+            signed_files: list[tuple[bytes, str]] = []
             for read in pool.map(lambda entry: _read(entry, run, known), part):
                 if read.sha256 and read.inspection and not read.fault:
                     fresh[read.sha256] = read.inspection
-                if read.sha256 and read.stamp and not read.fault:
-                    stamped.append((read.stamp, read.sha256))
+                if read.sha256 and read.signature and not read.fault:
+                    signed_files.append((read.signature, read.sha256))
                 done += 1
                 if progress:
                     progress(done, len(entries))
                 yield read
             inspection_store(run.workspace).append(_inspection_table(fresh))
-            keep_stamps(run.workspace, stamped)
+            keep_signatures(run.workspace, signed_files)
             known.inspected.update(fresh)
 
 
@@ -162,9 +162,9 @@ def _read(entry: Entry, run: Run, known: Known) -> Read:
         size = status.st_size if status else entry.size_bytes
         if size is not None and size > bounds.max_bytes:
             return Read(entry, fault=f"{size} bytes are more than the {bounds.max_bytes} allowed by ingest.max_bytes")
-        stamp = stamp_of(entry, status)
-        if size is not None and stamp and known.stamps.get(stamp) in known.inspected:
-            return Read(entry, known.stamps[stamp], size)
+        signature = signature_of(entry, status)
+        if size is not None and signature and known.signatures.get(signature) in known.inspected:
+            return Read(entry, known.signatures[signature], size)
         content = images.read_bytes(entry.uri)
     except (SourceError, OSError) as exc:
         fault = exc if isinstance(exc, OSError) else exc.__cause__
@@ -173,9 +173,9 @@ def _read(entry: Entry, run: Run, known: Known) -> Read:
         raise
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 in known.inspected:
-        return Read(entry, sha256, len(content), stamp)
+        return Read(entry, sha256, len(content), signature)
     found = inspection.inspect(content, bounds.max_pixels)
-    return Read(entry, sha256, len(content), stamp, found, found.fault)
+    return Read(entry, sha256, len(content), signature, found, found.fault)
 
 
 def _inspection_table(fresh: dict[str, Inspection]) -> pa.Table:

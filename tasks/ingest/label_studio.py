@@ -16,10 +16,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import fsspec
 
-from tasks.artifacts import SPLITS
 from tasks.errors import SourceError
+from tasks.ingest.entries import IMAGE_SUFFIXES, SPLIT_FOLDERS, Entry, Listing, Rejected, clean_label
 from tasks.ingest.manifest import locate
-from tasks.ingest.sources import IMAGE_SUFFIXES, SPLIT_FOLDERS, Entry, Listing, Rejected, clean_label
+from tasks.records import SPLITS
 
 # Label Studio serves its own files below this, and those of local storage as /data/local-files/?d=PATH.
 SERVED, LOCAL_FILES = "/data/", "/data/local-files/"

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import pandas as pd
 import pyarrow as pa
 
-from tasks.artifacts import Run
 from tasks.errors import WorkspaceError
-from tasks.ingest.sources import Entry
-from tasks.tables import read_table, write_table
+from tasks.ingest.entries import Entry
+from tasks.records import Run
+from tasks.storage.tables import read_table, write_table
 from tasks.workspace import Workspace
 
 SCHEMA = pa.schema(

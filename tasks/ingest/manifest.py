@@ -11,9 +11,9 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
-from tasks.artifacts import SPLITS
 from tasks.errors import SourceError
-from tasks.ingest.sources import SPLIT_FOLDERS, Entry, Listing, Rejected, clean_label, uri_of
+from tasks.ingest.entries import SPLIT_FOLDERS, Entry, Listing, Rejected, clean_label, uri_of
+from tasks.records import SPLITS
 
 COLUMNS = ("path", "label")
 

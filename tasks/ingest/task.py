@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tasks.artifacts import CatalogueRef, Run
 from tasks.ingest.catalogue import Read, build_catalogue, read_files
-from tasks.ingest.sources import Entry
+from tasks.ingest.entries import Entry
+from tasks.orchestration import spread, stage
 from tasks.progress import Progress
-from tasks.task import spread, stage
+from tasks.records import Catalogue, Run
 
 
 @stage("ingest")
-def ingest_images(run: Run) -> CatalogueRef:
+def ingest_images(run: Run) -> Catalogue:
     """Lists, reads, hashes and inspects the source; what was inspected before is not decoded again."""
 
     def elsewhere(parts: Sequence[Sequence[Entry]]) -> Iterator[list[Read]]:

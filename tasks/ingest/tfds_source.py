@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tasks.errors import SourceError
-from tasks.ingest.sources import SPLIT_FOLDERS, Entry, Listing, Rejected, clean_label
+from tasks.ingest.entries import SPLIT_FOLDERS, Entry, Listing, Rejected, clean_label
 from tasks.workspace import Workspace
 
 SPEC = re.compile(r"tfds:(?P<name>[a-z]\w*)(?:/(?P<config>[^:]+))?(?::(?P<version>[\d.]+))?")

@@ -11,12 +11,12 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.artifacts import Run
 from tasks.errors import DamagedFileError, RefusedError, UsageError
 from tasks.publish.signing import seal
 from tasks.publish.stage import version_manifest
-from tasks.repository import champion, read_manifest, triton_config, version_path, write_version
+from tasks.records import Run
 from tasks.runs import finished_run, one_at_a_time
+from tasks.storage.repository import champion, read_manifest, triton_config, version_path, write_version
 from tasks.workspace import Workspace
 
 MAX_REASON = 1000  # characters

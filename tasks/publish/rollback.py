@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.errors import UsageError
 from tasks.publish.signing import seal
-from tasks.repository import (
+from tasks.storage.repository import (
     champion,
     newest_first,
     next_version,
@@ -71,7 +71,7 @@ def _before(workspace: Workspace, name: str, version: int) -> int:
 def _with_version(content: bytes, version: int) -> bytes:
     import onnx
 
-    from tasks.onnx_graph import describe
+    from tasks.networks.onnx_graph import describe
 
     model = onnx.load_model_from_string(content)
     describe(model, {"version": str(version)})

@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tasks.artifacts import GateDecision, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef, VariantRef
 from tasks.errors import DamagedFileError
 from tasks.lineage import lineage
 from tasks.publish.signing import seal
-from tasks.repository import triton_config, write_version
+from tasks.records import Candidate, Decision, FeatureExtractor, Head, Run, Snapshot, Variant
+from tasks.storage.repository import triton_config, write_version
 
 
 def publish(
     run: Run,
-    snapshot: SnapshotRef,
-    trunk: TrunkRef,
-    head: HeadRef,
-    candidate: ModelRef,
-    decision: GateDecision,
-    variants: tuple[VariantRef, ...] = (),
+    snapshot: Snapshot,
+    extractor: FeatureExtractor,
+    head: Head,
+    candidate: Candidate,
+    decision: Decision,
+    variants: tuple[Variant, ...] = (),
 ) -> str:
     """Writes `models/<name>/<version>/` and returns the path of its model.onnx.
 
@@ -39,7 +39,7 @@ def publish(
         labels=snapshot.labels,
         decision=asdict(decision),
         variants=variants,
-        lineage=lineage(run, snapshot, trunk, head),
+        lineage=lineage(run, snapshot, extractor, head),
     )
     write_version(
         run.workspace,
@@ -59,13 +59,13 @@ def version_manifest(
     published_at: str,
     labels: Sequence[str],
     decision: Mapping[str, Any],
-    variants: Sequence[VariantRef],
+    variants: Sequence[Variant],
     lineage: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What a version says of itself.
 
     Args:
-        decision: a GateDecision's fields, and the `override` where a person published what the gates refused.
+        decision: a Decision's fields, and the `override` where a person published what the gates refused.
     """
     kept = ("promote", "reasons", "gates", "champion_version", "override")
     return {
@@ -79,7 +79,7 @@ def version_manifest(
     }
 
 
-def _unchanged(run: Run, file: ModelRef | VariantRef) -> bytes:
+def _unchanged(run: Run, file: Candidate | Variant) -> bytes:
     content = run.workspace.read_bytes(file.onnx_path)
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise DamagedFileError(f"{file.onnx_path} changed after it was judged; run the retrain again")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from tasks.artifacts import GateDecision, HeadRef, ModelRef, Run, SnapshotRef, TrunkRef, VariantRef
+from tasks.orchestration import stage
 from tasks.publish.stage import publish
-from tasks.task import stage
+from tasks.records import Candidate, Decision, FeatureExtractor, Head, Run, Snapshot, Variant
 
 
 @stage("publish")
 def publish_model(
     run: Run,
-    snapshot: SnapshotRef,
-    trunk: TrunkRef,
-    head: HeadRef,
-    candidate: ModelRef,
-    decision: GateDecision,
-    variants: tuple[VariantRef, ...] = (),
+    snapshot: Snapshot,
+    extractor: FeatureExtractor,
+    head: Head,
+    candidate: Candidate,
+    decision: Decision,
+    variants: tuple[Variant, ...] = (),
 ) -> str:
     """The path of the published model.onnx."""
-    return publish(run, snapshot, trunk, head, candidate, decision, variants)
+    return publish(run, snapshot, extractor, head, candidate, decision, variants)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.errors import WorkspaceError
 from tasks.publish.signing import SIGNATURE_FILE, signature_problem
-from tasks.repository import MANIFEST
+from tasks.storage.repository import MANIFEST
 from tasks.workspace import Workspace
 
 MODEL_FILE = "model.onnx"

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.artifacts import Run
-from tasks.quarantine import run_quarantine
-from tasks.repository import read_manifest, versions
+from tasks.records import Run
+from tasks.storage.quarantine import run_quarantine
+from tasks.storage.repository import read_manifest, versions
 
 DATA_DOCS_PAGE = "data_docs/index.html"
 PREDICTION_COLUMNS = (

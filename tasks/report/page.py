@@ -11,8 +11,8 @@ from typing import Any
 
 import jinja2
 
-from tasks.artifacts import SPLITS, Run
 from tasks.config import Config
+from tasks.records import SPLITS, Run
 from tasks.report import figures
 from tasks.report.changes import confusion_changes, data_changes
 from tasks.report.evidence import Evidence, Prediction, read_evidence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from tasks.artifacts import Run
+from tasks.records import Run
 from tasks.report.markdown import HEADLINES
 from tasks.report.numbers import count, duration, percent
 from tasks.runs import finished_runs

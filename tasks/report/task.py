@@ -9,14 +9,14 @@ from functools import partial
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks.artifacts import Run
 from tasks.figures import artifact_key
+from tasks.orchestration import stage
+from tasks.records import Run
 from tasks.report.evidence import read_evidence
 from tasks.report.markdown import decision_markdown
 from tasks.report.page import write_report
 from tasks.report.pictures import confusion_picture, sample_picture
 from tasks.report.run_page import history_rows
-from tasks.task import stage
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import io
 from PIL import Image
 
 from tasks.errors import HeadstartError
-from tasks.images import load, open_image, read_bytes, to_rgb
+from tasks.modality.images import load, open_image, read_bytes, to_rgb
 
 
 def thumbnail_uri(uri: str, side_px: int = 200, quality: int = 72) -> str | None:

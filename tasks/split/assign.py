@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import config
-from tasks.artifacts import SPLITS, CatalogueRef, Run, SnapshotRef
-from tasks.assignments import read_assignments, snapshot_names, write_assignments
 from tasks.errors import InvalidDataError
-from tasks.quarantine import LeftOut, name_rows, name_snapshot, quarantine
-from tasks.tables import SNAPSHOT, read_table, write_table
+from tasks.records import SPLITS, Catalogue, Run, Snapshot
+from tasks.storage.assignments import read_assignments, snapshot_names, write_assignments
+from tasks.storage.quarantine import LeftOut, name_rows, name_snapshot, quarantine
+from tasks.storage.tables import SNAPSHOT, read_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def snapshot_path(snapshot_id: str) -> str:
     return f"snapshots/{snapshot_id}.parquet"
 
 
-def make_snapshot(run: Run, catalogue: CatalogueRef) -> SnapshotRef:
+def make_snapshot(run: Run, catalogue: Catalogue) -> Snapshot:
     """Gives every image of a catalogue its split, and writes the snapshot and the grown assignments.
 
     The assignments are written first: a run that dies between the two finds its own assignments again, by its
@@ -67,7 +67,7 @@ def make_snapshot(run: Run, catalogue: CatalogueRef) -> SnapshotRef:
     _write_snapshot(run, snapshot_path(identity), table)
     name_snapshot(run, identity)
     arrived = found.assignments.loc[found.assignments["run_id"] == run.run_id, "sha256"]
-    return SnapshotRef(
+    return Snapshot(
         id=identity,
         table_path=snapshot_path(identity),
         labels=tuple(sorted(set(table["label"]))),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.artifacts import CatalogueRef, Run, SnapshotRef
+from tasks.orchestration import stage
+from tasks.records import Catalogue, Run, Snapshot
 from tasks.split.assign import make_snapshot
-from tasks.task import stage
 
 
 @stage("split", kept=True)
-def split_images(run: Run, catalogue: CatalogueRef) -> SnapshotRef:
+def split_images(run: Run, catalogue: Catalogue) -> Snapshot:
     """Gives each image its split for ever, and names the snapshot by its content."""
     return make_snapshot(run, catalogue)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import Run
-from tasks.repository import champion, read_manifest
-from tasks.tables import read_table
+from tasks.records import Run
+from tasks.storage.repository import champion, read_manifest
+from tasks.storage.tables import read_table
 
 # Two samples smaller than this differ by chance alone more than the suite's bounds allow.
 MIN_IMAGES_FOR_DRIFT = 30

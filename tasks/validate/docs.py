@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.artifacts import Run
+from tasks.records import Run
 from tasks.validate.suite import great_expectations, gx_suite, load_suite
 
 RESULTS = "great_expectations.json"

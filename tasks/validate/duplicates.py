@@ -26,8 +26,8 @@ import pandas as pd
 from PIL import Image
 
 from tasks.errors import DecodeError, SourceError
-from tasks.images import load, open_image, read_bytes, to_rgb
-from tasks.rows import Rows
+from tasks.modality.images import load, open_image, read_bytes, to_rgb
+from tasks.storage.rows import Rows
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def near_pairs(hashes: np.ndarray, new: np.ndarray, min_cosine: float = MIN_COSI
     """Pairs of images with like hashes, one of them new at least.
 
     Args:
-        hashes: int8 [N, 2, 64], see `tasks.ingest.inspection.perceptual_hash`.
+        hashes: int8 [N, 2, 64], see `tasks.modality.inspection.perceptual_hash`.
         new: bool [N].
     """
     if not new.any():

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import FeaturesRef, Run, SnapshotRef
-from tasks.assignments import read_assignments, write_assignments
 from tasks.errors import InvalidDataError
-from tasks.features import load_rows
-from tasks.rows import Rows
-from tasks.tables import read_table
+from tasks.records import Features, Run, Snapshot
+from tasks.storage.assignments import read_assignments, write_assignments
+from tasks.storage.feature_store import load_rows
+from tasks.storage.rows import Rows
+from tasks.storage.tables import read_table
 from tasks.validate.changes import MMD_SAMPLE, champion_snapshot, embedding_p_value
 from tasks.validate.docs import build_docs
 from tasks.validate.duplicates import join_groups, near_in_features
@@ -30,7 +30,7 @@ from tasks.validate.validation import failures_to_stop, judge_figures, warn, wri
 LISTED_SUSPECTS = 100
 
 
-def review_snapshot(run: Run, snapshot: SnapshotRef, stored: FeaturesRef) -> int:
+def review_snapshot(run: Run, snapshot: Snapshot, stored: Features) -> int:
     """Ranks the labels of a snapshot by doubt, looks for copies, and measures drift, all from stored features.
 
     Writes `suspects.json` to the run's folder, the most doubtful first: a list of {sha256, path, uri, split, label,
@@ -46,7 +46,7 @@ def review_snapshot(run: Run, snapshot: SnapshotRef, stored: FeaturesRef) -> int
         InvalidDataError: the suite of changes says that drift of what the network sees stops a run, and it does.
     """
     table = read_table(run.workspace, snapshot.table_path)
-    with load_rows(run.workspace, stored.recipe, table["sha256"].tolist(), [0]) as features:
+    with load_rows(run.workspace, stored.key, table["sha256"].tolist(), [0]) as features:
         targets = pd.Categorical(table["label"], categories=list(snapshot.labels)).codes.astype(np.int64)
         groups = pd.factorize(table["group"])[0]
         logits = out_of_fold_logits(features, targets, groups, len(snapshot.labels), DOUBLINGS)

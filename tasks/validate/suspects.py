@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.rows import Rows
+from tasks.storage.rows import Rows
 
 FOLDS = 5
 BLOCK = 8192

@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.artifacts import CatalogueRef, Run
-from tasks.assignments import read_assignments
 from tasks.errors import InvalidDataError
-from tasks.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions, run_quarantine
-from tasks.tables import read_table, write_table
+from tasks.records import Catalogue, Run
+from tasks.storage.assignments import read_assignments
+from tasks.storage.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions, run_quarantine
+from tasks.storage.tables import read_table, write_table
 from tasks.validate.changes import champion_snapshot, describe_changes
 from tasks.validate.docs import build_docs, keep_results
 from tasks.validate.duplicates import find_groups
@@ -26,7 +26,7 @@ from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
 log = logging.getLogger(__name__)
 
 
-def validate(run: Run, catalogue: CatalogueRef) -> CatalogueRef:
+def validate(run: Run, catalogue: Catalogue) -> Catalogue:
     """Runs the configured suite over a catalogue; returns the catalogue of what passed.
 
     Writes to the run's folder `validated.parquet`, `validation.json` (a list of `Finding`s) and what the Data Docs are

@@ -2,11 +2,11 @@
 
     uv run python -m tests.benchmarks.agreement MODEL_DIR PHOTOS [--onnxruntime 1.20.0 --onnxruntime 1.22.0]
 
-MODEL_DIR is a version's folder in its workspace (Keras's head lies in the run beside it; an 8-bit trunk has no Keras
-form, and Keras is not asked), PHOTOS a folder of images. Asked are Keras, with Pillow's resize in place of the graph's;
-what `headstart predict` calls; `headstart serve` by the Open Inference Protocol and by `POST /classify`; OpenVINO; and,
-from the package index by `uv run --with`, each other ONNX Runtime that is named. Prints JSON; ends with status 1 where
-two of them disagree about any photograph.
+MODEL_DIR is a version's folder in its workspace (Keras's head lies in the run beside it; an 8-bit feature extractor has
+no Keras form, and Keras is not asked), PHOTOS a folder of images. Asked are Keras, with Pillow's resize in place of the
+graph's; what `headstart predict` calls; `headstart serve` by the Open Inference Protocol and by `POST /classify`;
+OpenVINO; and, from the package index by `uv run --with`, each other ONNX Runtime that is named. Prints JSON; ends with
+status 1 where two of them disagree about any photograph.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ import numpy as np
 import tritonclient.http as triton
 from PIL import Image
 
-from tasks.artifacts import Run
-from tasks.augment.policy import policy_of
-from tasks.backbones.registry import get_backbone
-from tasks.backbones.trunk import build_trunk, trunk_of
-from tasks.classifier import Classifier
+from deploy.serving.limits import Limits
+from flows.cli.prediction import predict_images
 from tasks.config import Config
 from tasks.evaluate.fresh_process import RUNNER
-from tasks.head_file import load_head
-from tasks.images import decode
-from tasks.predict import predict_images
-from tasks.serve.limits import Limits
+from tasks.modality.augmentation import policy_of
+from tasks.modality.images import decode
+from tasks.networks.classifier import Classifier
+from tasks.networks.extractor import build_extractor, extractor_of
+from tasks.networks.head_file import load_head
+from tasks.networks.registry import get_backbone
+from tasks.records import Run
 from tasks.workspace import Workspace
-from tests.serve.running import running
+from tests.deploy.serving.running import running
 
 BATCH = 32
 PARTS = 100  # images on one command line
@@ -45,7 +45,7 @@ PARTS = 100  # images on one command line
 
 def by_keras(model_dir: Path, manifest: dict[str, Any], images: list[np.ndarray]) -> list[str]:
     """Pillow resizes, Keras does the rest: nothing of the exported graph takes part."""
-    import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/keras_process.py
+    import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/networks/keras_process.py
 
     config = Config.model_validate(manifest["lineage"]["config"])
     run = Run(
@@ -56,12 +56,12 @@ def by_keras(model_dir: Path, manifest: dict[str, Any], images: list[np.ndarray]
         config=config,
         started_at="",
     )
-    trunk = trunk_of(run, policy_of(config))
-    network, head = build_trunk(trunk), load_head(run.workspace, run.path("candidate/head.keras"))
-    normalisation = get_backbone(trunk.backbone).normalisation
+    extractor = extractor_of(run, policy_of(config))
+    network, head = build_extractor(extractor), load_head(run.workspace, run.path("candidate/head.keras"))
+    normalisation = get_backbone(extractor.backbone).normalisation
     labels = []
     for start in range(0, len(images), BATCH):
-        squares = np.stack([bilinear(pixels, trunk.image_size_px) for pixels in images[start : start + BATCH]])
+        squares = np.stack([bilinear(pixels, extractor.image_size_px) for pixels in images[start : start + BATCH]])
         squares = squares[..., ::-1] if normalisation.reverse_channels else squares
         planes = (squares * normalisation.scale + normalisation.bias).astype(np.float32)
         logits = np.asarray(head(network(planes, training=False), training=False))

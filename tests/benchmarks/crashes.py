@@ -3,7 +3,7 @@
     uv run python -m tests.benchmarks.crashes [--kills 20] [--seed 1]
 
 Each kill takes a real `headstart retrain` process at a moment drawn evenly over the time that an undisturbed one took.
-The last start of each model is let through. Then the snapshot, the recipe, the head, the metrics, the gates and
+The last start of each model is let through. Then the snapshot, the key, the head, the metrics, the gates and
 each answer to a held-out image have to be those of the undisturbed run, to the last bit, and no finished stage may have
 been done again.
 """

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from tasks.artifacts import Run, TrunkRef
-from tasks.augment.policy import Policy, policy_of
-from tasks.backbones.trunk import trunk_of
 from tasks.config import parse_config
 from tasks.extract.engine import Engine, Task, choose_engine
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.extract.quantise import quantised
-from tasks.images import decode, read_bytes
 from tasks.ingest.catalogue import build_catalogue
-from tasks.onnx_session import available_cores, open_session
+from tasks.modality.augmentation import Policy, policy_of
+from tasks.modality.images import decode, read_bytes
+from tasks.networks.extractor import extractor_of
+from tasks.networks.onnx_session import available_cores, open_session
+from tasks.records import FeatureExtractor, Run
 from tasks.runs import new_run
 from tasks.split.assign import make_snapshot
 
@@ -37,7 +37,7 @@ class Job:
     """All that the pass needs, made by the stages before it."""
 
     run: Run
-    trunk: TrunkRef
+    extractor: FeatureExtractor
     policy: Policy
     engine: Engine
     tasks: list[Task]
@@ -46,7 +46,7 @@ class Job:
         """Embeds every image as the flow does, shard by shard into the store. Returns seconds."""
         started = time.perf_counter()
         for shard in cut(self.tasks, self.run.config.extract.shard_images):
-            embed_shard(self.run, self.trunk, self.policy, self.engine, shard)
+            embed_shard(self.run, self.extractor, self.policy, self.engine, shard)
         return time.perf_counter() - started
 
 
@@ -76,16 +76,16 @@ class Extraction:
 
 
 def prepare(source: Path, workspace: Path, backbone: dict[str, str], images: int | None = None) -> Job:
-    """Catalogue, snapshot and trunk of a source; of its images at most the given number is to be embedded."""
+    """Catalogue, snapshot and feature extractor of a source, and at most `images` of its images to embed."""
     run = new_run(str(source), "extraction", str(workspace), parse_config({"backbone": backbone}))
     snapshot = make_snapshot(run, build_catalogue(run))
     policy = policy_of(run.config)
-    trunk = trunk_of(run, policy)
-    ensure_exported(run, trunk)
+    extractor = extractor_of(run, policy)
+    ensure_exported(run, extractor)
     if run.config.backbone.precision == "int8":
-        trunk = quantised(run, trunk, snapshot)
-    tasks = missing_tasks(run, snapshot, trunk, policy)[:images]
-    return Job(run, trunk, policy, choose_engine(run, trunk), tasks)
+        extractor = quantised(run, extractor, snapshot)
+    tasks = missing_tasks(run, snapshot, extractor, policy)[:images]
+    return Job(run, extractor, policy, choose_engine(run, extractor), tasks)
 
 
 def measure_extraction(source: Path, workspace: Path, backbone: dict[str, str], images: int, repeats: int) -> dict:
@@ -109,7 +109,7 @@ def graph_passes(job: Job) -> dict[str, Callable[[], float]]:
 
     A batch holds images of one size, so batches are made of the images of the commonest size.
     """
-    file, cores = job.run.workspace.local_file(job.trunk.onnx_path), available_cores()
+    file, cores = job.run.workspace.local_file(job.extractor.onnx_path), available_cores()
     decoded = [decode(read_bytes(task.uri)) for task in job.tasks[:IN_MEMORY]]
     shapes = [image.shape for image in decoded]
     alike = [image for image in decoded if image.shape == max(set(shapes), key=shapes.count)]

@@ -31,10 +31,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tasks.artifacts import Run, SnapshotRef, TrunkRef
-from tasks.augment.policy import load_policy
-from tasks.backbones.registry import build_network, get_backbone
-from tasks.backbones.trunk import trunk_of
 from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, features_of, missing_tasks
@@ -43,8 +39,12 @@ from tasks.finetune.data import load_split
 from tasks.finetune.head import build_head, schedule, train_head
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.ingest.catalogue import build_catalogue
+from tasks.modality.augmentation import load_policy
+from tasks.networks.extractor import extractor_of
+from tasks.networks.registry import build_network, get_backbone
+from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
-from tasks.tables import read_table
+from tasks.storage.tables import read_table
 from tests.runs import make_run
 
 training.MIN_EPOCH_STEPS = 1  # of few images an epoch shows each several times else; here both show each once
@@ -64,35 +64,39 @@ class Clock:
         self._last = now
 
 
-def extract(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> None:
+def extract(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) -> None:
     """The extraction stage without Prefect."""
-    ensure_exported(run, trunk)
-    todo = missing_tasks(run, snapshot, trunk, POLICY)
-    engine = choose_engine(run, trunk)
+    ensure_exported(run, extractor)
+    todo = missing_tasks(run, snapshot, extractor, POLICY)
+    engine = choose_engine(run, extractor)
     for shard in cut(todo, run.config.extract.shard_images):
-        embed_shard(run, trunk, POLICY, engine, shard)
+        embed_shard(run, extractor, POLICY, engine, shard)
 
 
-def train_stored(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> tuple[list[tuple[float, float]], list[float]]:
+def train_stored(
+    run: Run, snapshot: Snapshot, extractor: FeatureExtractor
+) -> tuple[list[tuple[float, float]], list[float]]:
     """The laps of the unfrozen layers' epochs, and the validation accuracy after each."""
-    features, config, classes = features_of(trunk, POLICY, 0), run.config.finetune, len(snapshot.labels)
+    features, config, classes = features_of(extractor, POLICY, 0), run.config.finetune, len(snapshot.labels)
     with (
-        load_split(run, snapshot, features.recipe, 0, "train") as train,
-        load_split(run, snapshot, features.recipe, 0, "validation") as validation,
+        load_split(run, snapshot, features.key, 0, "train") as train,
+        load_split(run, snapshot, features.key, 0, "validation") as validation,
     ):
         classifier = train_head(train, validation, classes, config).model
-    recipe = str(features.activations_recipe)
+    key = str(features.activations_key)
     with (
-        load_split(run, snapshot, recipe, 0, "train") as train,
-        load_split(run, snapshot, recipe, 0, "validation") as validation,
+        load_split(run, snapshot, key, 0, "train") as train,
+        load_split(run, snapshot, key, 0, "validation") as validation,
     ):
-        upper, clock = unfrozen_layers(trunk), Clock()
+        upper, clock = unfrozen_layers(extractor), Clock()
         on_epoch: Callable[..., None] = lambda epoch, logs: clock.lap()  # noqa: E731
         trained = tune_unfrozen(upper, classifier, train, validation, classes, config, on_epoch)
     return clock.laps, [epoch["val_accuracy"] for epoch in trained.history]
 
 
-def train_whole(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> tuple[list[tuple[float, float]], list[float]]:
+def train_whole(
+    run: Run, snapshot: Snapshot, extractor: FeatureExtractor
+) -> tuple[list[tuple[float, float]], list[float]]:
     """The same through the whole network, from JPEGs."""
     config, classes = run.config.finetune, len(snapshot.labels)
     table = read_table(run.workspace, snapshot.table_path, ["uri", "label", "split"])
@@ -100,7 +104,7 @@ def train_whole(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> tuple[list[
 
     def pixels(uri, target):
         image = tf.io.decode_jpeg(tf.io.read_file(uri), channels=3)
-        return tf.image.resize(image, (trunk.image_size_px, trunk.image_size_px)) / 127.5 - 1.0, target
+        return tf.image.resize(image, (extractor.image_size_px, extractor.image_size_px)) / 127.5 - 1.0, target
 
     def images(split: str) -> tf.data.Dataset:
         rows = table[table["split"] == split]
@@ -111,12 +115,12 @@ def train_whole(run: Run, snapshot: SnapshotRef, trunk: TrunkRef) -> tuple[list[
         data = data.map(pixels, num_parallel_calls=tf.data.AUTOTUNE)
         return data.batch(config.unfrozen_batch_size).prefetch(tf.data.AUTOTUNE)
 
-    network = build_network(get_backbone(trunk.backbone), Path(trunk.weights), trunk.image_size_px)
+    network = build_network(get_backbone(extractor.backbone), Path(extractor.weights), extractor.image_size_px)
     network.trainable = True
     above = False
     for layer in network.layers:
         layer.trainable = above and not isinstance(layer, keras.layers.BatchNormalization)
-        above = above or layer.name == trunk.boundary
+        above = above or layer.name == extractor.boundary
     head = build_head(np.random.default_rng(0).uniform(0, 2, (64, network.output_shape[-1])), classes, config)
     model = keras.Model(network.input, head(keras.layers.GlobalAveragePooling2D()(network.output)))
     train = images("train")
@@ -162,16 +166,16 @@ def main() -> None:
             "augment": {"views": 0},
         }
         run = make_run(folder, given.photos.resolve(), config=config)
-        trunk = trunk_of(run, POLICY)
+        extractor = extractor_of(run, POLICY)
         snapshot = make_snapshot(run, build_catalogue(run))
         started = time.perf_counter()
-        extract(run, snapshot, trunk)
+        extract(run, snapshot, extractor)
         extraction_s = round(time.perf_counter() - started, 2)
-        before = train_stored(run, snapshot, trunk)
+        before = train_stored(run, snapshot, extractor)
         print(f"stored: {before}", file=sys.stderr, flush=True)
-        whole = train_whole(run, snapshot, trunk)
+        whole = train_whole(run, snapshot, extractor)
         print(f"whole: {whole}", file=sys.stderr, flush=True)
-        after = train_stored(run, snapshot, trunk)
+        after = train_stored(run, snapshot, extractor)
     found = {
         "stored": summary([*before[0][1:], *after[0][1:]], after[1]),
         "whole": summary(whole[0][1:], whole[1]),

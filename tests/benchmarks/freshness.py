@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks.repository import versions
+from tasks.storage.repository import versions
 from tasks.workspace import Workspace
 from tests import photos
 from tests.arrivals import digests, embedded, last_snapshot, overlaps, write_slowly

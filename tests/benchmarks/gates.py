@@ -33,11 +33,11 @@ from tasks.config import parse_config
 from tasks.evaluate.comparison import outcome_of
 from tasks.evaluate.gates import ChampionPolicy, load_gates
 from tasks.evaluate.metrics import wilson_interval
-from tasks.features import load_features
 from tasks.finetune.data import Split
 from tasks.finetune.head import train_head
 from tasks.runs import finished_runs
-from tasks.tables import read_table
+from tasks.storage.feature_store import load_features
+from tasks.storage.tables import read_table
 from tasks.workspace import Workspace
 
 DISAGREEMENTS = (0.06, 0.1, 0.15, 0.2, 0.3)

@@ -1,4 +1,4 @@
-"""How the cost of extraction and of a whole retrain grows with the number of images, on the embedded trunk."""
+"""How the cost of extraction and of a whole retrain grows with the number of images, on the embedded backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the embedded trunk is worth: a linear probe on pooled features, beside random weights and ImageNet's.
+"""What the embedded feature extractor is worth: a linear probe on pooled features, beside random weights and
+ImageNet's.
 
     uv run --with scikit-image python -m tests.benchmarks.linear_probe \
         --clothing CLOTHING --signs SIGN_DIGITS --imagenet WEIGHTS.h5 [--json]
@@ -35,7 +36,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tasks.backbones import distill, embedded
+from deploy.embedded_backbone import distill
+from tasks.networks import embedded
 
 if TYPE_CHECKING:
     import keras
@@ -154,21 +156,21 @@ def _head(strength: float):
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
 
 
-def random_trunk(seed: int, size: int) -> "keras.Model":
+def random_extractor(seed: int, size: int) -> "keras.Model":
     import keras
 
     keras.utils.set_random_seed(seed)
     return embedded.build((size, size, 3), weights=False)
 
 
-def embedded_trunk(weights: Path | None, size: int) -> "keras.Model":
+def embedded_extractor(weights: Path | None, size: int) -> "keras.Model":
     net = embedded.build((size, size, 3), weights=weights is None)
     if weights is not None:
         embedded.load_weights(net, weights, hashlib.sha256(weights.read_bytes()).hexdigest())
     return net
 
 
-def imagenet_trunk(weights: Path, size: int) -> "keras.Model":
+def imagenet_extractor(weights: Path, size: int) -> "keras.Model":
     net = embedded.mobilenet_v2((size, size, 3), alpha=1.0)
     net.load_weights(weights)
     return net
@@ -214,9 +216,9 @@ def main(arguments: Sequence[str]) -> None:
     ]
     size = parsed.size
     table = {
-        "random": accuracies(tasks, [random_trunk(seed, size) for seed in RANDOM_SEEDS]),
-        "embedded": accuracies(tasks, [embedded_trunk(parsed.weights, size)]),
-        "imagenet": accuracies(tasks, [imagenet_trunk(parsed.imagenet, size)]),
+        "random": accuracies(tasks, [random_extractor(seed, size) for seed in RANDOM_SEEDS]),
+        "embedded": accuracies(tasks, [embedded_extractor(parsed.weights, size)]),
+        "imagenet": accuracies(tasks, [imagenet_extractor(parsed.imagenet, size)]),
     }
     table["closed"] = closed(table["random"], table["embedded"], table["imagenet"])
     print(json.dumps({"size_px": parsed.size, "accuracy": table}) if parsed.json else markdown(table))

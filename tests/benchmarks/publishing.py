@@ -19,7 +19,7 @@ from typing import Any
 
 from fsspec.config import conf
 
-from tasks.repository import versions
+from tasks.storage.repository import versions
 from tasks.workspace import Workspace
 from tests.object_store import object_store
 from tests.publish.turns import NAME, Reader, publish_and_roll_back

@@ -9,8 +9,8 @@ it comes on standard error. Every figure is a median over `--repeats` turns; in 
 so that a slower quarter of an hour hits all alike. Leave the machine alone meanwhile: it takes most of an hour.
 
 `retrain`: whole processes. The tutorial's loop (tests/benchmarks/tutorial.py); and `headstart retrain`, with 32-bit and
-with 8-bit trunk, once with the Prefect server that it starts itself and once with one that is up already: the first
-retrain of a fresh workspace, the same command again, and again with 1 % new images.
+with 8-bit feature extractor, once with the Prefect server that it starts itself and once with one that is up already:
+the first retrain of a fresh workspace, the same command again, and again with 1 % new images.
 
 `extraction`: the flow's own pass into the store, in images a second, beside the same graph alone on decoded images in
 memory, and the decoder alone.
@@ -34,7 +34,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tasks.onnx_session import available_cores
+from tasks.networks.onnx_session import available_cores
 from tests.benchmarks import extraction, growth
 from tests.benchmarks.copies import drawn, photographs, save_changed
 from tests.benchmarks.processes import Answer, environment, prefect_server, run
@@ -242,7 +242,7 @@ def retrain_table(found: dict[str, Any]) -> str:
     if base["epochs"] != TUTORIAL_EPOCHS:
         title += f" of {TUTORIAL_EPOCHS}: shortened, so nothing is compared with it"
     lines = [
-        "| whole process | Prefect server | trunk | seconds | times faster | validation accuracy | peak memory | "
+        "| whole process | Prefect server | extractor | seconds | times faster | validation accuracy | peak memory | "
         "embedded | verdict |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
         f"| {title} | | fp32 | {base['seconds']:.1f} | | {base['validation_accuracy']:.3f} | "

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import CatalogueRef, FeaturesRef, SnapshotRef, TrunkRef
-from tasks.features import append_rows
-from tasks.tables import CATALOGUE, SNAPSHOT, write_table
+from tasks.records import Catalogue, FeatureExtractor, Features, Snapshot
+from tasks.storage.feature_store import append_rows
+from tasks.storage.tables import CATALOGUE, SNAPSHOT, write_table
 from tests.runs import make_run
 
-WIDTH, CLASSES, PART_ROWS, RECIPE = 1280, 10, 16_384, "synthetic"
+WIDTH, CLASSES, PART_ROWS, KEY = 1280, 10, 16_384, "synthetic"
 LABELS = tuple(f"class-{number}" for number in range(CLASSES))
 
 
@@ -52,7 +52,7 @@ def synthetic_catalogue(count: int, first: int = 0) -> pd.DataFrame:
     return filled.assign(sha256=sha256, label=label, path=path, uri=uri, format="JPEG", mode="RGB")
 
 
-def write_rows(folder: Path, rows: int) -> SnapshotRef:
+def write_rows(folder: Path, rows: int) -> Snapshot:
     """A snapshot of `rows` images, one in a hundred for validation, and a store with a noisy row of each."""
     run = make_run(folder, "photos")
     table = synthetic_catalogue(rows).assign(group="")
@@ -64,22 +64,22 @@ def write_rows(folder: Path, rows: int) -> SnapshotRef:
     for start in range(0, rows, PART_ROWS):
         part = slice(start, start + PART_ROWS)
         values = (rng.random((len(targets[part]), WIDTH), np.float32) + 0.2 * centres[targets[part]]).astype(np.float16)
-        append_rows(run.workspace, RECIPE, table["sha256"][part].tolist(), [0] * len(values), values)
-    return SnapshotRef(
-        id=RECIPE, table_path="snapshots/synthetic.parquet", labels=LABELS, images=rows, new=rows, quarantined=0
+        append_rows(run.workspace, KEY, table["sha256"][part].tolist(), [0] * len(values), values)
+    return Snapshot(
+        id=KEY, table_path="snapshots/synthetic.parquet", labels=LABELS, images=rows, new=rows, quarantined=0
     )
 
 
-def measure_head(folder: Path, snapshot: SnapshotRef, epochs: int) -> dict[str, Any]:
+def measure_head(folder: Path, snapshot: Snapshot, epochs: int) -> dict[str, Any]:
     """The finetune stage over a store that is there."""
     from tasks.finetune.stage import finetune
 
     run = make_run(folder, "photos", config={"finetune": {"epochs": epochs}})
     started = time.perf_counter()
-    trunk = TrunkRef(
-        recipe=RECIPE, onnx_path="", backbone="synthetic", weights="", boundary="avg_pool", image_size_px=1
+    extractor = FeatureExtractor(
+        key=KEY, onnx_path="", backbone="synthetic", weights="", boundary="avg_pool", image_size_px=1
     )
-    finetune(run, snapshot, trunk, FeaturesRef(recipe=RECIPE, views=0, embedded=0))
+    finetune(run, snapshot, extractor, Features(key=KEY, views=0, embedded=0))
     history = run.workspace.read_json(run.path("history.json"))["epochs"]
     return {
         "seconds": round(time.perf_counter() - started, 1),
@@ -90,9 +90,9 @@ def measure_head(folder: Path, snapshot: SnapshotRef, epochs: int) -> dict[str, 
 
 def measure_split(folder: Path, rows: int) -> dict[str, float]:
     """Two snapshots of one model, the second with a tenth more images; the seconds are those of the second."""
+    from flows.summary import fingerprint
     from tasks.split.assign import make_snapshot
-    from tasks.summary import fingerprint
-    from tasks.tables import read_table
+    from tasks.storage.tables import read_table
     from tasks.validate.changes import describe_changes
 
     workspace = make_run(folder, "photos").workspace
@@ -102,7 +102,7 @@ def measure_split(folder: Path, rows: int) -> dict[str, float]:
     for number, table in enumerate((before, grown)):
         path = f"runs/r{number}/catalogue.parquet"
         write_table(workspace, path, table)
-        references.append(CatalogueRef(table_path=path, images=len(table), quarantined=0, source="photos"))
+        references.append(Catalogue(table_path=path, images=len(table), quarantined=0, source="photos"))
     del grown, before
     first = make_snapshot(make_run(folder, "photos", "r0"), references[0])
     run, seconds, started = make_run(folder, "photos", "r1"), {}, time.perf_counter()

@@ -55,14 +55,14 @@ def main() -> None:
 def measure(source: Path, workspace: str, given: argparse.Namespace, address: str) -> dict[str, Any]:
     from prefect import flow
 
-    from tasks.augment.policy import policy_of
     from tasks.config import parse_config
-    from tasks.extract.task import extract_features, make_trunk
-    from tasks.features import load_features
+    from tasks.extract.task import extract_features, make_extractor
     from tasks.ingest.catalogue import build_catalogue
+    from tasks.modality.augmentation import policy_of
     from tasks.runs import new_run
     from tasks.split.assign import make_snapshot
-    from tasks.tables import read_table
+    from tasks.storage.feature_store import load_features
+    from tasks.storage.tables import read_table
 
     def configured(scale: dict[str, Any]) -> Any:
         extract = {"shard_images": -(-given.images // SHARDS), "workers": WORKERS}
@@ -79,10 +79,10 @@ def measure(source: Path, workspace: str, given: argparse.Namespace, address: st
     def extraction(name: str) -> None:
         run.workspace.remove("features")
         started = time.perf_counter()
-        trunk = make_trunk(run, snapshot, policy)
-        features = extract_features(replace(run, config=configured(scales[name])), snapshot, trunk, policy)
+        extractor = make_extractor(run, snapshot, policy)
+        features = extract_features(replace(run, config=configured(scales[name])), snapshot, extractor, policy)
         seconds[name].append(time.perf_counter() - started)
-        rows[name] = load_features(run.workspace, features.recipe, sha256s, 0)
+        rows[name] = load_features(run.workspace, features.key, sha256s, 0)
 
     for turn in range(given.repeats + 1):
         for name in scales:

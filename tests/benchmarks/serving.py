@@ -36,10 +36,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 
-from tasks.images import decode
-from tasks.onnx_session import available_cores, open_session
+from tasks.modality.images import decode
+from tasks.networks.onnx_session import available_cores, open_session
 from tasks.publish.rollback import roll_back
-from tasks.repository import next_version, write_version
+from tasks.storage.repository import next_version, write_version
 from tasks.workspace import Workspace
 
 WARM_UP_S = 2.0
@@ -167,7 +167,7 @@ def server(workspace: Path, name: str) -> Iterator[tuple[str, psutil.Process]]:
     command = [
         sys.executable,
         "-m",
-        "tasks.serve",
+        "deploy.serving",
         name,
         "--workspace",
         str(workspace),

@@ -4,8 +4,8 @@
 
 PHOTOGRAPHS is a folder of `train/` and `validation/`, a subfolder a class. A frozen MobileNetV2 with ImageNet weights
 at 224 px, global average pooling, one dense layer, Adam, batches of 32, mirrored at random: each epoch decodes every
-image and passes it through the trunk again. The last line on standard output is a JSON object. On purpose it takes
-nothing from headstart.
+image and passes it through the feature extractor again. The last line on standard output is a JSON object. On purpose
+it takes nothing from headstart.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def main(arguments: list[str]) -> None:
     validation = generator(preprocessing_function=preprocess).flow_from_directory(
         f"{parsed.photographs}/validation", shuffle=False, **shape
     )
-    trunk = keras.applications.MobileNetV2(weights="imagenet", include_top=False, input_shape=(SIZE_PX, SIZE_PX, 3))
-    trunk.trainable = False
+    extractor = keras.applications.MobileNetV2(weights="imagenet", include_top=False, input_shape=(SIZE_PX, SIZE_PX, 3))
+    extractor.trainable = False
     model = keras.Sequential(
         [
-            trunk,
+            extractor,
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(train.num_classes, activation="softmax"),
         ]

@@ -29,21 +29,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tasks.artifacts import CatalogueRef, FeaturesRef, Run, SnapshotRef
-from tasks.augment.policy import policy_of
-from tasks.backbones.trunk import trunk_of
 from tasks.config import Finetune, parse_config
 from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, features_of, missing_tasks
-from tasks.features import load_features
 from tasks.finetune.data import Split
 from tasks.finetune.head import train_head
 from tasks.ingest.catalogue import build_catalogue
-from tasks.quarantine import run_quarantine
+from tasks.modality.augmentation import policy_of
+from tasks.networks.extractor import extractor_of
+from tasks.records import Catalogue, Features, Run, Snapshot
 from tasks.runs import new_run
 from tasks.split.assign import make_snapshot
-from tasks.tables import CATALOGUE, read_table, write_table
+from tasks.storage.feature_store import load_features
+from tasks.storage.quarantine import run_quarantine
+from tasks.storage.tables import CATALOGUE, read_table, write_table
 from tasks.validate import suite
 from tasks.validate.review import review_snapshot
 from tasks.validate.suspects import out_of_fold_probabilities, rank_suspects
@@ -59,8 +59,8 @@ class Data:
     """One source, as far as its features."""
 
     run: Run
-    snapshot: SnapshotRef
-    features: FeaturesRef
+    snapshot: Snapshot
+    features: Features
     table: pd.DataFrame
     quarantined: dict[str, str]  # reason by path
     seconds: dict[str, float]
@@ -83,14 +83,14 @@ def prepare(source: Path, name: str, workspace: str, config: dict[str, Any]) -> 
     lap("suites and near-duplicates")
     snapshot = make_snapshot(run, valid)
     policy = policy_of(run.config)
-    trunk = trunk_of(run, policy)
-    ensure_exported(run, trunk)
-    if todo := missing_tasks(run, snapshot, trunk, policy):
-        engine = choose_engine(run, trunk)
+    extractor = extractor_of(run, policy)
+    ensure_exported(run, extractor)
+    if todo := missing_tasks(run, snapshot, extractor, policy):
+        engine = choose_engine(run, extractor)
         for shard in cut(todo, run.config.extract.shard_images):
-            embed_shard(run, trunk, policy, engine, shard)
+            embed_shard(run, extractor, policy, engine, shard)
     table = read_table(run.workspace, snapshot.table_path)
-    features = features_of(trunk, policy, embedded=len(todo))
+    features = features_of(extractor, policy, embedded=len(todo))
     return Data(run, snapshot, features, table, {entry.path: entry.reason for entry in run_quarantine(run)}, seconds)
 
 
@@ -126,7 +126,7 @@ def found(planted: Planted, data: Data) -> dict[str, Any]:
 
 def suspects(planted: Planted, data: Data) -> tuple[dict[str, Any], np.ndarray]:
     """How many of the flipped labels are among the most doubtful, and which rows are suspect, bool [N]."""
-    features = load_features(data.run.workspace, data.features.recipe, data.table["sha256"].tolist(), 0)
+    features = load_features(data.run.workspace, data.features.key, data.table["sha256"].tolist(), 0)
     targets = _targets(data.table["label"], data.snapshot.labels)
     groups = pd.factorize(data.table["group"])[0]
     probabilities = out_of_fold_probabilities(features, targets, groups, len(data.snapshot.labels))
@@ -176,7 +176,7 @@ def _accuracy(data: Data, table: pd.DataFrame, tested: pd.DataFrame, config: Fin
 
 def _split(data: Data, table: pd.DataFrame, views: int) -> Split:
     sha256s = table["sha256"].tolist()
-    stored = [load_features(data.run.workspace, data.features.recipe, sha256s, view) for view in range(views + 1)]
+    stored = [load_features(data.run.workspace, data.features.key, sha256s, view) for view in range(views + 1)]
     targets = _targets(table["label"], data.snapshot.labels)
     return Split(features=np.concatenate(stored), targets=np.tile(targets, views + 1))
 
@@ -196,7 +196,7 @@ def seconds_of_many_rows(workspace: str, like: pd.DataFrame, rows: int) -> float
     table = drawn.assign(sha256=digests, phash=[row.tobytes() for row in hashes], group=None, split=None)
     run = new_run("many", "many", workspace, parse_config({}))
     write_table(run.workspace, run.path("catalogue.parquet"), table, CATALOGUE)
-    ref = CatalogueRef(table_path=run.path("catalogue.parquet"), images=rows, quarantined=0, source="many")
+    ref = Catalogue(table_path=run.path("catalogue.parquet"), images=rows, quarantined=0, source="many")
     started = time.perf_counter()
     validate(run, ref)
     return time.perf_counter() - started

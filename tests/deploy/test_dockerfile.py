@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serve.models import publish
-from tests.serve.pictures import encoded
+from tests.deploy.serving.models import publish
+from tests.deploy.serving.pictures import encoded
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
@@ -78,7 +78,7 @@ def test_the_serving_image_serves(tmp_path):
     heavy = "import importlib.util as u; print([m for m in ('tensorflow', 'prefect', 'keras') if u.find_spec(m)])"
     assert subprocess.check_output([python, "-c", heavy], text=True).strip() == "[]"
     environment = {"HEADSTART_WORKSPACE": str(tmp_path / "workspace"), "PATH": os.environ["PATH"]}
-    serve = [python, "-m", "tasks.serve", "--wait", "colours", "--port", "0"]
+    serve = [python, "-m", "deploy.serving", "--wait", "colours", "--port", "0"]
     with subprocess.Popen(serve, cwd=app, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         url = next(found[1] for line in process.stderr if (found := re.search(r"serving on (http://127\S+)", line)))

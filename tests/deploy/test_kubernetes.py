@@ -74,7 +74,7 @@ def test_services_find_their_pods():
 
 
 def test_serving_is_asked_on_routes_that_it_has():
-    from tasks.serve.app import _routes
+    from deploy.serving.app import _routes
 
     routes = {route.path for route in _routes(None)}  # type: ignore[arg-type]
     (container,) = dict(PODS)["serving"]["containers"]

@@ -14,7 +14,7 @@ import yaml
 
 from flows.up import deployments
 from flows.watch import EVENT
-from tasks.backbones.registry import BACKBONES
+from tasks.networks.registry import BACKBONES
 from tests.runs import make_run
 from tests.up import free_port
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from tasks.artifacts import Run
 from tasks.evaluate import answers
 from tasks.evaluate.answers import champion_answers
-from tasks.tables import write_table
+from tasks.records import Run
+from tasks.storage.tables import write_table
+from tests.deploy.serving.models import COLOURS, colour_model, publish
 from tests.photos import save
 from tests.runs import make_run
-from tests.serve.models import COLOURS, colour_model, publish
 
 ROWS = pa.schema([(name, pa.string()) for name in ("sha256", "split", "predicted")])
 

@@ -8,21 +8,23 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.artifacts import HeadRef, ModelRef, SnapshotRef, TrunkRef
 from tasks.evaluate import stage
 from tasks.evaluate.classes import class_changes
 from tasks.evaluate.parity import Parity
-from tasks.tables import SNAPSHOT, VALIDATION, read_table, write_table
+from tasks.records import Candidate, FeatureExtractor, Head, Snapshot
+from tasks.storage.tables import SNAPSHOT, VALIDATION, read_table, write_table
+from tests.deploy.serving.models import colour_model, publish
 from tests.photos import save
 from tests.runs import make_run
-from tests.serve.models import colour_model, publish
 
 R, G, B = "1 red", "2 green", "3 blue"  # sorted, as their channels are
 EACH = 55  # test images of a class: two classes are enough to rule out two points
 COLOURS = {R: "#c81414", G: "#14c814", B: "#1414c8"}
 # Not read: the parity with Keras is another test's business.
-TRUNK = TrunkRef(recipe="r", onnx_path="", backbone="embedded", weights="", boundary="avg_pool", image_size_px=32)
-HEAD = HeadRef(keras_path="", history_path="", validation_path="validation.parquet", digest="", temperature=1)
+EXTRACTOR = FeatureExtractor(
+    key="r", onnx_path="", backbone="embedded", weights="", boundary="avg_pool", image_size_px=32
+)
+HEAD = Head(keras_path="", history_path="", validation_path="validation.parquet", digest="", temperature=1)
 
 
 @pytest.fixture
@@ -38,11 +40,11 @@ def decide(tmp_path, monkeypatch):
         rows = [_image(tmp_path, label, colour, number) for label, colour in classes.items() for number in range(EACH)]
         write_table(run.workspace, HEAD.validation_path, pd.DataFrame(columns=VALIDATION.names), VALIDATION)
         write_table(run.workspace, "snapshots/s.parquet", pd.DataFrame(rows, columns=SNAPSHOT.names), SNAPSHOT)
-        snapshot = SnapshotRef(
+        snapshot = Snapshot(
             id="s", table_path="snapshots/s.parquet", labels=tuple(classes), images=len(rows), new=0, quarantined=0
         )
-        candidate = ModelRef(onnx_path=run.path("model.onnx"), sha256="", version=2)
-        return run, stage.evaluate(run, snapshot, TRUNK, HEAD, candidate)
+        candidate = Candidate(onnx_path=run.path("model.onnx"), sha256="", version=2)
+        return run, stage.evaluate(run, snapshot, EXTRACTOR, HEAD, candidate)
 
     return evaluate
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.evaluate.fresh_process import FreshProcess, answer_in_fresh_process
-from tests.serve.models import COLOURS, colour_model
+from tests.deploy.serving.models import COLOURS, colour_model
 
 IMAGES = [np.full((20, 30, 3), [200 * (channel == own) for channel in range(3)], np.uint8) for own in range(3)]
 

@@ -8,11 +8,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tasks.classifier import Classifier
 from tasks.evaluate.gates import load_gates
 from tasks.evaluate.latency import MIN_RUNS, WARM_UP, measure_latency
 from tasks.evaluate.robustness import Changed, measure_robustness
-from tests.serve.models import colour_model
+from tasks.networks.classifier import Classifier
+from tests.deploy.serving.models import colour_model
 
 LIMITS = load_gates("gates", "shapes").robustness
 TARGETS = np.arange(40) % 2

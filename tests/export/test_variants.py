@@ -13,19 +13,19 @@ import pyarrow as pa
 import pytest
 from onnx import parser
 
-from tasks.artifacts import ModelRef, Run, SnapshotRef, TrunkRef
-from tasks.backbones.registry import AS_IT_IS
-from tasks.classifier import Classifier
 from tasks.export.variants import export_variants
-from tasks.onnx_graph import chain, classification, describe, preprocessing
-from tasks.tables import write_table
+from tasks.networks.classifier import Classifier
+from tasks.networks.onnx_graph import chain, classification, describe, preprocessing
+from tasks.networks.registry import AS_IT_IS
+from tasks.records import Candidate, FeatureExtractor, Run, Snapshot
+from tasks.storage.tables import write_table
 from tests.photos import encoded, photo
 from tests.runs import make_run
 
 LABELS = ("green", "red")
-TRUNK = """
+EXTRACTOR = """
 <ir_version: 8, opset_import: ["" : 18]>
-trunk (float[N,3,32,32] pixels) => (float[N,8] features)
+feature extractor (float[N,3,32,32] pixels) => (float[N,8] features)
 <float[8,3,3,3] kernels, float[8] bias>
 {
   maps = Conv <strides = [2, 2]> (pixels, kernels, bias)
@@ -59,7 +59,7 @@ def red_or_green() -> bytes:
     weights = np.array([[1.0, -1]] * 4 + [[-1.0, 1]] * 4)
     model = chain(
         preprocessing(32, AS_IT_IS),
-        part(TRUNK, kernels=kernels, bias=np.zeros(8)),
+        part(EXTRACTOR, kernels=kernels, bias=np.zeros(8)),
         part(HEAD, weights=weights),
         classification(LABELS, 0.1),
     )
@@ -88,10 +88,12 @@ def run(tmp_path: Path) -> Run:
 
 
 def variants_of(run: Run) -> dict[str, Any]:
-    snapshot = SnapshotRef(id="s", table_path="snapshots/s.parquet", labels=LABELS, images=24, new=24, quarantined=0)
-    candidate = ModelRef(onnx_path=run.path("candidate/model.onnx"), sha256="", version=1)
-    trunk = TrunkRef(recipe="r", onnx_path="", backbone="shapes", weights="", boundary="avg_pool", image_size_px=32)
-    return {variant.precision: variant for variant in export_variants(run, snapshot, trunk, candidate)}
+    snapshot = Snapshot(id="s", table_path="snapshots/s.parquet", labels=LABELS, images=24, new=24, quarantined=0)
+    candidate = Candidate(onnx_path=run.path("candidate/model.onnx"), sha256="", version=1)
+    extractor = FeatureExtractor(
+        key="r", onnx_path="", backbone="shapes", weights="", boundary="avg_pool", image_size_px=32
+    )
+    return {variant.precision: variant for variant in export_variants(run, snapshot, extractor, candidate)}
 
 
 def test_each_variant_answers_like_the_model_and_says_what_it_costs(run: Run):

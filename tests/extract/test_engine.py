@@ -10,37 +10,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.artifacts import Run, SnapshotRef, TrunkRef
-from tasks.augment.policy import Augmenter, Policy, load_policy
-from tasks.backbones.registry import POOLED
-from tasks.backbones.trunk import trunk_of
+from tasks.config import POOLED
 from tasks.errors import ConfigError
 from tasks.extract import engine as module
 from tasks.extract.engine import OnnxRuntimeEngine, Task, TensorflowEngine, choose_engine, embed
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, missing_tasks
-from tasks.features import feature_store
 from tasks.ingest.catalogue import build_catalogue
+from tasks.modality.augmentation import Augmenter, Policy, load_policy
+from tasks.networks.extractor import extractor_of
+from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
-from tasks.tables import read_table
+from tasks.storage.feature_store import feature_store
+from tasks.storage.tables import read_table
 from tests import photos
 from tests.runs import make_run
 
 LOWER = "block_12_add"
-Stage = tuple[Run, SnapshotRef, TrunkRef, Policy]
+Stage = tuple[Run, Snapshot, FeatureExtractor, Policy]
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, small_trunk: dict[str, object]) -> Callable[[str], Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory, small_extractor: dict[str, object]) -> Callable[[str], Stage]:
     folder = tmp_path_factory.mktemp("engine")
     source = photos.class_folders(folder / "photos", {"red": 10, "green": 10})
     policy = load_policy("flip", 1)
 
     def make(boundary: str) -> Stage:
-        run = make_run(folder / "w", source, config={"backbone": {**small_trunk, "boundary": boundary}})
-        trunk = trunk_of(run, policy)
-        ensure_exported(run, trunk)
-        return run, make_snapshot(run, build_catalogue(run)), trunk, policy
+        run = make_run(folder / "w", source, config={"backbone": {**small_extractor, "boundary": boundary}})
+        extractor = extractor_of(run, policy)
+        ensure_exported(run, extractor)
+        return run, make_snapshot(run, build_catalogue(run)), extractor, policy
 
     return make
 
@@ -50,9 +50,9 @@ def test_onnx_runtime_and_tensorflow_make_the_same_rows(
     stage: Callable[[str], Stage], boundary: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "GPU_BATCH_IMAGES", 7)  # several batches, the last one smaller
-    run, snapshot, trunk, policy = stage(boundary)
-    tasks = missing_tasks(run, snapshot, trunk, policy)
-    engines = [OnnxRuntimeEngine(run.workspace.local_file(trunk.onnx_path)), TensorflowEngine(trunk)]
+    run, snapshot, extractor, policy = stage(boundary)
+    tasks = missing_tasks(run, snapshot, extractor, policy)
+    engines = [OnnxRuntimeEngine(run.workspace.local_file(extractor.onnx_path)), TensorflowEngine(extractor)]
     onnx, tensorflow = (list(embed(tasks, engine, Augmenter(policy), max_pixels=10**6)) for engine in engines)
     assert [task for task, _ in onnx] == [task for task, _ in tensorflow] == tasks
     for (task, mine), (_, other) in zip(onnx, tensorflow, strict=True):
@@ -65,9 +65,9 @@ def test_onnx_runtime_and_tensorflow_make_the_same_rows(
 
 
 def test_one_pass_stores_both_outputs_and_test_images_have_no_activations(stage: Callable[[str], Stage]):
-    run, snapshot, trunk, policy = stage(LOWER)
-    todo, passes = missing_tasks(run, snapshot, trunk, policy), []
-    engine = choose_engine(run, trunk)
+    run, snapshot, extractor, policy = stage(LOWER)
+    todo, passes = missing_tasks(run, snapshot, extractor, policy), []
+    engine = choose_engine(run, extractor)
     assert isinstance(engine, OnnxRuntimeEngine)
     session = engine._session
 
@@ -77,40 +77,36 @@ def test_one_pass_stores_both_outputs_and_test_images_have_no_activations(stage:
             return session.run(*given)
 
     engine._session = Counting()  # type: ignore[assignment]
-    assert sum(embed_shard(run, trunk, policy, engine, shard) for shard in cut(todo, 8)) == snapshot.images
+    assert sum(embed_shard(run, extractor, policy, engine, shard) for shard in cut(todo, 8)) == snapshot.images
     assert len(passes) == sum(len(task.views) for task in todo)
 
     table = read_table(run.workspace, snapshot.table_path, ["sha256", "split"])
     splits = dict(zip(table["sha256"].tolist(), table["split"].tolist(), strict=True))
     views = {"train": {0, 1}, "validation": {0}, "test": {0}}
     pooled, lower = (
-        {
-            (row["sha256"], row["view"])
-            for part in feature_store(run.workspace, recipe).read()
-            for row in part.to_pylist()
-        }
-        for recipe in (trunk.recipe, str(trunk.activations_recipe))
+        {(row["sha256"], row["view"]) for part in feature_store(run.workspace, key).read() for row in part.to_pylist()}
+        for key in (extractor.key, str(extractor.activations_key))
     )
     expected = {(sha256, view) for sha256, split in splits.items() for view in views[split]}
     assert pooled == expected
     assert lower == {(sha256, view) for sha256, view in expected if splits[sha256] != "test"}
     assert "test" in splits.values()
-    assert missing_tasks(run, snapshot, trunk, policy) == []
+    assert missing_tasks(run, snapshot, extractor, policy) == []
 
 
-def test_a_lower_boundary_leaves_the_pooled_features_their_recipe(stage: Callable[[str], Stage]):
+def test_a_lower_boundary_leaves_the_pooled_features_their_key(stage: Callable[[str], Stage]):
     _, _, pooled, _ = stage(POOLED)
     _, _, lower, _ = stage(LOWER)
-    assert pooled.recipe == lower.recipe
-    assert lower.activations_recipe not in (None, lower.recipe)
+    assert pooled.key == lower.key
+    assert lower.activations_key not in (None, lower.key)
 
 
 def test_auto_is_onnx_runtime_where_there_is_no_gpu(stage: Callable[[str], Stage], monkeypatch: pytest.MonkeyPatch):
-    run, _, trunk, _ = stage(POOLED)
+    run, _, extractor, _ = stage(POOLED)
     monkeypatch.setattr(module, "_has_gpu", lambda: False)
-    assert isinstance(choose_engine(run, trunk), OnnxRuntimeEngine)
+    assert isinstance(choose_engine(run, extractor), OnnxRuntimeEngine)
     monkeypatch.setattr(module, "_has_gpu", lambda: True)
-    assert isinstance(choose_engine(run, trunk), TensorflowEngine)
+    assert isinstance(choose_engine(run, extractor), TensorflowEngine)
 
 
 def test_no_device_file_is_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -118,13 +114,13 @@ def test_no_device_file_is_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert module._has_gpu() is False
 
 
-def test_an_int8_trunk_is_refused_by_tensorflow_and_auto_keeps_it_from_it(
+def test_an_int8_extractor_is_refused_by_tensorflow_and_auto_keeps_it_from_it(
     stage: Callable[[str], Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    run, _, trunk, _ = stage(POOLED)
-    eight = replace(trunk, precision="int8")
+    run, _, extractor, _ = stage(POOLED)
+    eight = replace(extractor, precision="int8")
     wanted = make_run(tmp_path, tmp_path, config={"extract": {"engine": "tensorflow"}})
-    with pytest.raises(ConfigError, match="an int8 trunk runs in ONNX Runtime"):
+    with pytest.raises(ConfigError, match="an int8 feature extractor runs in ONNX Runtime"):
         choose_engine(wanted, eight)
     monkeypatch.setattr(module, "_has_gpu", lambda: True)
     assert isinstance(choose_engine(run, eight), OnnxRuntimeEngine)

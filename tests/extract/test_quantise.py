@@ -1,4 +1,4 @@
-"""The 8-bit trunk: what is in 8 bits and what is not, made once, the same wherever it is used."""
+"""The 8-bit feature extractor: what is in 8 bits and what is not, made once, the same wherever it is used."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tasks.artifacts import HeadRef, Run, SnapshotRef, TrunkRef
-from tasks.augment.policy import Policy, load_policy
-from tasks.backbones.registry import EMBEDDED, POOLED
-from tasks.backbones.trunk import trunk_of
+from tasks.config import POOLED
 from tasks.export.model import export_model
 from tasks.extract.engine import choose_engine, embed
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import missing_tasks
 from tasks.extract.quantise import quantised
 from tasks.finetune.head import build_head
-from tasks.head_file import save_head
-from tasks.images import decode
 from tasks.ingest.catalogue import build_catalogue
-from tasks.onnx_session import open_session
+from tasks.modality.augmentation import Policy, load_policy
+from tasks.modality.images import decode
+from tasks.networks.extractor import extractor_of
+from tasks.networks.head_file import save_head
+from tasks.networks.onnx_session import open_session
+from tasks.networks.registry import EMBEDDED
+from tasks.records import FeatureExtractor, Head, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tests import photos
 from tests.runs import make_run
 
 LOWER = "block_12_add"
 POLICY: Policy = load_policy("flip", 0)
-Stage = tuple[Run, SnapshotRef, TrunkRef, TrunkRef]
+Stage = tuple[Run, Snapshot, FeatureExtractor, FeatureExtractor]
 
 
 def prepared(folder: Path, boundary: str, workspace: str = "w") -> Stage:
-    """The run, its snapshot, and the trunk in float32 and in 8 bits."""
+    """The run, its snapshot, and the feature extractor in float32 and in 8 bits."""
     source = folder / "photos"
     config = {"backbone": {"name": EMBEDDED, "image_size_px": 64, "boundary": boundary, "precision": "int8"}}
     run = make_run(folder / workspace, source, config=config)
-    trunk = trunk_of(run, POLICY)
-    ensure_exported(run, trunk)
+    extractor = extractor_of(run, POLICY)
+    ensure_exported(run, extractor)
     snapshot = make_snapshot(run, build_catalogue(run))
-    return run, snapshot, trunk, quantised(run, trunk, snapshot)
+    return run, snapshot, extractor, quantised(run, extractor, snapshot)
 
 
 @pytest.fixture(scope="module")
@@ -102,19 +103,19 @@ def test_what_lies_above_a_lower_boundary_stays_in_float32(stage: Callable[[str]
 
 
 @pytest.mark.parametrize("boundary", [POOLED, LOWER])
-def test_its_answers_are_near_those_of_the_float32_trunk(stage: Callable[[str], Stage], boundary: str):
-    run, _, trunk, eight = stage(boundary)
-    sessions = [open_session(run.workspace.local_file(one.onnx_path)) for one in (trunk, eight)]
+def test_its_answers_are_near_those_of_the_float32_extractor(stage: Callable[[str], Stage], boundary: str):
+    run, _, extractor, eight = stage(boundary)
+    sessions = [open_session(run.workspace.local_file(one.onnx_path)) for one in (extractor, eight)]
     pixels = np.asarray(photos.photo(seed=77))[None]
-    for name in ("features", trunk.output):
+    for name in ("features", extractor.output):
         exact, found = (np.asarray(session.run([name], {"image": pixels})[0]) for session in sessions)
         assert exact.shape == found.shape
         assert np.corrcoef(exact.ravel(), found.ravel())[0, 1] > 0.9
-    assert {output.name for output in sessions[1].get_outputs()} == {"features", trunk.output}
+    assert {output.name for output in sessions[1].get_outputs()} == {"features", extractor.output}
 
 
 @pytest.mark.parametrize("boundary", [POOLED, LOWER])
-def test_the_shipped_model_has_the_very_trunk_that_made_the_features(stage: Callable[[str], Stage], boundary: str):
+def test_the_shipped_model_has_the_very_extractor_that_made_the_features(stage: Callable[[str], Stage], boundary: str):
     """model.onnx on an image equals the Keras head on the row that extraction would store for it."""
     import keras
 
@@ -129,7 +130,7 @@ def test_the_shipped_model_has_the_very_trunk_that_made_the_features(stage: Call
     head.get_layer("classifier").set_weights([np.random.default_rng(1).normal(size=(256, 2)), np.zeros(2)])
     model = head if boundary == POOLED else join(unfrozen_layers(eight), head)
     save_head(run.workspace, run.path("candidate/head.keras"), model)
-    reference = HeadRef(
+    reference = Head(
         keras_path=run.path("candidate/head.keras"), history_path="", validation_path="", digest="", temperature=1.0
     )
     shipped = export_model(run, snapshot, eight, reference, version=1)
@@ -147,33 +148,33 @@ def test_the_shipped_model_has_the_very_trunk_that_made_the_features(stage: Call
 
 
 def test_it_is_calibrated_once_and_kept_when_data_grow(stage: Callable[[str], Stage], folder: Path):
-    run, _, trunk, eight = stage(POOLED)
+    run, _, extractor, eight = stage(POOLED)
     before = run.workspace.read_bytes(eight.onnx_path)
     photos.class_folders(folder / "more", {"red": 12, "green": 12}, start=500)
     grown = replace(run, source=str(folder / "more"))
-    again = quantised(grown, trunk, make_snapshot(grown, build_catalogue(grown)))
+    again = quantised(grown, extractor, make_snapshot(grown, build_catalogue(grown)))
     assert again == eight
     assert run.workspace.read_bytes(eight.onnx_path) == before
 
 
 @pytest.mark.parametrize("boundary", [POOLED, LOWER])
-def test_the_recipe_is_that_of_the_calibration_images(stage: Callable[[str], Stage], folder: Path, boundary: str):
-    run, snapshot, trunk, eight = stage(boundary)
+def test_the_key_is_that_of_the_calibration_images(stage: Callable[[str], Stage], folder: Path, boundary: str):
+    run, snapshot, extractor, eight = stage(boundary)
     assert eight.precision == "int8"
-    assert len({trunk.recipe, trunk.head_recipe, eight.recipe, eight.head_recipe}) == (2 if boundary == POOLED else 4)
+    assert len({extractor.key, extractor.head_key, eight.key, eight.head_key}) == (2 if boundary == POOLED else 4)
     Path(run.workspace.path(eight.onnx_path)).unlink()
-    assert quantised(run, trunk, snapshot) == eight  # made again from the same images
+    assert quantised(run, extractor, snapshot) == eight  # made again from the same images
 
     photos.class_folders(folder / "others" / "photos", {"red": 9, "green": 9}, start=900)
     *_, other = prepared(folder / "others", boundary)
-    assert other.recipe != eight.recipe
+    assert other.key != eight.key
 
 
-def test_each_model_has_an_8_bit_trunk_of_its_own(stage: Callable[[str], Stage], folder: Path):
-    run, _, trunk, eight = stage(POOLED)
+def test_each_model_has_an_8_bit_extractor_of_its_own(stage: Callable[[str], Stage], folder: Path):
+    run, _, extractor, eight = stage(POOLED)
     photos.class_folders(folder / "other model", {"red": 9, "green": 9}, start=2000)
     other = replace(run, name="other", source=str(folder / "other model"))
-    own = quantised(other, trunk, make_snapshot(other, build_catalogue(other)))
+    own = quantised(other, extractor, make_snapshot(other, build_catalogue(other)))
     assert own.onnx_path != eight.onnx_path
-    assert own.recipe != eight.recipe
-    assert quantised(run, trunk, stage(POOLED)[1]) == eight
+    assert own.key != eight.key
+    assert quantised(run, extractor, stage(POOLED)[1]) == eight

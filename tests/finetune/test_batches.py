@@ -14,7 +14,7 @@ from tasks.finetune import batches as module
 from tasks.finetune.batches import Batches
 from tasks.finetune.data import Split
 from tasks.finetune.head import build_head, rooted_moments, train_head, weights_digest
-from tasks.rows import Rows
+from tasks.storage.rows import Rows
 from tests.benchmarks.scale import write_rows
 
 COUNT, WIDTH = 1000, 8
@@ -143,11 +143,11 @@ def test_the_moments_are_those_of_the_whole():
 PEAK = """
 import sys
 from pathlib import Path
-from tasks.artifacts import SnapshotRef
+from tasks.records import Snapshot
 from tasks.finetune import batches
 from tests.benchmarks.scale import LABELS, RECIPE, measure_head, peak_rss_mb
 batches.POOL_BYTES = 16 << 20
-snapshot = SnapshotRef(
+snapshot = Snapshot(
     id=RECIPE, table_path="snapshots/synthetic.parquet", labels=LABELS, images=1, new=1, quarantined=0
 )
 measure_head(Path(sys.argv[1]), snapshot, 1)

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.artifacts import SnapshotRef
-from tasks.backbones.registry import POOLED
-from tasks.config import CHOSEN, Config, parse_config
+from tasks.config import CHOSEN, POOLED, Config, parse_config
 from tasks.errors import ConfigError
 from tasks.finetune import choice
 from tasks.finetune.choice import ROUNDS, candidates, choice_text, record_of, standing_choice, with_choice
 from tasks.finetune.trial import Trial, best, judged, optimism
+from tasks.records import Snapshot
 from tests.runs import make_run
 
 AUTO = parse_config({"auto": {"enabled": True, "backbones": ["mobilenet_v2", "embedded"]}})
-SNAPSHOT = SnapshotRef(id="s", table_path="", labels=("a", "b"), images=100, new=0, quarantined=0)
+SNAPSHOT = Snapshot(id="s", table_path="", labels=("a", "b"), images=100, new=0, quarantined=0)
 
 DEAR = Trial(settings=dict.fromkeys(CHOSEN), losses=[], correct=[], latency_ms=900, size_mb=500, seconds=0)
 
@@ -123,8 +122,8 @@ def champion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return run, record
 
 
-def snapshot_of(images: int, labels: tuple[str, ...] = ("a", "b")) -> SnapshotRef:
-    return SnapshotRef(id="t", table_path="", labels=labels, images=images, new=0, quarantined=0)
+def snapshot_of(images: int, labels: tuple[str, ...] = ("a", "b")) -> Snapshot:
+    return Snapshot(id="t", table_path="", labels=labels, images=images, new=0, quarantined=0)
 
 
 def test_a_choice_stands_while_little_is_new(champion: Any):

@@ -42,7 +42,8 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit():
 
 
 def test_other_threads_that_draw_from_the_global_seed_change_nothing():
-    """Beside the training, the flow builds the Keras trunk, whose fresh weights are drawn from the process's seed."""
+    """Beside the training, the flow builds the Keras feature extractor, whose fresh weights are drawn from the
+    process's seed."""
     done = threading.Event()
 
     def draw() -> None:

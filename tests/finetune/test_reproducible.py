@@ -17,32 +17,32 @@ STAGES = """
 import hashlib, json, sys
 import numpy as np, onnx
 from onnx import numpy_helper
-from tasks.augment.policy import policy_of
-from tasks.backbones.trunk import trunk_of
-from tasks.classifier import Classifier
+from tasks.modality.augmentation import policy_of
+from tasks.networks.extractor import trunk_of
+from tasks.networks.classifier import Classifier
 from tasks.export.model import export_model
 from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, features_of, missing_tasks
 from tasks.finetune.stage import finetune
-from tasks.images import decode
+from tasks.modality.images import decode
 from tasks.ingest.catalogue import build_catalogue
 from tasks.split.assign import make_snapshot
-from tasks.tables import read_table
+from tasks.storage.tables import read_table
 from tests.runs import make_run
 
 workspace, source, config = sys.argv[1:]
 run = make_run(workspace, source, config=json.loads(config))
 policy = policy_of(run.config)
-trunk = trunk_of(run, policy)
-ensure_exported(run, trunk)
+feature extractor = extractor_of(run, policy)
+ensure_exported(run, feature extractor)
 snapshot = make_snapshot(run, build_catalogue(run))
-todo = missing_tasks(run, snapshot, trunk, policy)
-engine = choose_engine(run, trunk)
+todo = missing_tasks(run, snapshot, feature extractor, policy)
+engine = choose_engine(run, feature extractor)
 for shard in cut(todo, 64):
-    embed_shard(run, trunk, policy, engine, shard)
-head = finetune(run, snapshot, trunk, features_of(trunk, policy, len(todo)))
-model = export_model(run, snapshot, trunk, head, 1)
+    embed_shard(run, feature extractor, policy, engine, shard)
+head = finetune(run, snapshot, feature extractor, features_of(feature extractor, policy, len(todo)))
+model = export_model(run, snapshot, feature extractor, head, 1)
 content = run.workspace.read_bytes(model.onnx_path)
 arrays = [numpy_helper.to_array(each) for each in onnx.load_from_string(content).graph.initializer]
 weights = sorted(array.tobytes() for array in arrays if array.dtype != object)  # all but the labels
@@ -67,10 +67,12 @@ def made(workspace: Path, source: Path, config: dict, hash_seed: str) -> dict[st
 
 
 @pytest.mark.parametrize("boundary", ["avg_pool", "block_12_add"])
-def test_two_processes_make_the_same_model_to_the_bit(tmp_path: Path, small_trunk: dict[str, object], boundary: str):
+def test_two_processes_make_the_same_model_to_the_bit(
+    tmp_path: Path, small_extractor: dict[str, object], boundary: str
+):
     source = photos.class_folders(tmp_path / "photos", {"red": 16, "green": 16})
     config = {
-        "backbone": {**small_trunk, "boundary": boundary},
+        "backbone": {**small_extractor, "boundary": boundary},
         "augment": {"policy": "mild", "views": 1},
         "finetune": {"epochs": 2, "unfrozen_epochs": 1, "hidden_units": 8, "mixup": 0.2, "ema": 0.9},
     }

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tasks.artifacts import TrunkRef
-from tasks.backbones.registry import build_network, get_backbone
-from tasks.backbones.trunk import build_trunk, build_upper
 from tasks.config import Finetune
 from tasks.finetune.data import Split
 from tasks.finetune.folded import fold
 from tasks.finetune.head import TrainedHead, build_head, weights_digest
 from tasks.finetune.unfrozen import join, tune_unfrozen, unfrozen_layers
-from tasks.head_file import load_head, save_head
+from tasks.networks.extractor import build_extractor, build_upper
+from tasks.networks.head_file import load_head, save_head
+from tasks.networks.registry import build_network, get_backbone
+from tasks.records import FeatureExtractor
 from tasks.workspace import Workspace
 
 CLASSES, SIDE_PX = 3, 32
@@ -27,7 +27,7 @@ TARGETS = np.arange(24) % CLASSES
 
 
 @pytest.fixture(scope="module")
-def trunk(tmp_path_factory: pytest.TempPathFactory) -> TrunkRef:
+def extractor(tmp_path_factory: pytest.TempPathFactory) -> FeatureExtractor:
     """Random weights, and statistics in the batch norms that are not those of fresh ones."""
     keras.utils.set_random_seed(11)
     network = build_network(get_backbone("mobilenet_v2"), None, SIDE_PX)
@@ -37,9 +37,9 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> TrunkRef:
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
     weights = tmp_path_factory.mktemp("unfrozen") / "random.weights.h5"
     network.save_weights(weights)
-    return TrunkRef(
-        recipe="r",
-        activations_recipe="a",
+    return FeatureExtractor(
+        key="r",
+        activations_key="a",
         onnx_path="",
         backbone="mobilenet_v2",
         weights=str(weights),
@@ -57,8 +57,8 @@ def pixels() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def stored(trunk: TrunkRef, pixels: np.ndarray) -> Split:
-    activations: Any = build_trunk(trunk)(pixels, training=False)
+def stored(extractor: FeatureExtractor, pixels: np.ndarray) -> Split:
+    activations: Any = build_extractor(extractor)(pixels, training=False)
     return Split(features=activations.numpy().astype(np.float16).reshape(len(pixels), -1), targets=TARGETS)
 
 
@@ -83,20 +83,20 @@ def gradients(model: keras.Model, inputs: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def test_the_gradient_is_that_of_the_whole_network_with_its_lower_part_frozen(
-    trunk: TrunkRef, pixels: np.ndarray, stored: Split
+    extractor: FeatureExtractor, pixels: np.ndarray, stored: Split
 ):
     """The whole is built from Keras's own parts: nothing of `unfrozen_layers` takes part in it."""
-    network = build_network(get_backbone("mobilenet_v2"), Path(trunk.weights), SIDE_PX)
+    network = build_network(get_backbone("mobilenet_v2"), Path(extractor.weights), SIDE_PX)
     network.trainable = True
     names = [layer.name for layer in network.layers]
     for place, layer in enumerate(network.layers):
-        above = place > names.index(trunk.boundary)
+        above = place > names.index(extractor.boundary)
         layer.trainable = above and not isinstance(layer, keras.layers.BatchNormalization)
     pooled = keras.layers.GlobalAveragePooling2D()(network.output)
     whole = keras.Model(network.input, classifier()(pooled))
     expected = gradients(whole, pixels)
 
-    upper = unfrozen_layers(trunk)
+    upper = unfrozen_layers(extractor)
     activations = stored.features[:].reshape(-1, *upper.input_shape[1:]).astype(np.float32)
     found = gradients(join(upper, classifier()), activations)
     assert len(found) == 4 * 3 + 1 + 4  # three convolutions a block, Conv_1, kernels and biases of two dense layers
@@ -132,27 +132,29 @@ def test_folding_changes_no_answer_of_convolutions_with_a_bias_or_norms_without_
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * float(np.abs(expected).max()))
 
 
-def tune(trunk: TrunkRef, stored: Split, config: Finetune = SMALL) -> tuple[keras.Model, TrainedHead]:
-    upper = unfrozen_layers(trunk)
+def tune(extractor: FeatureExtractor, stored: Split, config: Finetune = SMALL) -> tuple[keras.Model, TrainedHead]:
+    upper = unfrozen_layers(extractor)
     return upper, tune_unfrozen(upper, classifier(), stored, stored, CLASSES, config)
 
 
 @pytest.fixture(scope="module")
-def tuned(trunk: TrunkRef, stored: Split) -> tuple[keras.Model, TrainedHead]:
-    return tune(trunk, stored)
+def tuned(extractor: FeatureExtractor, stored: Split) -> tuple[keras.Model, TrainedHead]:
+    return tune(extractor, stored)
 
 
 def test_training_moves_the_upper_layers_and_no_batch_norm(
-    trunk: TrunkRef, stored: Split, pixels: np.ndarray, tuned: tuple[keras.Model, TrainedHead]
+    extractor: FeatureExtractor, stored: Split, pixels: np.ndarray, tuned: tuple[keras.Model, TrainedHead]
 ):
     upper, trained = tuned
-    before = build_upper(trunk)
+    before = build_upper(extractor)
     for layer in before.layers[1:]:
         weights = zip(layer.get_weights(), upper.get_layer(layer.name).get_weights(), strict=True)
         same = [bool((old == new).all()) for old, new in weights]
         frozen = isinstance(layer, keras.layers.BatchNormalization)
         assert all(same) if frozen else not any(same), layer.name
-    again: Any = build_trunk(trunk)(pixels, training=False)  # the cached trunk is the one that made the rows
+    again: Any = build_extractor(extractor)(
+        pixels, training=False
+    )  # the cached feature extractor is the one that made the rows
     assert (again.numpy().astype(np.float16).reshape(len(pixels), -1) == stored.features[:]).all()
     assert trained.history[-1]["loss"] < trained.history[0]["loss"]
     assert trained.history[0].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy"}
@@ -169,9 +171,9 @@ def test_a_saved_head_answers_alike(stored: Split, tuned: tuple[keras.Model, Tra
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit(
-    trunk: TrunkRef, stored: Split, tuned: tuple[keras.Model, TrainedHead]
+    extractor: FeatureExtractor, stored: Split, tuned: tuple[keras.Model, TrainedHead]
 ):
     digest = weights_digest(tuned[1].model)
-    assert weights_digest(tune(trunk, stored)[1].model) == digest
+    assert weights_digest(tune(extractor, stored)[1].model) == digest
     other = SMALL.model_copy(update={"seed": 18})
-    assert weights_digest(tune(trunk, stored, other)[1].model) != digest
+    assert weights_digest(tune(extractor, stored, other)[1].model) != digest

@@ -1,4 +1,4 @@
-"""The whole flow with an 8-bit trunk and with unfrozen layers, as a user runs it."""
+"""The whole flow with an 8-bit feature extractor and with unfrozen layers, as a user runs it."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_a_wrong_boundary_exits_2_and_names_good_ones(folder: Path, tmp_path: Pa
     assert done.stdout == ""
 
 
-def test_an_int8_trunk_on_tensorflow_exits_2(folder: Path, tmp_path: Path):
+def test_an_int8_extractor_on_tensorflow_exits_2(folder: Path, tmp_path: Path):
     args = ["--precision", "int8", "--engine", "tensorflow"]
     done = headstart("retrain", folder, "--workspace", tmp_path, "--name", "tints", *TINY, *args)
     assert done.returncode == 2
-    assert "an int8 trunk runs in ONNX Runtime" in done.stderr
+    assert "an int8 feature extractor runs in ONNX Runtime" in done.stderr

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from fsspec.config import conf as fsspec_settings
 
+from flows.preflight import check_run
 from tasks.config import parse_config
 from tasks.errors import ConfigError
-from tasks.preflight import check_run
 from tasks.workspace import Workspace
 from tests import photos
 from tests.object_store import ObjectStore, object_store
@@ -31,14 +31,14 @@ if __name__ == "__main__":
     from distributed import LocalCluster
     from prefect import flow
     from tasks.config import parse_config
-    from tasks.augment.policy import policy_of
+    from tasks.modality.augmentation import policy_of
     from tasks.extract.task import extract_features, make_trunk
-    from tasks.features import feature_store, load_features
+    from tasks.storage.feature_store import feature_store, load_features
     from tasks.ingest import catalogue
     from tasks.ingest.task import ingest_images
     from tasks.runs import new_run
     from tasks.split.task import split_images
-    from tasks.tables import read_table
+    from tasks.storage.tables import read_table
     catalogue.CHUNK_FILES = 40
 
     @flow(name="embed")
@@ -49,11 +49,11 @@ if __name__ == "__main__":
         run = new_run(sys.argv[1], runner, f"{sys.argv[2]}/{runner}", config)
         found = ingest_images(run)
         snapshot = split_images(run, found)
-        trunk = make_trunk(run, snapshot, policy_of(config))
-        features = extract_features(run, snapshot, trunk, policy_of(config))
+        feature extractor = make_extractor(run, snapshot, policy_of(config))
+        features = extract_features(run, snapshot, feature extractor, policy_of(config))
         sha256s = read_table(run.workspace, snapshot.table_path, ["sha256"])["sha256"].tolist()
-        rows = load_features(run.workspace, features.recipe, sha256s, 0)
-        parts = len(feature_store(run.workspace, features.recipe).parts())
+        rows = load_features(run.workspace, features.key, sha256s, 0)
+        parts = len(feature_store(run.workspace, features.key).parts())
         return snapshot.id, features, rows, parts, found.quarantined
 
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:

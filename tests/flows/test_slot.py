@@ -12,8 +12,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.server import EphemeralServer
 from flows.slot import is_under_way, one_slot, slot_name
-from tasks.artifacts import Run
 from tasks.errors import WorkspaceError
+from tasks.records import Run
 from tests.runs import make_run
 
 

@@ -22,7 +22,7 @@ from flows.run_state import CUT, DIED, GIVEN_UP, MAX_DEATHS
 from flows.server import configured_server
 from flows.up import deployments
 from tasks.errors import UsageError
-from tasks.repository import versions
+from tasks.storage.repository import versions
 from tasks.workspace import Workspace
 from tests import photos
 from tests.arrivals import digests, embedded, last_snapshot, overlaps, write_slowly

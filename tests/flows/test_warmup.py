@@ -12,7 +12,7 @@ from flows.warmup import preload
 run = new_run("", "twice", tempfile.mkdtemp(), parse_config({"backbone": {"name": "embedded"}}))
 for thread in [preload(run), preload(run)]:
     thread.join()
-print(*run.workspace.names("trunks"), "great_expectations" in sys.modules, "keras" in sys.modules)
+print(*run.workspace.names("feature extractors"), "great_expectations" in sys.modules, "keras" in sys.modules)
 """
 
 

@@ -16,12 +16,12 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Pending, Scheduled
 
+from flows.debounce import Patience
 from flows.watch import EVENT, Sensor, watch
-from tasks.artifacts import Run
 from tasks.ingest.listing import listing_table, remember_listing, write_listing
 from tasks.ingest.sources import list_source
+from tasks.records import Run
 from tasks.runs import one_at_a_time
-from tasks.watch import Patience
 from tests import photos
 from tests.runs import make_run
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import ImageEnhance, ImageOps
 
-from tasks.ingest import inspection
 from tasks.ingest.catalogue import build_catalogue
-from tasks.quarantine import read_entries, register_path, run_quarantine
-from tasks.tables import read_table
+from tasks.modality import inspection
+from tasks.storage.quarantine import read_entries, register_path, run_quarantine
+from tasks.storage.tables import read_table
 from tests import photos
 from tests.photos import class_folders, encoded, photo, save
 from tests.runs import make_run

@@ -10,8 +10,9 @@ import fsspec
 import pytest
 
 from tasks.errors import SourceError
-from tasks.images import read_bytes
-from tasks.ingest.sources import Listing, list_source
+from tasks.ingest.entries import Listing
+from tasks.ingest.sources import list_source
+from tasks.modality.images import read_bytes
 from tests.photos import encoded, photo, save
 from tests.runs import make_run
 

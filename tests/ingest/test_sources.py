@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import SourceError
-from tasks.images import read_bytes
 from tasks.ingest.sources import list_source
+from tasks.modality.images import read_bytes
 from tests.photos import class_folders, encoded, photo, save
 from tests.runs import make_run
 

@@ -14,11 +14,19 @@ import pytest
 
 from tasks.errors import WorkspaceError
 from tasks.publish.rollback import roll_back
-from tasks.repository import MANIFEST, next_version, read_version, triton_config, version_path, versions, write_version
+from tasks.storage.repository import (
+    MANIFEST,
+    next_version,
+    read_version,
+    triton_config,
+    version_path,
+    versions,
+    write_version,
+)
 from tasks.workspace import Workspace
+from tests.deploy.serving.models import colour_model, manifest
 from tests.object_store import object_store
 from tests.publish.turns import NAME, Reader, publish_and_roll_back, publish_version
-from tests.serve.models import colour_model, manifest
 
 # Of each kind; `python -m tests.benchmarks.publishing` does 200 on both.
 TURNS = {"folder": 200, "bucket": 20}

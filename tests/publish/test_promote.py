@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
+from flows.cli.status import model_status, status_text
 from tasks.errors import DamagedFileError, HeadstartError, RefusedError, UsageError
 from tasks.publish import promote as promoting
 from tasks.publish.promote import promote
 from tasks.publish.verify import verify
-from tasks.repository import read_manifest, read_model, versions
-from tasks.status import model_status, status_text
+from tasks.storage.repository import read_manifest, read_model, versions
 from tasks.workspace import Workspace
-from tests.serve.models import colour_model, publish
+from tests.deploy.serving.models import colour_model, publish
 
 NAME, RUN = "colours", "20260102T030405-colours-00000a"
 CANDIDATE = colour_model(turn=1)

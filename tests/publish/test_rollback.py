@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.classifier import Classifier
 from tasks.errors import DamagedFileError, UsageError
+from tasks.networks.classifier import Classifier
 from tasks.publish.rollback import roll_back
 from tasks.publish.verify import verify
-from tasks.repository import read_manifest, read_model, versions
+from tasks.storage.repository import read_manifest, read_model, versions
 from tasks.workspace import Workspace
-from tests.serve.models import colour_model, publish
+from tests.deploy.serving.models import colour_model, publish
 
 NAME = "colours"
 RED = np.full((4, 4, 3), (250, 5, 5), np.uint8)

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts import GateDecision, GateResult, HeadRef, ModelRef, SnapshotRef, TrunkRef, VariantRef
+from deploy.serving.model_slot import ModelSlot
 from tasks.errors import ConfigError
 from tasks.publish.rollback import roll_back
 from tasks.publish.signing import KEY_VARIABLE, check_key
 from tasks.publish.stage import publish
 from tasks.publish.verify import verify
-from tasks.serve.model_slot import ModelSlot
+from tasks.records import Candidate, Decision, FeatureExtractor, GateResult, Head, Snapshot, Variant
 from tasks.workspace import Workspace
+from tests.deploy.serving.models import COLOURS, colour_model
+from tests.deploy.serving.models import publish as lay
 from tests.runs import make_run
-from tests.serve.models import COLOURS, colour_model
-from tests.serve.models import publish as lay
 
-SNAPSHOT = SnapshotRef(id="s", table_path="s.parquet", labels=COLOURS, images=3, new=3, quarantined=0)
-TRUNK = TrunkRef(recipe="r", onnx_path="t", backbone="b", weights="w", boundary="avg_pool", image_size_px=32)
-HEAD = HeadRef(keras_path="h", history_path="j", validation_path="v", digest="d", temperature=1.0)
+SNAPSHOT = Snapshot(id="s", table_path="s.parquet", labels=COLOURS, images=3, new=3, quarantined=0)
+EXTRACTOR = FeatureExtractor(key="r", onnx_path="t", backbone="b", weights="w", boundary="avg_pool", image_size_px=32)
+HEAD = Head(keras_path="h", history_path="j", validation_path="v", digest="d", temperature=1.0)
 PARITY = GateResult(name="parity of labels", passed=True, value=1.0, threshold=1.0, reason="all labels agree")
-DECISION = GateDecision(promote=True, reasons=(), gates=(PARITY,))
+DECISION = Decision(promote=True, reasons=(), gates=(PARITY,))
 
 
 def publish_one(workspace: str, source: Path) -> str:
@@ -31,17 +31,17 @@ def publish_one(workspace: str, source: Path) -> str:
     run = make_run(workspace, source)
     run.workspace.write_bytes(run.path("candidate/model.onnx"), content := _named(run.name))
     digest = hashlib.sha256(content).hexdigest()
-    candidate = ModelRef(onnx_path=run.path("candidate/model.onnx"), sha256=digest, version=1)
-    variant = VariantRef(precision="int8", onnx_path=candidate.onnx_path, sha256=digest, published=True, measured={})
-    path = publish(run, SNAPSHOT, TRUNK, HEAD, candidate, DECISION, (variant,))
-    assert path == publish(run, SNAPSHOT, TRUNK, HEAD, candidate, DECISION, (variant,))  # a retry finds it done
+    candidate = Candidate(onnx_path=run.path("candidate/model.onnx"), sha256=digest, version=1)
+    variant = Variant(precision="int8", onnx_path=candidate.onnx_path, sha256=digest, published=True, measured={})
+    path = publish(run, SNAPSHOT, EXTRACTOR, HEAD, candidate, DECISION, (variant,))
+    assert path == publish(run, SNAPSHOT, EXTRACTOR, HEAD, candidate, DECISION, (variant,))  # a retry finds it done
     return f"{workspace}/{path.removesuffix('/model.onnx')}"
 
 
 def _named(name: str) -> bytes:
     import onnx
 
-    from tasks.onnx_graph import describe
+    from tasks.networks.onnx_graph import describe
 
     model = onnx.load_model_from_string(colour_model())
     describe(model, {"name": name})

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tasks.errors import WorkspaceError
 from tasks.publish.signing import sign
 from tasks.publish.verify import verify
-from tests.serve.models import colour_model, publish
+from tests.deploy.serving.models import colour_model, publish
 
 
 def passed(verification) -> dict[str, bool | None]:

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any
 
 from tasks.publish.rollback import roll_back
-from tasks.repository import champion, read_manifest, triton_config, version_path, write_version
+from tasks.storage.repository import champion, read_manifest, triton_config, version_path, write_version
 from tasks.workspace import Workspace
-from tests.serve.models import colour_model, manifest
+from tests.deploy.serving.models import colour_model, manifest
 
 NAME = "colours"
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from tasks.artifacts import Run
 from tasks.config import parse_config
-from tasks.quarantine import LeftOut, quarantine
+from tasks.records import Run
+from tasks.storage.quarantine import LeftOut, quarantine
 from tasks.workspace import Workspace
 
 LABELS = ("dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts import Run
-from tasks.quarantine import LeftOut, quarantine
+from tasks.records import Run
 from tasks.report.page import reason_kind, write_report
+from tasks.storage.quarantine import LeftOut, quarantine
 from tests.report.fixture_run import make_run
 
 BESIDE = {"model_card.md", "suspects.json"}

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.artifacts import CatalogueRef
-from tasks.assignments import assignments_path, no_assignments
 from tasks.config import Split
 from tasks.errors import InvalidDataError
+from tasks.records import Catalogue
 from tasks.split import assign as module
 from tasks.split.assign import make_snapshot, ranks, snapshot_id
-from tasks.tables import CATALOGUE, read_table, write_table
+from tasks.storage.assignments import assignments_path, no_assignments
+from tasks.storage.tables import CATALOGUE, read_table, write_table
 from tests.runs import make_run
 
 NOTHING = no_assignments()
@@ -216,7 +216,7 @@ def test_a_hundred_thousand_images_take_a_moment():
 
 def catalogue_of(run, table):
     write_table(run.workspace, run.path("validated.parquet"), table)
-    return CatalogueRef(table_path=run.path("validated.parquet"), images=len(table), quarantined=2, source="s")
+    return Catalogue(table_path=run.path("validated.parquet"), images=len(table), quarantined=2, source="s")
 
 
 def test_a_snapshot_is_named_by_its_content(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from tasks.errors import InvalidDataError
 from tasks.ingest.catalogue import build_catalogue
-from tasks.tables import SNAPSHOT, read_table, write_table
+from tasks.storage.tables import SNAPSHOT, read_table, write_table
 from tasks.validate.changes import champion_snapshot, describe_changes, embedding_p_value
 from tasks.validate.validation import judge_figures, validate
 from tests.photos import class_folders

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from PIL import ImageEnhance, ImageOps
 
-from tasks.assignments import no_assignments
-from tasks.ingest import inspection
+from tasks.modality import inspection
+from tasks.storage.assignments import no_assignments
 from tasks.validate.duplicates import LEAST_COMPARED, find_groups, near_in_features, near_pairs
 from tests.photos import encoded, photo
 

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 import expectations
-from tasks.artifacts import FeaturesRef, SnapshotRef
-from tasks.assignments import read_assignments, write_assignments
 from tasks.errors import InvalidDataError
-from tasks.features import append_rows
-from tasks.tables import SNAPSHOT, write_table
+from tasks.records import Features, Snapshot
+from tasks.storage.assignments import read_assignments, write_assignments
+from tasks.storage.feature_store import append_rows
+from tasks.storage.tables import SNAPSHOT, write_table
 from tasks.validate.review import review_snapshot
 from tests.photos import encoded, photo
 from tests.runs import make_run
 
 NAMES = ("ant", "bee", "cat", "dog")
-STORED = FeaturesRef(recipe="recipe", activations_recipe=None, views=0, embedded=0)
+STORED = Features(key="recipe", activations_key=None, views=0, embedded=0)
 
 
 def snapshot_of(run, features, labels, **columns):
@@ -30,7 +30,7 @@ def snapshot_of(run, features, labels, **columns):
     write_table(run.workspace, "snapshots/s.parquet", table, SNAPSHOT)
     append_rows(run.workspace, "recipe", table["sha256"].tolist(), [0] * len(table), features)
     names = tuple(sorted(set(labels)))
-    return table, SnapshotRef(
+    return table, Snapshot(
         id="s", table_path="snapshots/s.parquet", labels=names, images=len(table), new=0, quarantined=0
     )
 

@@ -8,8 +8,8 @@ from PIL import Image
 import expectations
 from tasks.errors import ConfigError, InvalidDataError
 from tasks.ingest.catalogue import build_catalogue
-from tasks.quarantine import run_quarantine
-from tasks.tables import read_table
+from tasks.storage.quarantine import run_quarantine
+from tasks.storage.tables import read_table
 from tasks.validate.docs import build_docs
 from tasks.validate.suite import load_suite
 from tasks.validate.validation import validate

@@ -1,0 +1,56 @@
+"""`headstart status`: what stands, what was, and why the last run decided as it did."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from tasks.errors import UsageError
+from tasks.runs import finished_runs
+from tasks.storage.repository import read_manifest, version_path, versions
+from tasks.workspace import Workspace
+
+HISTORY = 10
+
+
+def model_status(workspace: Workspace, name: str) -> dict[str, Any]:
+    """The champion, the published versions and the last runs of a model.
+
+    Raises:
+        UsageError: no run of that name was ever finished here.
+    """
+    published = [read_manifest(workspace, name, version) for version in versions(workspace, name)]
+    runs = list(islice(finished_runs(workspace, name), HISTORY))
+    if not published and not runs:
+        raise UsageError(f"nothing is known of {name!r} in {workspace.url}; run headstart retrain SOURCE --name {name}")
+    return {
+        "name": name,
+        "champion": _version(workspace, published[-1]) if published else None,
+        "versions": [_version(workspace, manifest) for manifest in reversed(published)],
+        "last_decision": {key: runs[0].get(key) for key in ("run_id", "verdict", "reasons", "report", "override")}
+        if runs
+        else None,
+        "runs": [{key: run.get(key) for key in ("run_id", "verdict", "snapshot", "images")} for run in runs],
+    }
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """The same for a person."""
+    champion = status["champion"]
+    lines = [f"{status['name']}: " + (f"version {champion['version']} in service" if champion else "no champion yet")]
+    for row in status["versions"]:
+        test = row["metrics"].get("test", {})
+        lines.append(f"  version {row['version']}  {row['published_at']}  test accuracy {test.get('accuracy', 0):.3f}")
+        if override := row["override"]:
+            lines.append(f"    promoted by {override['by']} against the gates: {override['reason']}")
+    if last := status["last_decision"]:
+        lines += [f"last run {last['run_id']}: {last['verdict']}", *(f"  {reason}" for reason in last["reasons"])]
+        lines.append(f"  report: {last['report']}")
+    return "\n".join(lines)
+
+
+def _version(workspace: Workspace, manifest: dict[str, Any]) -> dict[str, Any]:
+    path = version_path(manifest["name"], manifest["version"], "model.onnx")
+    kept = {key: manifest.get(key) for key in ("version", "published_at", "run_id", "metrics")}
+    kept["override"] = manifest["decision"].get("override")
+    return {**kept, "snapshot": manifest["lineage"]["snapshot"], "model": workspace.display(path)}

@@ -1,1 +1,0 @@
-"""The pre-trained networks that a retrain can start from."""

@@ -1,0 +1,1 @@
+"""What would differ for other inputs than images: decoding, inspection, augmentation."""

@@ -1,0 +1,1 @@
+"""What a model is made of: backbones, ONNX graphs, quantisation, the Keras process, the classifier."""

@@ -1,0 +1,134 @@
+"""Feature rows in the workspace: one Parquet store for each key, keyed by (image sha256, view)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.errors import WorkspaceError
+from tasks.storage.part_store import PartStore
+from tasks.storage.rows import Rows
+from tasks.workspace import Workspace
+
+KEY = ("sha256", "view")
+T = TypeVar("T", Rows, np.ndarray)
+DIGEST = np.dtype("S64")  # a SHA-256 in hexadecimal
+
+
+def feature_store(workspace: Workspace, key: str, row_bytes: int = -1) -> PartStore:
+    """The store of one key.
+
+    Args:
+        row_bytes: size of a row; -1 where rows are only read.
+    """
+    rows = pa.binary(row_bytes)
+    schema = pa.schema([("sha256", pa.string()), ("view", pa.int16()), ("features", rows)])
+    return PartStore(workspace, f"features/{key}", schema, KEY)
+
+
+def append_rows(
+    workspace: Workspace, key: str, sha256s: Sequence[str], views: Sequence[int], features: np.ndarray
+) -> None:
+    """Writes rows as one part: `features` is [N, D], kept in its own dtype (float16 for a trunk's activations)."""
+    rows = np.ascontiguousarray(features)
+    store = feature_store(workspace, key, rows.itemsize * rows.shape[1])
+    rows_type = store.schema.field("features").type
+    column = pa.FixedSizeBinaryArray.from_buffers(rows_type, len(rows), [None, pa.py_buffer(rows)])
+    store.append(pa.table([pa.array(sha256s, pa.string()), pa.array(views, pa.int16()), column], schema=store.schema))
+
+
+def stored_views(workspace: Workspace, key: str, sha256s: Sequence[str], views: int) -> np.ndarray:
+    """Which views of which images have a row, bool [N, views]."""
+    found = np.zeros((views, len(sha256s)), bool)
+    wanted = _Wanted(sha256s, range(views))
+    for part in feature_store(workspace, key).read(KEY):
+        found.reshape(-1)[wanted.places(part)[1]] = True
+    return found.T
+
+
+def load_rows(
+    workspace: Workspace, key: str, sha256s: Sequence[str], views: Sequence[int], dtype: type = np.float16
+) -> Rows:
+    """The rows of some images under some views, on disk: view by view, each in the order of `sha256s`.
+
+    One pass through the store, a few MB at a time. The scratch file lies in the workspace where that is a local folder,
+    else where the system has its temporary files.
+
+    Raises:
+        WorkspaceError: a row is missing (extraction makes it again), or there is no room for the scratch file.
+    """
+    folder = Path(workspace.path("")) if workspace.is_local else None
+    count = len(sha256s) * len(views)
+    return _collect(workspace, key, sha256s, views, dtype, lambda width: Rows(count, width, dtype, folder))
+
+
+def load_features(
+    workspace: Workspace, key: str, sha256s: Sequence[str], view: int, dtype: type = np.float16
+) -> np.ndarray:
+    """The rows of some images under one view, in the order of `sha256s`, in memory: [N, D] of `dtype`.
+
+    Raises:
+        WorkspaceError: an image has no row (extraction makes it again).
+    """
+    return _collect(workspace, key, sha256s, [view], dtype, lambda width: np.empty((len(sha256s), width), dtype))
+
+
+def _collect(
+    workspace: Workspace,
+    key: str,
+    sha256s: Sequence[str],
+    views: Sequence[int],
+    dtype: type,
+    make: Callable[[int], T],
+) -> T:
+    """Fills what `make` gives for a width."""
+    wanted = _Wanted(sha256s, views)
+    filled = np.zeros(len(sha256s) * len(views), bool)
+    result: T | None = None
+    for part in feature_store(workspace, key).read():
+        rows, places = wanted.places(part)
+        values = _values(part["features"], dtype)
+        result = make(values.shape[1]) if result is None else result
+        order = np.argsort(places)  # neighbours are written together
+        result[places[order]] = values[rows[order]]
+        filled[places] = True
+    if result is None or not filled.all():
+        missing = int((~filled.reshape(len(views), -1)).any(axis=0).sum())
+        raise WorkspaceError(
+            f"{missing} of {len(sha256s)} images have no row in features/{key} "
+            f"(view {', '.join(map(str, views))}); run the retrain again and they are made"
+        )
+    return result
+
+
+class _Wanted:
+    """Finds where the rows of some images under some views go: view by view, each in the order of the images."""
+
+    def __init__(self, sha256s: Sequence[str], views: Sequence[int]) -> None:
+        digests = np.array(sha256s, DIGEST)
+        self._order = np.argsort(digests, kind="stable")
+        self._digests = digests[self._order]
+        self._views = np.array(views)
+
+    def places(self, part: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """(row of the part, place) of each row that is wanted, int [M] each; an image that is wanted twice has two."""
+        digests = np.array(part["sha256"].to_pylist(), DIGEST)
+        images = np.searchsorted(self._digests, digests)
+        counts = np.searchsorted(self._digests, digests, side="right") - images
+        rows = np.repeat(np.arange(len(digests)), counts)
+        firsts = np.cumsum(counts) - counts
+        images = self._order[np.repeat(images - firsts, counts) + np.arange(len(rows))]
+        of_row, place = np.nonzero(part["view"].to_numpy()[rows, None] == self._views)
+        return rows[of_row], place * len(self._digests) + images[of_row]
+
+
+def _values(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
+    """Fixed-size binary rows as [N, D] of `dtype`, without a copy of its own."""
+    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    width = column.type.byte_width // np.dtype(dtype).itemsize
+    values = np.frombuffer(array.buffers()[1] or b"", dtype)
+    return values[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width)

@@ -1,0 +1,139 @@
+"""A content-addressed table store: Parquet parts in one folder, each named by the SHA-256 of its own bytes.
+
+Rows are keyed (here by image digest, and view). So a part can't be half written, two writers can't collide (equal
+parts have equal names), and damage shows when a part's bytes don't give its name: such a part is dropped, its rows
+count as missing, and the stage that asked makes them again.
+
+Parts are read one row group at a time, and only the columns that are asked for: what is in memory does not depend on
+how many rows there are. A part on a local disk is hashed before it is first read by a process. On an object store that
+would be a download of everything: there the pages that are read are checked by the checksum of each (CRC-32), and a
+part whose reading fails is hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+ROW_GROUP_BYTES = 8 << 20  # what one read brings into memory
+HASHED_BYTES = 1 << 20  # at a time
+
+# Of each local part whose bytes gave its name: the size, the time of its last change and the inode that it had then.
+_verified: dict[str, tuple[int, int, int]] = {}
+
+
+class PartStore:
+    """The rows under one folder of the workspace, all of one Arrow `schema`.
+
+    `key` names the columns that identify a row; where two parts hold one key, either row serves, for rows are
+    functions of their key.
+    """
+
+    def __init__(self, workspace: Workspace, folder: str, schema: pa.Schema, key: Sequence[str]) -> None:
+        self.workspace = workspace
+        self.folder = folder
+        self.schema = schema
+        self.key = list(key)
+
+    def append(self, table: pa.Table) -> str:
+        """Writes `table` as one part, atomically, and returns its path. An empty table writes nothing ("")."""
+        if table.num_rows == 0:
+            return ""
+        buffer = io.BytesIO()
+        # Activations don't compress; uncompressed fixed-size rows are read at memory speed.
+        pq.write_table(
+            table.cast(self.schema),
+            buffer,
+            row_group_size=max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)),
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
+        content = buffer.getvalue()
+        path = f"{self.folder}/{hashlib.sha256(content).hexdigest()}.parquet"
+        self.workspace.write_bytes(path, content)
+        return path
+
+    def parts(self) -> list[str]:
+        return [f"{self.folder}/{name}" for name in self.workspace.names(self.folder) if name.endswith(".parquet")]
+
+    def read(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Every row, as tables of some MB with `columns` (all by default).
+
+        A damaged part is removed, with a warning. A part that was merged into another one meanwhile (see
+        `flows.cli.clean`) is found there: some of its rows may come twice, none is missed.
+
+        Raises:
+            OSError: a part can't be read, and not because it is damaged.
+        """
+        seen: set[str] = set()
+        while fresh := [path for path in self.parts() if path not in seen]:
+            for path in fresh:
+                seen.add(path)
+                yield from self.read_part(path, columns)
+
+    def read_part(self, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows of one part, as `read` gives them; none where it is gone or damaged."""
+        try:
+            if self.workspace.is_local and not self._verified(path):
+                self._drop(path)
+                return
+            yield from self._row_groups(path, columns)
+        except FileNotFoundError:
+            return
+        except (OSError, pa.ArrowException):
+            if self._gives_its_name(path):
+                raise
+            self._drop(path)
+
+    def keys(self) -> set[tuple]:
+        """Every key that has a row."""
+        found: set[tuple] = set()
+        for table in self.read(self.key):
+            found.update(zip(*(table[name].to_pylist() for name in self.key), strict=True))
+        return found
+
+    def _row_groups(self, path: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        local = self.workspace.is_local
+        with pa.OSFile(self.workspace.path(path)) if local else self._open(path) as file:
+            part = pq.ParquetFile(file, page_checksum_verification=not local)
+            for group in range(part.num_row_groups):
+                yield part.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
+
+    def _open(self, path: str) -> Any:
+        """A part on an object store, of which only the ranges that are read are transferred."""
+        return self.workspace.fs.open(self.workspace.path(path), "rb", cache_type="none")
+
+    def _verified(self, path: str) -> bool:
+        """Whether a local part is sound; hashed once for each process and change of the file."""
+        file = Path(self.workspace.path(path))
+        status = file.stat()
+        signature = (status.st_size, status.st_mtime_ns, status.st_ino)
+        if _verified.get(str(file)) != signature:
+            if not self._gives_its_name(path):
+                return False
+            _verified[str(file)] = signature
+        return True
+
+    def _gives_its_name(self, path: str) -> bool:
+        digest = hashlib.sha256()
+        with self.workspace.fs.open(self.workspace.path(path), "rb") as file:
+            while block := file.read(HASHED_BYTES):
+                digest.update(block)
+        return f"{digest.hexdigest()}.parquet" == path.rsplit("/", 1)[-1]
+
+    def _drop(self, path: str) -> None:
+        log.warning("%s is damaged (its content does not give its name): dropped, its rows are made again", path)
+        self.workspace.remove(path)

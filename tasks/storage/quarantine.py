@@ -1,0 +1,202 @@
+"""The quarantine: each file that was left out, by name, with its reason; the file itself is never touched.
+
+`quarantine/<name>.jsonl` is a model's register: an entry for each file and reason ever met.
+`quarantine/<name>.decisions.json` holds what a person decided of them: an image that was released is used although
+an expectation rejects it; one that was dropped is left out for good and no longer reported.
+`runs/<run_id>/quarantine.jsonl` is one run's share of the register.
+
+All are replaced whole, the register before the run's share, so a crash leaves the old content or the new, and a
+retry adds nothing twice.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from tasks.errors import UsageError
+from tasks.records import Run
+from tasks.workspace import Workspace
+
+Decided = Literal["released", "dropped"]
+
+
+class LeftOut(NamedTuple):
+    """A file that can't be used. `sha256` is None where it was not read, `uri` where it has no picture to show.
+
+    `releasable`: a person may decide to use it all the same. No decision makes a damaged file an image.
+    """
+
+    path: str
+    sha256: str | None
+    label: str | None
+    reason: str
+    releasable: bool = False
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineEntry:
+    """One file and one reason, with the run that met it first, and the snapshot that this run made without it."""
+
+    path: str
+    sha256: str | None
+    label: str | None
+    reason: str
+    releasable: bool
+    run_id: str
+    date: str  # ISO 8601, UTC
+    uri: str | None = None
+    snapshot: str | None = None  # None where validation stopped the run
+
+    @property
+    def key(self) -> tuple[str, str | None, str]:
+        return self.path, self.sha256, self.reason
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was decided, by (path, sha256, label)."""
+
+    made: dict[tuple[str, str | None, str | None], Decided] = field(default_factory=dict)
+
+    def released(self, sha256: str, label: str) -> bool:
+        return any(key[1:] == (sha256, label) for key, decided in self.made.items() if decided == "released")
+
+    def dropped(self, path: str, sha256: str | None, label: str | None) -> bool:
+        return self.made.get((path, sha256, label)) == "dropped"
+
+    def released_labels(self) -> dict[str, set[str]]:
+        """The labels that were released for each digest."""
+        labels: dict[str, set[str]] = {}
+        for (_, sha256, label), decided in self.made.items():
+            if decided == "released" and sha256 and label:
+                labels.setdefault(sha256, set()).add(label)
+        return labels
+
+    def digest(self) -> str:
+        """SHA-256 of all decisions: with another one, a run may come to another end."""
+        return hashlib.sha256(json.dumps(sorted(map(str, self.made.items()))).encode()).hexdigest()
+
+
+def register_path(name: str) -> str:
+    return f"quarantine/{name}.jsonl"
+
+
+def decisions_path(name: str) -> str:
+    return f"quarantine/{name}.decisions.json"
+
+
+def name_rows(table: pd.DataFrame, reason: str, releasable: bool = False) -> list[LeftOut]:
+    """The rows of a catalogue, all left out for one reason."""
+    rows = zip(table["path"], table["sha256"], table["label"], table["uri"], strict=True)
+    return [LeftOut(path, sha256, label, reason, releasable, uri) for path, sha256, label, uri in rows]
+
+
+def quarantine(run: Run, found: Iterable[LeftOut]) -> int:
+    """Adds files to the quarantine of the run's model; returns how many files this run has quarantined so far."""
+    entries = [QuarantineEntry(**item._asdict(), run_id=run.run_id, date=run.started_at) for item in found]
+    for path in (register_path(run.name), run.path("quarantine.jsonl")):
+        _merge(run.workspace, path, entries)
+    return len({(entry.path, entry.label) for entry in run_quarantine(run)})
+
+
+def name_snapshot(run: Run, snapshot: str) -> None:
+    """Enters the snapshot that this run came to into what it has quarantined."""
+    for path in (register_path(run.name), run.path("quarantine.jsonl")):
+        held = read_entries(run.workspace, path)
+        named = [replace(entry, snapshot=snapshot) if entry.run_id == run.run_id else entry for entry in held]
+        if named != held:
+            _write(run.workspace, path, named)
+
+
+def run_quarantine(run: Run) -> list[QuarantineEntry]:
+    """What this run has quarantined so far."""
+    return read_entries(run.workspace, run.path("quarantine.jsonl"))
+
+
+def read_entries(workspace: Workspace, path: str) -> list[QuarantineEntry]:
+    """The entries of a quarantine file, oldest first; none where it is absent."""
+    if not workspace.exists(path):
+        return []
+    # Not by `splitlines`: a file's name may hold any of the other characters that it takes for a line's end.
+    lines = workspace.read_bytes(path).decode().split("\n")
+    return [QuarantineEntry(**json.loads(line)) for line in lines if line]
+
+
+def list_quarantine(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """A model's register, oldest first; each entry with its `status`: `held`, `released` or `dropped`."""
+    made = read_decisions(workspace, name).made
+    entries = read_entries(workspace, register_path(name))
+    return [asdict(entry) | {"status": made.get((entry.path, entry.sha256, entry.label), "held")} for entry in entries]
+
+
+def read_decisions(workspace: Workspace, name: str) -> Decisions:
+    path = decisions_path(name)
+    if not workspace.exists(path):
+        return Decisions()
+    rows = workspace.read_json(path)
+    return Decisions({(row["path"], row["sha256"], row["label"]): row["decided"] for row in rows})
+
+
+def release(workspace: Workspace, name: str, files: Iterable[str]) -> list[QuarantineEntry]:
+    """Lets images in, by path or digest, that an expectation rejected; from the next run on.
+
+    Raises:
+        UsageError: a file is not in the quarantine, or was left out for what no decision can mend.
+    """
+    return _decide(workspace, name, files, "released")
+
+
+def drop(workspace: Workspace, name: str, files: Iterable[str]) -> list[QuarantineEntry]:
+    """Leaves files out for good, by path or digest: later runs neither use nor report them.
+
+    Raises:
+        UsageError: a file is not in the quarantine.
+    """
+    return _decide(workspace, name, files, "dropped")
+
+
+def _decide(workspace: Workspace, name: str, files: Iterable[str], decided: Decided) -> list[QuarantineEntry]:
+    entries = read_entries(workspace, register_path(name))
+    made = dict(read_decisions(workspace, name).made)
+    found: list[QuarantineEntry] = []
+    for file in files:
+        named = [entry for entry in entries if file in (entry.path, entry.sha256)]
+        if not named:
+            raise UsageError(_unknown(name, file, entries))
+        if decided == "released" and (fixed := [entry for entry in named if not entry.releasable]):
+            raise UsageError(f"{file} can't be released: {fixed[0].reason}; mend it in the source instead")
+        found += named
+    made.update({(entry.path, entry.sha256, entry.label): decided for entry in found})
+    rows = [
+        {"path": path, "sha256": sha256, "label": label, "decided": value}
+        for (path, sha256, label), value in sorted(made.items(), key=str)
+    ]
+    workspace.write_json(decisions_path(name), rows)
+    return found
+
+
+def _unknown(name: str, file: str, entries: list[QuarantineEntry]) -> str:
+    near = difflib.get_close_matches(file, sorted({entry.path for entry in entries}), n=1, cutoff=0.5)
+    hint = f"; near to it: {near[0]!r}" if near else ""
+    return f"{file!r} is not in the quarantine of {name}{hint} (`headstart quarantine list {name}` shows all)"
+
+
+def _merge(workspace: Workspace, path: str, entries: list[QuarantineEntry]) -> None:
+    held = read_entries(workspace, path)
+    known = {entry.key for entry in held}
+    fresh = {entry.key: entry for entry in entries if entry.key not in known}
+    if fresh or not held:
+        _write(workspace, path, [*held, *fresh.values()])
+
+
+def _write(workspace: Workspace, path: str, entries: Iterable[QuarantineEntry]) -> None:
+    lines = [json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries]
+    workspace.write_bytes(path, "".join(lines).encode())

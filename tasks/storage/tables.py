@@ -1,0 +1,56 @@
+"""The tables that travel between stages: their columns, and how they are read and written.
+
+The catalogue is what ingest found and validation kept; a snapshot is a catalogue with every split filled. Both hold
+one row for each distinct image, sorted by (sha256, label, path).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.workspace import Workspace
+
+CATALOGUE = pa.schema(
+    [
+        ("sha256", pa.string()),  # hex, of the encoded bytes
+        ("label", pa.string()),
+        ("split", pa.string()),  # as the source gives it; null where it gives none (a snapshot has no null)
+        ("path", pa.string()),  # of the first of its copies, as the user knows it
+        ("uri", pa.string()),  # what `tasks.modality.images.read_bytes` reads
+        ("copies", pa.int32()),  # files with these very bytes
+        ("size_bytes", pa.int64()),
+        ("width_px", pa.int32()),  # upright
+        ("height_px", pa.int32()),
+        ("format", pa.string()),
+        ("mode", pa.string()),
+        ("brightness", pa.float32()),  # these three: see `tasks.modality.inspection`
+        ("contrast", pa.float32()),
+        ("sharpness", pa.float32()),
+        ("phash", pa.binary(128)),  # `tasks.modality.inspection.perceptual_hash`
+        ("group", pa.string()),  # names the image's group of near-duplicates; null until validation has found them
+    ]
+)
+
+# A snapshot keeps what describes its images, not what served to compare them.
+SNAPSHOT = CATALOGUE.remove(CATALOGUE.get_field_index("phash"))
+
+# What a trained head says of the validation split.
+VALIDATION = pa.schema([("sha256", pa.string()), ("logits", pa.list_(pa.float32()))])
+
+
+def read_table(workspace: Workspace, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A table of the workspace as a frame, its rows numbered from 0."""
+    return pq.read_table(pa.BufferReader(workspace.read_bytes(path)), columns=columns and list(columns)).to_pandas()
+
+
+def write_table(workspace: Workspace, path: str, table: pd.DataFrame, schema: pa.Schema = CATALOGUE) -> None:
+    """Writes a frame's columns that are in `schema`, whole or not at all."""
+    arrow = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
+    buffer = io.BytesIO()
+    pq.write_table(arrow, buffer, compression="zstd")
+    workspace.write_bytes(path, buffer.getvalue())

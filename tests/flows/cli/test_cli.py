@@ -1,0 +1,177 @@
+"""The command line as another program meets it: exit statuses, plain messages, one JSON object."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import photos
+
+
+def headstart(*args: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environ},
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos.class_folders(tmp_path_factory.mktemp("cli") / "photos", {"red": 6, "green": 6})
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--set", "finetune.learning_rat=0.1"], "nearest known one is 'finetune.learning_rate'"),
+        (["--backbone", "mobilenet_v3"], "unknown backbone 'mobilenet_v3'; the nearest is 'mobilenet_v2'"),
+        (["--weights", "/absent.h5"], "no weights file at /absent.h5"),
+        (["--name", "No Good"], "a model's name can't be 'No Good'"),
+        (["--config", "/absent.toml"], "can't read the configuration /absent.toml"),
+        (["--set", "augment.policy=wild"], "there is no 'wild'; use one of flip"),
+        (["--set", "evaluate.gates=/absent.toml"], "there is no /absent.toml"),
+        (["--set", "validate.suite=absent"], "absent"),
+    ],
+)
+def test_a_mistake_exits_2_at_once_and_says_what_is_allowed(folder: Path, tmp_path: Path, args: list[str], says: str):
+    done = headstart("retrain", folder, "--workspace", tmp_path, "--json", *args)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stdout == ""
+
+
+def test_weights_that_cannot_be_downloaded_name_the_two_ways_on(folder: Path, tmp_path: Path):
+    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    done = headstart("retrain", folder, "--workspace", tmp_path, KERAS_HOME=str(tmp_path / "keras"), **nowhere)
+    assert done.returncode == 2
+    assert "can't be downloaded" in done.stderr
+    assert "--weights FILE" in done.stderr
+    assert "--backbone embedded" in done.stderr
+
+
+def test_a_workspace_that_is_no_folder_exits_1(folder: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    done = headstart("retrain", folder, "--workspace", tmp_path / "file")
+    assert done.returncode == 1
+    assert "give a folder that can be written with --workspace" in done.stderr
+
+
+def test_status_and_predict_of_what_is_not_there_exit_2(tmp_path: Path):
+    assert "run headstart retrain SOURCE --name hats" in headstart("status", "hats", "--workspace", tmp_path).stderr
+    done = headstart("predict", "hats", "photo.jpg", "--workspace", tmp_path)
+    assert done.returncode == 2
+    assert "no model 'hats' has been published" in done.stderr
+    assert headstart("predict", tmp_path / "absent.onnx", "photo.jpg").returncode == 2
+
+
+def test_config_lists_every_key():
+    from tasks.config import known_keys
+
+    shown = headstart("config").stdout
+    assert all(f"{key} = " in shown for key in known_keys())
+
+
+@pytest.mark.parametrize("command", ["retrain", "status", "predict", "config"])
+def test_help_and_light_commands_import_nothing_heavy(command: str):
+    probe = (
+        "import sys; sys.argv = ['headstart', %r, '--help']\n"
+        "from flows.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'tensorflow', 'prefect', 'great_expectations', 'pandas'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe % command], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_the_whole_journey(tmp_path: Path):
+    """A first model, nothing new, new images, a prediction, the status: each in a process of its own."""
+    source = photos.class_folders(tmp_path / "my photos", {"red": 40, "blau-grün": 40, "it's": 40})
+    (source / "red" / "broken.jpg").write_bytes(photos.truncated_jpeg())
+    (source / "red" / ".DS_Store").write_bytes(b"x")
+    workspace = tmp_path / "w"
+    common = ["--name", "tints", "--workspace", workspace, "--json", "--backbone", "embedded"]
+    common += ["--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25"]
+
+    done = headstart("retrain", source, *common)
+    first = json.loads(done.stdout)
+    assert (done.returncode, first["verdict"], first["version"]) == (0, "promoted", 1), first["reasons"]
+    assert first["images"] == {"total": 121, "new": 120, "quarantined": 1, "embedded": 120}
+    model = workspace / "models/tints/1/model.onnx"
+    assert first["model"] == str(model)
+    manifest = json.loads((model.parent / "manifest.json").read_text())
+    assert manifest["lineage"]["snapshot"] == first["snapshot"]
+    report = Path(first["report"]).read_text()
+    assert "it&#39;s" in report
+    assert "truncated" in report
+
+    # Where there is nothing new, nothing heavy is imported: here it can't be.
+    heavy = tmp_path / "heavy"
+    for module in ("tensorflow", "keras", "great_expectations", "onnxruntime"):
+        (heavy / module).mkdir(parents=True)
+        (heavy / module / "__init__.py").write_text("raise ImportError('too heavy for nothing new')")
+    done = headstart("retrain", source, *common, PYTHONPATH=str(heavy))
+    again = json.loads(done.stdout)
+    assert (done.returncode, again["verdict"], again["images"]["embedded"]) == (0, "unchanged", 0)
+
+    photos.class_folders(source, {"red": 4, "blau-grün": 4, "it's": 4}, start=1000)
+    done = headstart("retrain", source, *common)
+    third = json.loads(done.stdout)
+    assert third["images"]["embedded"] == 12
+    assert (done.returncode, third["verdict"]) == (3, "refused")  # 33 test images can't rule out two points
+    assert "not enough data to rule out" in third["reasons"][0]
+    decision = json.loads((workspace / "runs" / third["run_id"] / "decision.json").read_text())
+    assert decision["comparison"]["n"] == third["metrics"]["test"]["n"]
+
+    chosen = [source / "red" / "00000.jpg", source / "it's" / "00001.jpg"]
+    done = headstart("predict", "tints", *chosen, "--workspace", workspace, "--json")
+    answers = json.loads(done.stdout)["predictions"]
+    assert [row["image"] for row in answers] == [str(path) for path in chosen]
+    assert {row["label"] for row in answers} <= {"red", "blau-grün", "it's"}
+    done = headstart("predict", model, source / "red" / "broken.jpg")
+    assert done.returncode == 2
+    assert "broken.jpg: the image is truncated" in done.stderr
+
+    status = json.loads(headstart("status", "tints", "--workspace", workspace, "--json").stdout)
+    assert status["last_decision"]["run_id"] == third["run_id"]
+    assert [row["version"] for row in status["versions"]] == [1]
+
+    override = ["--by", "Ada", "--reason", "seen and found good", "--workspace", workspace]
+    done = headstart("promote", third["run_id"], *override, "--json")
+    assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 2), done.stderr
+    assert headstart("verify", workspace / "models/tints/2").returncode == 0
+    assert (
+        "promoted by Ada against the gates: seen and found good"
+        in headstart("status", "tints", "--workspace", workspace).stdout
+    )
+    assert "against the gates: seen and found good" in Path(third["report"]).read_text()
+    done = headstart("retrain", source, *common)
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "unchanged")
+
+
+def test_one_class_only_exits_4_with_a_decision_and_a_report(tmp_path: Path):
+    source = photos.class_folders(tmp_path / "photos", {"red": 20, "lonely": 1})
+    weights = tmp_path / "w.h5"
+    weights.write_bytes(b"never read: the data is refused before")
+    done = headstart("retrain", source, "--workspace", tmp_path / "w", "--json", "--weights", weights)
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["verdict"]) == (4, "invalid-data")
+    assert "classes" in " ".join(summary["reasons"])
+    assert Path(summary["report"]).exists()
+
+
+def test_an_empty_folder_exits_2(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    done = headstart("retrain", tmp_path / "empty", "--workspace", tmp_path / "w", "--json")
+    assert done.returncode == 2
+    assert "empty" in done.stderr

@@ -1,0 +1,116 @@
+"""Where a network can be cut, and that its two halves are the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from tasks.config import POOLED
+from tasks.errors import ConfigError
+from tasks.networks import extractor as module
+from tasks.networks.extractor import boundaries, build_extractor, build_outputs, build_upper
+from tasks.networks.registry import EMBEDDED, build_network, get_backbone
+from tasks.records import FeatureExtractor
+
+SIZE_PX = {"mobilenet_v2": 32, "resnet50": 32, "inception_v3": 75, "convnext_tiny": 32}
+
+
+def network(name: str) -> keras.Model:
+    return build_network(get_backbone(name), None, SIZE_PX[name])
+
+
+def can_be_cut(whole: keras.Model, name: str) -> bool:
+    """Whether Keras can make a model of all that lies above a layer, from that layer's output alone."""
+    try:
+        keras.Model(whole.get_layer(name).output, whole.output)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", SIZE_PX)
+def test_the_boundaries_are_the_layers_at_which_keras_can_cut(name: str):
+    whole = network(name)
+    inner = [layer.name for layer in whole.layers[1:-1] if not isinstance(layer, keras.Model)]
+    assert boundaries(whole) == [layer for layer in inner if can_be_cut(whole, layer)]
+
+
+def test_what_a_shortcut_jumps_over_is_no_boundary():
+    found = boundaries(network("mobilenet_v2"))
+    assert {"block_12_add", "block_13_expand", "block_13_project_BN", "Conv_1"} <= set(found)
+    assert not {"block_12_expand", "block_12_project_BN", "block_14_depthwise"} & set(found)
+
+
+def test_pooling_on_top_changes_no_boundary():
+    whole = network("mobilenet_v2")
+    before = boundaries(whole)
+    keras.layers.GlobalAveragePooling2D()(whole.output)
+    assert boundaries(whole) == before
+
+
+@pytest.fixture
+def extractor_at(random_weights: Path) -> Callable[[str], FeatureExtractor]:
+    def make(boundary: str) -> FeatureExtractor:
+        return FeatureExtractor(
+            key="r",
+            activations_key=None if boundary == POOLED else "a",
+            onnx_path="",
+            backbone="mobilenet_v2",
+            weights=str(random_weights),
+            boundary=boundary,
+            image_size_px=32,
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("boundary", ["block_4_add", "block_13_depthwise_relu"])
+def test_below_and_above_are_the_whole(extractor_at: Callable[[str], FeatureExtractor], boundary: str):
+    pixels = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
+    pooled = build_extractor(extractor_at(POOLED))(pixels, training=False)
+    below = build_extractor(extractor_at(boundary))(pixels, training=False)
+    above: Any = build_upper(extractor_at(boundary))(below, training=False)
+    both: Any = build_outputs(extractor_at(boundary))(pixels, training=False)
+    np.testing.assert_allclose(above, pooled, atol=1e-5)
+    np.testing.assert_allclose(both["features"], pooled, atol=1e-5)
+    np.testing.assert_allclose(both["activations"], below, atol=1e-5)
+
+
+def test_the_pooled_extractor_answers_features_alone(extractor_at: Callable[[str], FeatureExtractor]):
+    answers: Any = build_outputs(extractor_at(POOLED))(np.zeros((1, 32, 32, 3), np.float32), training=False)
+    assert answers.keys() == {"features"}
+
+
+@pytest.mark.parametrize(
+    ("build", "boundary", "why"),
+    [
+        (build_extractor, "block_99_add", "has no layer"),
+        (build_upper, "block_12_expand", "can't be cut at"),
+        (build_outputs, "out_relu", "can't be cut at"),
+    ],
+)
+def test_a_wrong_boundary_names_good_ones(
+    extractor_at: Callable[[str], FeatureExtractor], build: Any, boundary: str, why: str
+):
+    with pytest.raises(ConfigError, match=f"{why} '{boundary}'.*block_12_add") as refused:
+        build(extractor_at(boundary))
+    named = str(refused.value).split("one such as ")[1].split(", ")
+    assert set(named) <= set(boundaries(network("mobilenet_v2")))
+
+
+def test_each_upper_part_has_weights_of_its_own(extractor_at: Callable[[str], FeatureExtractor]):
+    first, second = (build_upper(extractor_at("block_12_add")) for _ in range(2))
+    kernel = second.get_layer("Conv_1").get_weights()[0]
+    first.get_layer("Conv_1").set_weights([kernel + 1])
+    assert (second.get_layer("Conv_1").get_weights()[0] == kernel).all()
+
+
+def test_the_embedded_network_can_be_cut_where_mobilenet_v2_can():
+    backbone = get_backbone(EMBEDDED)
+    assert boundaries(build_network(backbone, None, 32)) == boundaries(network("mobilenet_v2"))
+    assert module.POOLED not in boundaries(network("mobilenet_v2"))
