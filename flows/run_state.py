@@ -28,7 +28,7 @@ GIVEN_UP = (
 SNAPSHOT_DIGITS = 8
 
 
-def started() -> None:
+def check_restarts() -> None:
     """Raises HeadstartError where the run's process died time and again: an automation starts it after each crash."""
     if (flow_run.run_count or 0) <= MAX_DEATHS:
         return  # so nearly every run need not ask

@@ -21,55 +21,44 @@ from tasks.finetune.choice import (
     standing_choice,
     with_choice,
 )
-from tasks.finetune.task import try_extractor, try_head
+from tasks.finetune.task import measure_cost, try_head
 from tasks.finetune.trial import Trial, best
+from tasks.orchestration import timed
 from tasks.records import Run, Snapshot
 
 
-def auto(run: Run, snapshot: Snapshot) -> tuple[Run, int]:
+def choose_settings(run: Run, snapshot: Snapshot) -> Run:
     """The run with the configuration that validation chose; unchanged where the configuration leaves nothing open.
-
-    Returns:
-        The run, and how many images the trials embedded.
 
     Raises:
         ConfigError: no backbone keeps the latency and size budget.
     """
     if not run.config.auto.enabled:
-        return run, 0
-    embedded = 0
-    if not (record := standing_choice(run, snapshot)):
-        trials, embedded = _search(run, snapshot)
-        record = record_of(run, snapshot, trials)
+        return run
+    with timed("auto"):
+        record = standing_choice(run, snapshot) or record_of(run, snapshot, _search(run, snapshot))
     run.workspace.write_json(run.path(RECORD), record)
     print(choice_text(record, run.run_id), file=sys.stderr)
-    return replace(run, config=with_choice(run.config, record)), embedded
+    return replace(run, config=with_choice(run.config, record))
 
 
-def _search(run: Run, snapshot: Snapshot) -> tuple[list[Trial], int]:
-    """The trials, and how many images were embedded: each counts once, however many feature extractors and views saw
-    it."""
+def _search(run: Run, snapshot: Snapshot) -> list[Trial]:
     trials: list[Trial] = []
-    embedded = 0
     current: dict[str, Any] = {}
     for each in ROUNDS:
         tried = [trial.settings for trial in trials]
         new = [settings for settings in candidates(run.config, each, current) if settings not in tried]
-        for settings in new:
-            trial, images = _try(run, snapshot, settings)
-            trials.append(trial)
-            embedded = max(embedded, images)
+        trials += [_try(run, snapshot, settings) for settings in new]
         current = best(trials, run.config.auto).settings
-    return trials, embedded
+    return trials
 
 
-def _try(run: Run, snapshot: Snapshot, settings: dict[str, Any]) -> tuple[Trial, int]:
+def _try(run: Run, snapshot: Snapshot, settings: dict[str, Any]) -> Trial:
     attempt = replace(run, config=run.config.with_keys(settings))
     policy = choose_policy(attempt)
     extractor = make_extractor(attempt, snapshot, policy)
     if run.config.auto.latency_ms or run.config.auto.size_mb:
-        cost = try_extractor(attempt, extractor)
+        cost = measure_cost(attempt, extractor)
         if not cost.fits(run.config.auto):
-            return cost, 0
-    features = extract_features(attempt, snapshot, extractor, policy)
-    return try_head(attempt, snapshot, extractor, features), features.embedded
+            return cost
+    return try_head(attempt, extract_features(attempt, snapshot, extractor, policy))

@@ -1,29 +1,24 @@
-"""A run's summary: the object that `retrain --json` prints, kept as `summary.json`; what tells that nothing is new."""
+"""A run's summary: the object that `retrain --json` prints, kept as `summary.json`, and what is kept with it.
+
+A run is finished when its summary is written. Until then nothing but artifacts, rows of the stores and the snapshot is
+there of it, so a run that is interrupted is simply made again: what it had done already is found by its keys.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 from tasks.evaluate.gates import load_gates
 from tasks.ingest.entries import Listing
-from tasks.ingest.listing import listing_digest, listing_table
+from tasks.ingest.listing import listing_digest, listing_table, remember_listing
 from tasks.lineage import lineage
-from tasks.records import (
-    Candidate,
-    Catalogue,
-    Decision,
-    FeatureExtractor,
-    Features,
-    Head,
-    Run,
-    Snapshot,
-)
+from tasks.orchestration import Account
+from tasks.records import Catalogue, Decision, Run
 from tasks.runs import finished_runs
-from tasks.storage.quarantine import read_decisions, run_quarantine
+from tasks.storage.quarantine import FILE, count_files, keep_run_quarantine, read_decisions, read_entries
 from tasks.storage.repository import champion, read_manifest, version_path
 from tasks.storage.tables import read_table
 from tasks.validate.suite import load_suite
@@ -43,35 +38,13 @@ STAGES = (
     "publish",
     "report",
 )
-T = TypeVar("T")
 
 
-class Stopwatch:
-    """Calls stages and keeps each one's wall time, in seconds, by the name of its task."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self, stage: Callable[..., T], *args: Any) -> T:
-        started = time.perf_counter()
-        try:
-            return stage(*args)
-        finally:
-            name = getattr(stage, "name", stage.__name__)
-            self.seconds[name] = round(time.perf_counter() - started, 3)
-
-    def timings(self) -> dict[str, float]:
-        """Seconds by stage, 0 for those that did not run, and the `total` so far."""
-        total = round(time.perf_counter() - self._started, 3)
-        return {"total": total, **{stage: self.seconds.get(stage, 0.0) for stage in STAGES}}
-
-
-def fingerprint(run: Run, catalogue: Catalogue) -> str:
+def run_key(run: Run, catalogue: Catalogue) -> str:
     """The digest of all that a run's outcome depends on: the images, their labels and splits, the configuration, the
-    gates, the suite, and what a person decided of the quarantine.
+    gates, the suites, and what a person decided of the quarantine.
 
-    Two runs with one fingerprint would do the same work to the same end.
+    Two runs with one key would do the same work to the same end.
     """
     table = read_table(run.workspace, catalogue.table_path, ["sha256", "label", "split"])
     rows = table.where(table.notna(), None).itertuples(index=False, name=None)
@@ -88,33 +61,34 @@ def fingerprint(run: Run, catalogue: Catalogue) -> str:
     return digest.hexdigest()
 
 
-def settled(run: Run, print_of_run: str) -> dict[str, Any] | None:
-    """The summary for a run with nothing new, or None where there is something to do.
+def unchanged(run: Run, catalogue: Catalogue, account: Account) -> dict[str, Any] | None:
+    """The summary of a run with nothing new, or None where there is something to do.
 
-    Nothing is new when the last finished run of this name had the same fingerprint. If a champion stands, the
-    verdict is `unchanged`; if there is none, that run was refused and would be again.
+    Nothing is new where the last finished run of this name had the same key. With a champion the verdict is
+    `unchanged`; without one, that run was refused and would be again.
     """
     last = next(finished_runs(run.workspace, run.name), None)
-    if last is None or last.get("fingerprint") != print_of_run:
+    if last is None or last.get("fingerprint") != run_key(run, catalogue):
         return None
+    remember_listing(run)
     version = champion(run.workspace, run.name)
     if version is None:
         reasons = [f"nothing is new since run {last['run_id']}, which was refused:", *last["reasons"]]
-        metrics, model = last["metrics"], None
+        metrics = last["metrics"]
     else:
-        reasons = ["nothing is new since the last run; the champion stands"]
+        reasons = ["nothing is new since the last run; the champion stays in service"]
         metrics = read_manifest(run.workspace, run.name, version)["metrics"]
-        model = run.workspace.display(version_path(run.name, version, "model.onnx"))
     return {
         **last,
         "run_id": run.run_id,
         "verdict": "refused" if version is None else "unchanged",
         "reasons": reasons,
         "version": version,
-        "model": model,
+        "model": _model(run, version),
         "images": {**last["images"], "new": 0, "embedded": 0},
         "metrics": metrics,
         "started_at": run.started_at,
+        "timings_s": timings(account),
     }
 
 
@@ -125,7 +99,7 @@ def looks_new(run: Run, listing: Listing | None) -> bool:
     than it did.
 
     Args:
-        listing: what the source lists; None where that is not known yet: then it is not guessed.
+        listing: of the source; None where it is not known yet: then it is not guessed.
     """
     last = next(finished_runs(run.workspace, run.name), None)
     if last is None or last.get("lineage", {}).get("config_digest") != run.config.digest():
@@ -133,65 +107,94 @@ def looks_new(run: Run, listing: Listing | None) -> bool:
     return listing is not None and listing_digest(listing_table(listing.entries)) != last.get("listing")
 
 
-def summarise(
-    run: Run,
-    catalogue: Catalogue,
-    snapshot: Snapshot,
-    extractor: FeatureExtractor,
-    features: Features,
-    head: Head,
-    candidate: Candidate,
-    decision: Decision,
-    print_of_run: str,
-) -> dict[str, Any]:
+def summarise(run: Run, catalogue: Catalogue, decision: Decision, account: Account) -> dict[str, Any]:
     """The summary of a run that came to a decision."""
-    files = int(read_table(run.workspace, snapshot.table_path, ["copies"])["copies"].sum())
-    model = version_path(run.name, candidate.version, "model.onnx") if decision.promote else candidate.onnx_path
+    candidate, snapshot = decision.candidate, decision.candidate.head.features.snapshot
+    verdict, reasons = "promoted" if decision.promote else "refused", list(decision.reasons)
+    if decision.promote and _was_in_service(run, candidate.version):
+        verdict = "unchanged"
+        reasons = [f"the retrain came to the very model that is in service as version {candidate.version}"]
+    version = candidate.version if decision.promote else decision.champion_version
     return {
-        "run_id": run.run_id,
-        "verdict": "promoted" if decision.promote else "refused",
-        "reasons": list(decision.reasons),
-        "name": run.name,
-        "version": candidate.version if decision.promote else decision.champion_version,
-        "model": run.workspace.display(model),
-        "report": run.workspace.display(run.path("report.html")),
+        **_common(run, catalogue, account, snapshot.id),
+        "verdict": verdict,
+        "reasons": reasons,
+        "version": version,
+        "model": _model(run, version) if decision.promote else run.workspace.display(candidate.onnx_path),
         "snapshot": snapshot.id,
-        "images": {
-            "total": files + snapshot.quarantined,
-            "new": snapshot.new,
-            "quarantined": snapshot.quarantined,
-            "embedded": features.embedded,
-        },
+        "images": _images(run, snapshot.table_path, account, catalogue, new=snapshot.new),
         "metrics": decision.metrics,
         "labels": list(snapshot.labels),
-        "source": run.source,
-        "started_at": run.started_at,
-        "config": run.config.model_dump(by_alias=True),
-        "lineage": lineage(run, snapshot, extractor, head),
-        "fingerprint": print_of_run,
-        "listing": catalogue.listing,
+        "lineage": lineage(run, candidate.head, account.artifacts),
+        "fingerprint": run_key(run, catalogue),
     }
 
 
-def invalid_data(run: Run, catalogue: Catalogue, reasons: list[str]) -> dict[str, Any]:
+def invalid_data(run: Run, catalogue: Catalogue, reasons: list[str], account: Account) -> dict[str, Any]:
     """The summary of a run that validation stopped."""
     version = champion(run.workspace, run.name)
-    files = int(read_table(run.workspace, catalogue.table_path, ["copies"])["copies"].sum())
-    quarantined = len({(entry.path, entry.label) for entry in run_quarantine(run)})
     return {
-        "run_id": run.run_id,
+        **_common(run, catalogue, account, None),
         "verdict": "invalid-data",
         "reasons": reasons,
-        "name": run.name,
         "version": version,
-        "model": None if version is None else run.workspace.display(version_path(run.name, version, "model.onnx")),
-        "report": run.workspace.display(run.path("report.html")),
+        "model": _model(run, version),
         "snapshot": None,
-        "images": {"total": files + catalogue.quarantined, "new": 0, "quarantined": quarantined, "embedded": 0},
+        "images": _images(run, catalogue.table_path, account, catalogue, new=0),
         "metrics": {"test": {}, "validation": {}},
         "labels": [],
+    }
+
+
+def finish(run: Run, summary: dict[str, Any], account: Account) -> dict[str, Any]:
+    """Keeps a summary, and with it what the run leaves in its folder and enters into the model's registers."""
+    if folder := summary["artifacts"].get("evaluate"):
+        run.workspace.write_bytes(run.path("decision.json"), run.workspace.read_bytes(f"{folder}/decision.json"))
+    remember_listing(run)
+    summary = {**summary, "timings_s": timings(account)}
+    run.workspace.write_json(run.path("summary.json"), summary)
+    return summary
+
+
+def timings(account: Account) -> dict[str, float]:
+    """Seconds by stage, 0 for those that did not run, and the `total` so far."""
+    return {"total": account.total_s, **{stage: account.seconds.get(stage, 0.0) for stage in STAGES}}
+
+
+def _common(run: Run, catalogue: Catalogue, account: Account, snapshot: str | None) -> dict[str, Any]:
+    keep_run_quarantine(run, list(_left_out(run, catalogue, account)), snapshot)
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "report": run.workspace.display(run.path("report.html")),
         "source": run.source,
         "started_at": run.started_at,
         "config": run.config.model_dump(by_alias=True),
         "listing": catalogue.listing,
+        "artifacts": dict(account.artifacts),
     }
+
+
+def _images(run: Run, table: str, account: Account, catalogue: Catalogue, *, new: int) -> dict[str, int]:
+    """Counts of files: of the images in use and of what was left out."""
+    used = int(read_table(run.workspace, table, ["copies"])["copies"].sum())
+    quarantined = count_files(_left_out(run, catalogue, account))
+    # Of a run that validation stopped, the catalogue still holds what validation left out.
+    left_out = quarantined if table != catalogue.table_path else catalogue.quarantined
+    return {"total": used + left_out, "new": new, "quarantined": quarantined, "embedded": account.embedded}
+
+
+def _left_out(run: Run, catalogue: Catalogue, account: Account) -> Iterator[Any]:
+    folders = [catalogue.folder, *(account.artifacts.get(stage) for stage in ("validate", "split"))]
+    for folder in filter(None, folders):
+        yield from read_entries(run.workspace, f"{folder}/{FILE}")
+
+
+def _was_in_service(run: Run, version: int) -> bool:
+    """Whether a version was published by a run before this one, and not by one that was interrupted behind that."""
+    made_by = read_manifest(run.workspace, run.name, version).get("run_id")
+    return made_by != run.run_id and run.workspace.exists(f"runs/{made_by}/summary.json")
+
+
+def _model(run: Run, version: int | None) -> str | None:
+    return None if version is None else run.workspace.display(version_path(run.name, version, "model.onnx"))

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from tasks.records import FeatureExtractor, Head, Run, Snapshot
+from tasks.records import Head, Run
 
 LIBRARIES = ("headstart", "tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "numpy", "pillow", "albumentations")
 
 
-def lineage(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, head: Head) -> dict[str, Any]:
-    """Snapshot, key, head, configuration and library versions."""
+@cache
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that a result depends on."""
+    return {library: version(library) for library in LIBRARIES}
+
+
+def lineage(run: Run, head: Head, artifacts: Mapping[str, str]) -> dict[str, Any]:
+    """Snapshot, keys, head, configuration, library versions, and the folder of each artifact by its stage."""
+    extractor = head.features.extractor
     return {
-        "snapshot": snapshot.id,
+        "snapshot": head.features.snapshot.id,
         "recipe": extractor.head_key,
         "recipes": sorted({extractor.key, extractor.head_key}),
         "trunk": extractor.onnx_path,
@@ -21,9 +30,10 @@ def lineage(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, head: Hea
         "backbone": extractor.backbone,
         "boundary": extractor.boundary,
         "head_digest": head.digest,
+        "artifacts": dict(artifacts),
         "config_digest": run.config.digest(),
         "config": run.config.model_dump(by_alias=True),
         "auto": run.workspace.read_json(run.path("auto.json")) if run.config.auto.enabled else None,
         "source": run.source,
-        "libraries": {library: version(library) for library in LIBRARIES},
+        "libraries": library_versions(),
     }

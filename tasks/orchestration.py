@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -18,9 +21,9 @@ from prefect.utilities.callables import get_call_parameters
 
 from tasks.config import Scale
 from tasks.errors import HeadstartError
-from tasks.figures import artifact_key, in_figures
 from tasks.networks.onnx_session import available_cores
-from tasks.resume import resumable
+from tasks.records import Candidate, Catalogue, Decision, FeatureExtractor, Features, Head, Snapshot
+from tasks.storage.artifacts import artifacts_in_use, kept
 
 # Full disks, missing files and lacking permissions don't mend themselves within a retry's seconds.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
@@ -33,23 +36,72 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def stage(name: str, *, kept: bool = False) -> Callable[[Callable[P, R]], Task[P, R]]:
+@dataclass
+class Account:
+    """What a run spent: seconds by task, and the images that it embedded, each counted once however many extractors and
+    views saw it; and the folders of the artifacts that it is made of, by stage."""
+
+    started: float = field(default_factory=time.perf_counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    embedded: int = 0
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total_s(self) -> float:
+        """Seconds since the run began."""
+        return round(time.perf_counter() - self.started, 3)
+
+
+_account: ContextVar[Account | None] = ContextVar("account", default=None)
+
+
+@contextmanager
+def accounting() -> Iterator[Account]:
+    """Collects what the block's tasks spend."""
+    with artifacts_in_use() as artifacts:
+        account = Account(artifacts=artifacts)
+        token = _account.set(account)
+        try:
+            yield account
+        finally:
+            _account.reset(token)
+
+
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Adds the block's wall time to the account of the run."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        if account := _account.get():
+            account.seconds[name] = round(time.perf_counter() - started, 3)
+
+
+def count_embedded(images: int) -> None:
+    """Enters how many images a pass embedded."""
+    if account := _account.get():
+        account.embedded = max(account.embedded, images)
+
+
+def stage(name: str, *, reads: Callable[..., Any] | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
     """The decorator of a stage: transient faults are tried again, with back-off; permanent ones are not.
 
-    Prefect neither caches nor keeps results: what is done already is known by its content's digest.
+    Prefect neither caches nor keeps results: what is done already is known by its key.
 
     Args:
         name: of the task; its runs are named so, and by what they came to.
-        kept: its result lies in the run's folder, and a run that is gone on with takes it from there.
+        reads: given, the result is kept: see `tasks.storage.artifacts.kept`.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        work = resumable(name, function) if kept else function
+        work = kept(name, function, reads=reads) if reads else function
 
         @functools.wraps(function)
-        def told(*args: P.args, **kwargs: P.kwargs) -> R:
-            result = work(*args, **kwargs)
-            _tell(in_figures(result))
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with timed(name):
+                result = work(*args, **kwargs)
+            _show(one_line(result))
             return result
 
         return task(
@@ -60,54 +112,82 @@ def stage(name: str, *, kept: bool = False) -> Callable[[Callable[P, R]], Task[P
             retry_condition_fn=is_transient,
             cache_policy=NO_CACHE,
             persist_result=False,
-        )(told)
+        )(call)
 
     return decorate
 
 
-def _tell(figures: str) -> None:
-    """Enters what a task came to into its log and into its name, which goes to the server with its last state."""
+def one_line(result: Any) -> str:
+    """A stage's result in one line, for its log and its name on the run's page; empty where there is nothing to say."""
+    match result:
+        case Catalogue():
+            return f"{result.images:,} images, {result.quarantined:,} files quarantined"
+        case Snapshot():
+            return f"{result.id}, {result.images:,} images in {len(result.labels)} classes, {result.new:,} new"
+        case FeatureExtractor():
+            return f"{result.backbone} up to {result.boundary}, {result.precision}"
+        case Features():
+            return f"{result.embedded:,} images embedded"
+        case Head():
+            return f"head {result.digest[:12]}, temperature {result.temperature:.2f}"
+        case Candidate():
+            return f"candidate for version {result.version}"
+        case Decision():
+            accuracy = result.metrics.get("test", {}).get("accuracy")
+            refused = [gate.name for gate in result.gates if gate.passed is False]
+            verdict = "promote" if result.promote else f"refuse ({', '.join(refused)})"
+            return verdict if accuracy is None else f"{verdict}, test accuracy {accuracy:.3f}"
+    return ""
+
+
+def artifact_key(name: str, subject: str) -> str:
+    """A key of Prefect's artifacts, of [a-z0-9-]: 'my_model' and 'gates' give 'my-model-gates'."""
+    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{subject}"
+
+
+def _show(line: str) -> None:
+    """Enters a result into the task's log and into its name, which goes to the server with its last state."""
     context = TaskRunContext.get()
-    if figures and context:
-        get_run_logger().info("%s: %s", context.task_run.name, figures)
-        context.task_run.name = f"{context.task_run.name}: {figures}"
+    if line and context:
+        get_run_logger().info("%s: %s", context.task_run.name, line)
+        context.task_run.name = f"{context.task_run.name}: {line}"
 
 
 @dataclass(frozen=True)
-class Each:
-    """Calls a task with each of some arguments, and gives the results in their order. `here`: in this process."""
+class Mapper:
+    """Maps a task over argument tuples and gives the results in their order. `local`: in this process."""
 
-    here: bool
+    local: bool
     submit: Callable[[Task[..., Any], tuple[Any, ...]], Callable[[], Any]]
 
     def __call__(self, part: Task[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        if self.here:
+        if self.local:
             return (part(*call) for call in calls)
         results = [self.submit(part, call) for call in calls]
         return (result() for result in results)
 
 
 @contextmanager
-def spread(scale: Scale, parts: int) -> Iterator[Each]:
-    """How a stage has its parts done: one after the other, here, or by the workers of a Dask cluster.
+def mapping(scale: Scale, parts: int) -> Iterator[Mapper]:
+    """Maps the parts of a stage: one after the other in this process, or on the workers of a Dask cluster.
 
-    A single part is done here. A cluster of this machine's own ends with the block.
+    A single part is done in this process. A cluster that is started here ends with the block.
     """
     if scale.runner == "threads" or parts <= 1:
-        yield Each(True, lambda part, call: lambda: part(*call))
+        yield Mapper(True, lambda part, call: lambda: part(*call))
         return
     from prefect_dask.task_runners import DaskTaskRunner
 
     own = {"n_workers": scale.dask_workers or available_cores(), "threads_per_worker": 1, "dashboard_address": None}
     runner = DaskTaskRunner(address=scale.dask_address) if scale.dask_address else DaskTaskRunner(cluster_kwargs=own)
     with runner:
-        yield Each(False, lambda part, call: runner.submit(part, get_call_parameters(part.fn, call, {})).result)
+        yield Mapper(False, lambda part, call: runner.submit(part, get_call_parameters(part.fn, call, {})).result)
 
 
 def page_progress(name: str, subject: str) -> Callable[[float], None]:
     """A progress bar on the run's page in Prefect: call it with the share that is done, 0..1.
 
-    It says something, and decides nothing: where the server does not answer, the work goes on.
+    Where the server does not answer, the work goes on.
     """
 
     def show(share: float) -> None:

@@ -1,6 +1,10 @@
-"""The values that travel between stages: small, frozen, and references only (never arrays, tables or models).
+"""The records that travel between stages: small, frozen, and references only (never arrays, tables or models).
 
-Each `…_path` is relative to the workspace, with `/` between its parts.
+A record holds the records that it was made from: a head knows its features, a candidate its head. Two records are equal
+where what they stand for is: where a thing lies in the workspace is left out of the comparison, and of the key that an
+artifact made from it has (see `tasks.storage.artifacts`).
+
+Each path is relative to the workspace, with `/` between its parts.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ Verdict = Literal["promoted", "refused", "unchanged", "invalid-data"]
 class Run:
     """One retrain: what every stage is given first.
 
-    `run_id` sorts by time: `20261121T093000-clothing-1a2b3c`. `source` is what the user gave.
+    `run_id` sorts by time: `20261121T093000-clothing-1a2b3c`. `source` is what the user gave. `artifact` is the folder
+    that a stage's files go to, where they are kept under a key.
     """
 
     run_id: str
@@ -28,54 +33,65 @@ class Run:
     workspace: Workspace
     config: Config
     started_at: str  # ISO 8601, UTC
+    artifact: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Where whoever is given this run writes: the artifact's folder, or the run's own."""
+        return self.artifact or f"runs/{self.run_id}"
 
     def path(self, file: str) -> str:
-        """The path of a file in the run's folder, relative to the workspace."""
-        return f"runs/{self.run_id}/{file}"
+        """The path of a file in `folder`."""
+        return f"{self.folder}/{file}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """What ingest found: a Parquet table of usable labelled images, no split made yet.
+    """A table of usable labelled images, no split made yet: what ingest found, or what validation left of it.
 
     Columns of the table: see `tasks.storage.tables.CATALOGUE`.
     """
 
-    table_path: str
+    digest: str  # of the table, and of what was left out
     images: int
-    quarantined: int
+    quarantined: int  # files
     source: str
-    listing: str = ""  # the digest of the source's listing, see `tasks.ingest.listing.listing_digest`
+    work: str  # names what there is to do since the last run that finished: `tasks.storage.assignments.work_of`
+    table_path: str = field(compare=False)
+    folder: str = field(compare=False)  # of the stage that made it; `quarantine.jsonl` there says what it left out
+    listing: str = field(default="", compare=False)  # digest of the source's listing, `tasks.ingest.listing`
+    ingested: Catalogue | None = field(default=None, compare=False)  # what validation was given
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A data set as it was at one moment: `snapshots/<id>.parquet`, sorted, whose id is its content's digest.
-
-    `new` counts the images that no earlier snapshot of this model name held.
-    """
+    """A data set as it was at one moment: `snapshots/<id>.parquet`, sorted, whose id is its content's digest."""
 
     id: str
-    table_path: str
     labels: tuple[str, ...]  # in index order
     images: int
-    new: int
-    quarantined: int
+    new: int = field(compare=False)  # images that no finished run of this model had met
+    folder: str = field(compare=False)  # `quarantine.jsonl` there says what the split left out
+    catalogue: Catalogue = field(compare=False)
+
+    @property
+    def table_path(self) -> str:
+        return f"snapshots/{self.id}.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureExtractor:
-    """A feature extractor: preprocessing and everything below the freeze boundary, as one ONNX graph.
+    """The frozen part of a backbone: preprocessing and everything below the freeze boundary, as one ONNX graph.
 
-    The graph takes `image` uint8 [N, H, W, 3] and answers `features` float32 [N, D], pooled; where the boundary is a
+    The graph takes `image` uint8 [N, H, W, 3] and gives `features` float32 [N, D], pooled; where the boundary is a
     lower layer, also `activations` float32 [N, h, w, C], that layer's output (the pooled features come from the same
     pass, through the layers above as they were pre-trained).
     """
 
     key: str  # of the pooled features
-    onnx_path: str
+    onnx_path: str = field(compare=False)
     backbone: str
-    weights: str  # the path of the weights file on this machine
+    weights: str = field(compare=False)  # the path of the weights file on this machine; their digest is in the key
     boundary: str
     image_size_px: int
     precision: Literal["fp32", "int8"] = "fp32"
@@ -88,36 +104,53 @@ class FeatureExtractor:
 
     @property
     def head_key(self) -> str:
-        """Of what the head takes."""
+        """The key of what the head takes."""
         return self.activations_key or self.key
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What the feature extractor made of one snapshot, in the store; rows are keyed by (image sha256, view)."""
+    """What the extractor made of one snapshot, in the feature store; rows are keyed by (image sha256, view)."""
 
-    key: str  # of the pooled features, of every image
+    snapshot: Snapshot
+    extractor: FeatureExtractor
     views: int  # augmented views of each training image, beside view 0, the image as it is
     embedded: int = field(compare=False)  # images that had no row before this run
-    activations_key: str | None = None  # of the boundary's activations, of training and validation images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """What the features tell of the labels: `suspects.json`, `learning_curve.json`, `validation.json` in `folder`."""
+
+    suspects: int
+    folder: str = field(compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """A trained head: `head.keras`, `history.json` and `validation_logits.parquet` in the run's folder."""
+    """A trained head: `head.keras`, `history.json` and `validation_logits.parquet` in `folder`."""
 
-    keras_path: str
-    history_path: str
-    validation_path: str  # logits float32 [C] of each validation image, on its stored features
+    features: Features
     digest: str  # SHA-256 over the head's weights, in layer order
     temperature: float
+    folder: str = field(compare=False)
+
+    @property
+    def keras_path(self) -> str:
+        return f"{self.folder}/head.keras"
+
+    @property
+    def validation_path(self) -> str:
+        """Logits float32 [C] of each validation image, on its stored features."""
+        return f"{self.folder}/validation_logits.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One exported model.onnx, a candidate or a published one."""
+    """A head with its extractor as one model.onnx, under the version that it will have if the gates promote it."""
 
-    onnx_path: str
+    head: Head
+    onnx_path: str = field(compare=False)
     sha256: str
     version: int
 
@@ -130,7 +163,7 @@ class Variant:
     onnx_path: str
     sha256: str
     published: bool  # it did not lose more accuracy than is allowed
-    measured: dict[str, float]
+    measured: dict[str, int | float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +176,8 @@ class GateResult:
 
     name: str
     passed: bool | None
-    value: float | str | None
-    threshold: float | str | None
+    value: int | float | str | None
+    threshold: int | float | str | None
     reason: str
     interval: tuple[float, float] | None = None
     evidence: str = ""
@@ -153,10 +186,15 @@ class GateResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What the gates say of a candidate, and why. Always written, promoted or refused."""
+    """What the gates say of a candidate, and why; `decision.json` and `predictions.parquet` in `folder`.
 
+    Always made, promoted or refused.
+    """
+
+    candidate: Candidate
     promote: bool
     reasons: tuple[str, ...]
     gates: tuple[GateResult, ...]
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    folder: str = field(compare=False)
+    metrics: dict[str, dict[str, int | float]] = field(default_factory=dict)
     champion_version: int | None = None

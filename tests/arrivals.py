@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.storage.feature_store import feature_store
 from tasks.storage.repository import champion, read_manifest
-from tasks.storage.tables import read_table
+from tasks.storage.snapshots import read_snapshot
 from tasks.workspace import Workspace
 from tests.up import moment
 
@@ -36,7 +36,7 @@ def last_snapshot(workspace: Workspace, name: str) -> set[str]:
     """The images of the last run that came to a decision."""
     decided = [json.loads(path.read_text()) for path in sorted(Path(workspace.path("runs")).glob("*/summary.json"))]
     snapshot = next(each["snapshot"] for each in reversed(decided) if each["name"] == name and each["snapshot"])
-    return set(read_table(workspace, f"snapshots/{snapshot}.parquet", ["sha256"])["sha256"])
+    return set(read_snapshot(workspace, snapshot, ["sha256"])["sha256"])
 
 
 def embedded(workspace: Workspace, name: str) -> list[tuple[str, int]]:

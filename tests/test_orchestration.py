@@ -4,7 +4,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from tasks.errors import InvalidDataError, SourceError, WorkspaceError
-from tasks.orchestration import is_transient, is_transient_fault
+from tasks.orchestration import is_transient, is_transient_fault, one_line
+from tasks.records import Candidate, Decision, Features, GateResult
+from tests.runs import make_catalogue, make_extractor_record, make_head_record, make_run, make_snapshot_record
 
 
 def caused_by(fault, cause):
@@ -34,3 +36,36 @@ def test_only_faults_that_may_pass_are_worth_a_retry(fault, transient):
 
     assert is_transient_fault(fault) is transient
     assert is_transient(None, None, State()) is transient
+
+
+RUN = make_run("w", "s")
+SNAPSHOT = make_snapshot_record(RUN, "abc", labels=("a", "b"), images=1234, new=34)
+HEAD = make_head_record(RUN, SNAPSHOT, digest="d" * 64, temperature=1.5)
+CANDIDATE = Candidate(head=HEAD, onnx_path="m", sha256="s", version=3)
+REFUSING = GateResult(name="accuracy", passed=False, value=0.4, threshold=0.5, reason="too low")
+
+
+def decision(promote: bool, gates: tuple[GateResult, ...] = (), **fields) -> Decision:
+    return Decision(candidate=CANDIDATE, promote=promote, reasons=(), gates=gates, folder="f", **fields)
+
+
+@pytest.mark.parametrize(
+    ("result", "line"),
+    [
+        (make_catalogue(RUN, images=1234, quarantined=2), "1,234 images, 2 files quarantined"),
+        (SNAPSHOT, "abc, 1,234 images in 2 classes, 34 new"),
+        (make_extractor_record(), "embedded up to avg_pool, fp32"),
+        (Features(snapshot=SNAPSHOT, extractor=make_extractor_record(), views=0, embedded=40), "40 images embedded"),
+        (HEAD, f"head {'d' * 12}, temperature 1.50"),
+        (CANDIDATE, "candidate for version 3"),
+        (
+            decision(False, (REFUSING,), metrics={"test": {"accuracy": 0.4}}),
+            "refuse (accuracy), test accuracy 0.400",
+        ),
+        (decision(True), "promote"),
+        (7, ""),
+        (None, ""),
+    ],
+)
+def test_a_result_in_one_line(result, line):
+    assert one_line(result) == line

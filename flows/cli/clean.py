@@ -24,7 +24,6 @@ import pyarrow as pa
 
 from tasks.ingest.signatures import signature_store
 from tasks.modality.inspection import INSPECTOR, inspection_store
-from tasks.resume import unfinished_runs
 from tasks.runs import RUN_ID, finished_runs, no_run
 from tasks.storage.assignments import assignments_path
 from tasks.storage.feature_store import feature_store
@@ -43,10 +42,11 @@ MIN_DEAD_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Needed:
-    """What a workspace's models need: images by their SHA-256, and keys."""
+    """What a workspace's models need: images by their SHA-256, feature keys, and the folders of artifacts."""
 
     images: frozenset[str]
     keys: frozenset[str]
+    artifacts: frozenset[str]
 
 
 @dataclass
@@ -114,15 +114,17 @@ def cleaned_text(done: Cleaned) -> str:
 
 def what_is_needed(workspace: Workspace) -> Needed:
     """What the models of a workspace need."""
-    images, keys = set(), set()
+    images, keys, artifacts = set(), set(), set()
     for name in sorted(_model_names(workspace)):
         for path in _image_tables(workspace, name):
             images.update(read_table(workspace, path, ["sha256"])["sha256"])
         for lineage in _lineages(workspace, name):
             # Versions that were published before a model could have two keys name one.
-            extractor = lineage.get("trunk", lineage["recipe"])
-            keys |= {lineage["recipe"], *lineage.get("recipes", []), _key(extractor.rsplit("/", 1)[-1])}
-    return Needed(images=frozenset(images), keys=frozenset(keys))
+            keys |= {lineage["recipe"], *lineage.get("recipes", []), _key(_extractor_name(lineage))}
+            artifacts |= {f"artifacts/extractor/{_extractor_name(lineage)}", *lineage.get("artifacts", {}).values()}
+        for summary in finished_runs(workspace, name):
+            artifacts |= set(summary.get("artifacts", {}).values())
+    return Needed(images=frozenset(images), keys=frozenset(keys), artifacts=frozenset(artifacts))
 
 
 def _model_names(workspace: Workspace) -> set[str]:
@@ -152,27 +154,43 @@ def _lineages(workspace: Workspace, name: str) -> Iterator[dict[str, Any]]:
     yield from islice(decided, 1)
 
 
-def _key(file: str) -> str:
-    """The key that a file or folder is named after: `<recipe>`, `<recipe>-keras`, `<recipe>.onnx`,
-    `<recipe>-int8-<name>.onnx`."""
-    return file.split(".")[0].split("-")[0]
+def _extractor_name(lineage: dict[str, Any]) -> str:
+    """What the extractor's folder is called (in older workspaces its file)."""
+    folder, _, file = lineage.get("trunk", lineage["recipe"]).rpartition("/")
+    return file if folder in ("", "trunks") else folder.rsplit("/", 1)[-1]
+
+
+def _key(name: str) -> str:
+    """The key that a file or folder is named after: `<key>`, `<key>-keras`, `<key>-int8-<name>`, `<key>.onnx`."""
+    return name.split(".")[0].split("-")[0]
 
 
 def _unneeded_files(workspace: Workspace, needed: Needed, recent: datetime) -> Iterator[FileInfo]:
-    abandoned = datetime.now(UTC) - timedelta(days=ABANDONED_WRITE_DAYS)
-    for file in workspace.files("trunks"):
-        if _key(file.name) not in needed.keys and file.modified < recent:
-            yield file
-    yield from (file for file in workspace.files("trials") if file.modified < recent)
-    yield from (file for file in workspace.files("images") if file.name not in needed.images)
-    begun = unfinished_runs(workspace)
+    for folder in _artifact_folders(workspace):
+        if folder not in needed.artifacts:
+            yield from _unless_recent(workspace, folder, recent)
+    for folder in ("trunks", "trials", "unfinished"):  # of older workspaces
+        yield from (file for file in workspace.files(folder) if file.modified < recent)
     for run_id in workspace.names("runs"):
-        if run_id not in begun and not workspace.exists(f"runs/{run_id}/summary.json"):
-            yield from workspace.files(f"runs/{run_id}/candidate")
-    for folder in ("features", "inspections", "stamps", "trunks", "quarantine"):
+        if not workspace.exists(f"runs/{run_id}/summary.json"):
+            yield from _unless_recent(workspace, f"runs/{run_id}", recent)
+    yield from (file for file in workspace.files("images") if file.name not in needed.images)
+    abandoned = datetime.now(UTC) - timedelta(days=ABANDONED_WRITE_DAYS)
+    for folder in ("features", "inspections", "stamps", "artifacts", "quarantine"):
         for file in workspace.files(folder):
             if file.name.startswith(".") and file.name.endswith(".part") and file.modified < abandoned:
                 yield file
+
+
+def _artifact_folders(workspace: Workspace) -> Iterator[str]:
+    for stage in workspace.names("artifacts"):
+        yield from (f"artifacts/{stage}/{key}" for key in workspace.names(f"artifacts/{stage}"))
+
+
+def _unless_recent(workspace: Workspace, folder: str, recent: datetime) -> list[FileInfo]:
+    """The files of a folder to which nothing was written since `recent`; else none."""
+    files = workspace.files(folder)
+    return files if all(file.modified < recent for file in files) else []
 
 
 def _remove_unfinished_versions(workspace: Workspace, done: Cleaned) -> None:

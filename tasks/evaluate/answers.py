@@ -20,6 +20,7 @@ from tasks.evaluate.classes import ClassChanges, class_changes
 from tasks.modality.images import read_checked
 from tasks.networks.classifier import Classifier
 from tasks.records import Head, Run
+from tasks.storage.artifacts import Artifact
 from tasks.storage.repository import MODEL, champion, read_manifest, read_model
 from tasks.storage.tables import read_table
 
@@ -62,9 +63,10 @@ def validation_answers(run: Run, head: Head, sha256s: pd.Series, classes: int) -
     return softmax(logits / head.temperature, axis=1)
 
 
-def champion_answers(run: Run, test: pd.DataFrame, labels: tuple[str, ...]) -> Champion | None:
-    """The champion on those test images whose class it knows; None before there is one."""
-    version = champion(run.workspace, run.name)
+def champion_answers(run: Run, test: pd.DataFrame, labels: tuple[str, ...], below: int) -> Champion | None:
+    """The champion, the newest version below a candidate's, on those test images whose class it knows; None before
+    there is one."""
+    version = champion(run.workspace, run.name, below)
     if version is None:
         return None
     try:
@@ -86,13 +88,15 @@ def _recorded(run: Run, version: int) -> dict[str, str]:
     Empty where that run is gone, judged another file, or with other libraries.
     """
     manifest = read_manifest(run.workspace, run.name, version)
-    folder = f"runs/{manifest.get('run_id')}"
     try:
-        judged = run.workspace.read_json(f"{folder}/decision.json")["candidate"]["sha256"]
         used = manifest["lineage"]["libraries"]
-        if judged != manifest["files"][MODEL] or any(used[library] != version_of(library) for library in ANSWERING):
+        folder = manifest["lineage"]["artifacts"]["evaluate"]
+        artifact = Artifact(run.workspace, *folder.split("/")[1:])
+        judged = run.workspace.read_json(artifact.path("decision.json"))["candidate"]["sha256"]
+        same = judged == manifest["files"][MODEL]
+        if not same or any(used[library] != version_of(library) for library in ANSWERING) or artifact.read() is None:
             return {}
-        rows = read_table(run.workspace, f"{folder}/predictions.parquet", ["sha256", "split", "predicted"])
+        rows = read_table(run.workspace, artifact.path("predictions.parquet"), ["sha256", "split", "predicted"])
     except (HeadstartError, pa.ArrowException, KeyError):
         return {}
     test = rows[rows["split"] == "test"]

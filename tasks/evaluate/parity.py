@@ -27,7 +27,7 @@ from tasks.networks.onnx_session import available_cores, open_session
 from tasks.networks.registry import get_backbone
 from tasks.records import FeatureExtractor, Head, Run, Snapshot
 from tasks.storage.feature_store import append_rows, load_features, stored_views
-from tasks.storage.tables import read_table
+from tasks.storage.snapshots import read_snapshot
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +46,7 @@ class Parity:
 
 def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) -> int:
     """Stores the reference's features of test images that have none yet. Returns how many it made."""
-    table = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
+    table = read_snapshot(run.workspace, snapshot.id, ["sha256", "uri", "split"])
     test = table[table["split"] == "test"]
     known = stored_views(run.workspace, _key(extractor), test["sha256"].tolist(), 1)[:, 0]
     missing = list(test.loc[~known, ["sha256", "uri"]].itertuples(index=False, name=None))
@@ -57,13 +57,11 @@ def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) ->
     return len(missing)
 
 
-def measure_parity(
-    run: Run, extractor: FeatureExtractor, head: Head, sha256s: Sequence[str], probabilities: np.ndarray
-) -> Parity:
+def measure_parity(run: Run, head: Head, sha256s: Sequence[str], probabilities: np.ndarray) -> Parity:
     """Compares `probabilities` float32 [N, C], as model.onnx gave them, with the reference's on the same images."""
     from scipy.special import softmax
 
-    logits = keras_process.call(_keras_logits, run, head, _key(extractor), sha256s)
+    logits = keras_process.call(_keras_logits, run, head, sha256s)
     expected = softmax(logits / head.temperature, axis=1)
     return Parity(
         n=len(sha256s),
@@ -129,8 +127,8 @@ def _frozen(model: keras.Model, shape: tuple[int | None, ...]) -> Callable[[Any]
     return lambda pixels: frozen(pixels)[0]
 
 
-def _keras_logits(run: Run, head: Head, key: str, sha256s: Sequence[str]) -> np.ndarray:
-    features = load_features(run.workspace, key, sha256s, 0, np.float32)
+def _keras_logits(run: Run, head: Head, sha256s: Sequence[str]) -> np.ndarray:
+    features = load_features(run.workspace, _key(head.features.extractor), sha256s, 0, np.float32)
     model = load_head(run.workspace, head.keras_path)
     shaped = features.reshape(-1, *model.inputs[0].shape[1:])
     return np.concatenate([np.asarray(model(part, training=False)) for part in _batches(shaped)])

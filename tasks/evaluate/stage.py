@@ -26,8 +26,10 @@ from tasks.evaluate.robustness import Changed, Robustness, measure_robustness
 from tasks.modality.images import decode, read_checked
 from tasks.networks import calibration
 from tasks.networks.classifier import Classifier
-from tasks.records import Candidate, Decision, FeatureExtractor, GateResult, Head, Run, Snapshot
-from tasks.storage.tables import read_table, write_table
+from tasks.records import Candidate, Decision, GateResult, Run, Snapshot
+from tasks.storage.repository import MODEL, champion, read_manifest
+from tasks.storage.snapshots import read_snapshot
+from tasks.storage.tables import write_table
 
 PREDICTIONS = pa.schema(
     [
@@ -40,18 +42,13 @@ PREDICTIONS = pa.schema(
 )
 
 
-def evaluate(
-    run: Run,
-    snapshot: Snapshot,
-    extractor: FeatureExtractor,
-    head: Head,
-    candidate: Candidate,
-    on_image: Callable[[], None] = lambda: None,
-) -> Decision:
+def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lambda: None) -> Decision:
     """Scores the candidate, and the champion on the same test images, and asks the gates.
 
-    Writes `predictions.parquet` and `decision.json` into the run's folder, whatever the decision.
+    Writes `predictions.parquet` and `decision.json`, whatever the decision.
     """
+    head = candidate.head
+    snapshot, extractor = head.features.snapshot, head.features.extractor
     gates = load_gates(run.config.evaluate.gates, run.name)
     rows = _held_out(run, snapshot)
     model_file = run.workspace.local_file(candidate.onnx_path)
@@ -64,7 +61,7 @@ def evaluate(
     probabilities[test] = answers
     probabilities[~test] = validation_answers(run, head, rows.loc[~test, "sha256"], len(snapshot.labels))
     right = answers.argmax(axis=1) == truth
-    stands = champion_answers(run, images, snapshot.labels)
+    stands = champion_answers(run, images, snapshot.labels, below=candidate.version)
     comparison, class_comparisons = _compare(gates.champion, stands, images, right)
     metrics = {
         "test": summary_metrics(truth, answers),
@@ -76,7 +73,7 @@ def evaluate(
         probabilities=answers,
         metrics=metrics["test"],
         per_class=class_metrics(truth, answers.argmax(axis=1), len(snapshot.labels)),
-        parity=measure_parity(run, extractor, head, images["sha256"].tolist(), answers) if len(images) else None,
+        parity=measure_parity(run, head, images["sha256"].tolist(), answers) if len(images) else None,
         fresh_process=_serves_alone(run, model_file, images, snapshot.labels, answers, gates.serving),
         latency=measure_latency(
             classifier, extractor.image_size_px, runs=gates.latency.runs, budget_s=gates.latency.budget_s
@@ -90,6 +87,8 @@ def evaluate(
     )
     results = judge(gates, found)
     decision = Decision(
+        candidate=candidate,
+        folder=run.folder,
         promote=all(result.passed is not False for result in results),
         reasons=_reasons(results),
         gates=results,
@@ -97,12 +96,20 @@ def evaluate(
         champion_version=stands and stands.version,
     )
     _write_predictions(run, rows, snapshot.labels, probabilities, head.temperature, stands)
-    _write_decision(run, decision, found, candidate, _calibration(found, metrics, head.temperature))
+    _write_decision(run, decision, found, _calibration(found, metrics, head.temperature))
     return decision
 
 
+def rules(run: Run, candidate: Candidate) -> list[Any]:
+    """What the decision depends on beside the candidate."""
+    gates = load_gates(run.config.evaluate.gates, run.name).digest()
+    version = champion(run.workspace, run.name, below=candidate.version)
+    standing = None if version is None else read_manifest(run.workspace, run.name, version)["files"][MODEL]
+    return [run.name, gates, version, standing, run.config.validation.rename]
+
+
 def _held_out(run: Run, snapshot: Snapshot) -> pd.DataFrame:
-    rows = read_table(run.workspace, snapshot.table_path, ["sha256", "path", "uri", "label", "split"])
+    rows = read_snapshot(run.workspace, snapshot.id, ["sha256", "path", "uri", "label", "split"])
     return rows[rows["split"] != "train"].reset_index(drop=True)
 
 
@@ -210,15 +217,18 @@ def _write_predictions(
     write_table(run.workspace, run.path("predictions.parquet"), table, PREDICTIONS)
 
 
-def _write_decision(
-    run: Run, decision: Decision, found: Findings, candidate: Candidate, calibrated: dict[str, float]
-) -> None:
+def _write_decision(run: Run, decision: Decision, found: Findings, calibrated: dict[str, float]) -> None:
+    candidate = decision.candidate
     per_class = [{"label": label, **row} for label, row in zip(found.labels, found.per_class, strict=True)]
     written: dict[str, Any] = {
-        **asdict(decision),
+        "promote": decision.promote,
+        "reasons": list(decision.reasons),
+        "gates": [asdict(gate) for gate in decision.gates],
+        "metrics": decision.metrics,
+        "champion_version": decision.champion_version,
         "verdict": "promoted" if decision.promote else "refused",
         "override": None,
-        "candidate": asdict(candidate),
+        "candidate": {"onnx_path": candidate.onnx_path, "sha256": candidate.sha256, "version": candidate.version},
         "comparison": found.comparison and found.comparison.as_dict(),
         "classes": found.changes and asdict(found.changes),
         "class_comparisons": [asdict(row) for row in found.class_comparisons or ()],

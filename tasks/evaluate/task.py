@@ -1,20 +1,18 @@
-"""The evaluation stage as a Prefect task."""
+"""The evaluation stage as Prefect tasks."""
 
 from __future__ import annotations
 
 from tasks.evaluate.parity import make_reference
-from tasks.evaluate.stage import evaluate
+from tasks.evaluate.stage import evaluate, rules
 from tasks.networks import keras_process
 from tasks.orchestration import stage
-from tasks.records import Candidate, Decision, FeatureExtractor, Head, Run, Snapshot
+from tasks.records import Candidate, Decision, FeatureExtractor, Run, Snapshot
 
 
-@stage("evaluate", kept=True)
-def evaluate_candidate(
-    run: Run, snapshot: Snapshot, extractor: FeatureExtractor, head: Head, candidate: Candidate
-) -> Decision:
+@stage("evaluate", reads=rules)
+def evaluate_candidate(run: Run, candidate: Candidate) -> Decision:
     """The gates' decision on the candidate's file. A refusal is a value, not a failure."""
-    return evaluate(run, snapshot, extractor, head, candidate)
+    return evaluate(run, candidate)
 
 
 @stage("reference")

@@ -10,11 +10,11 @@ import onnx
 from tasks.networks.head_file import load_head
 from tasks.networks.keras_export import to_onnx
 from tasks.networks.onnx_graph import chain, classification, describe, part
-from tasks.records import Candidate, FeatureExtractor, Head, Run, Snapshot
+from tasks.records import Candidate, Head, Run
 
 
-def export_model(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, head: Head, version: int) -> Candidate:
-    """Writes `candidate/model.onnx` into the run's folder: the file that is judged, and ships if it is promoted.
+def export_model(run: Run, head: Head, version: int) -> Candidate:
+    """Writes `model.onnx`: the file that is judged, and ships if it is promoted.
 
     Input `image` uint8 [N, H, W, 3] RGB, N, H and W dynamic; outputs `probabilities` float32 [N, C] and `label`
     string [N]; metadata `labels`, `name`, `version`, `snapshot`, `recipe`.
@@ -22,6 +22,7 @@ def export_model(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, head
     Raises:
         ExportError: the parts don't fit, or the checker refuses the whole.
     """
+    snapshot, extractor = head.features.snapshot, head.features.extractor
     layers = to_onnx(
         load_head(run.workspace, head.keras_path),
         input_name=extractor.output,
@@ -42,7 +43,6 @@ def export_model(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, head
     }
     describe(model, metadata)
     content = model.SerializeToString()
-    run.workspace.write_bytes(run.path("candidate/model.onnx"), content)
-    return Candidate(
-        onnx_path=run.path("candidate/model.onnx"), sha256=hashlib.sha256(content).hexdigest(), version=version
-    )
+    path = run.path("model.onnx")
+    run.workspace.write_bytes(path, content)
+    return Candidate(head=head, onnx_path=path, sha256=hashlib.sha256(content).hexdigest(), version=version)

@@ -24,46 +24,45 @@ from tasks.modality.images import decode, read_checked
 from tasks.networks.classifier import Classifier
 from tasks.networks.onnx_graph import chain, describe, part
 from tasks.networks.quantisation import quantise
-from tasks.records import Candidate, FeatureExtractor, Run, Snapshot, Variant
+from tasks.records import Candidate, Decision, Run, Snapshot, Variant
+from tasks.storage.snapshots import read_snapshot
 from tasks.storage.tables import read_table
 
 CALIBRATION_IMAGES = 100  # of the training split; the ranges of activations hardly move beyond
 TIMED_IMAGES, TIMED_TURNS = 8, 3
 
 
-def export_variants(
-    run: Run, snapshot: Snapshot, extractor: FeatureExtractor, candidate: Candidate
-) -> tuple[Variant, ...]:
-    """Makes and measures the variants that the configuration asks for, in the run's folder.
+def export_variants(run: Run, decision: Decision) -> tuple[Variant, ...]:
+    """Makes and measures the variants that the configuration asks for.
 
     Raises:
         ExportError: the graph can't be converted.
         SourceChangedError, SourceError: an image can't be read any more.
     """
-    content = run.workspace.read_bytes(candidate.onnx_path)
-    rows = read_table(run.workspace, run.path("predictions.parquet"), ["sha256", "uri", "label", "split", "predicted"])
+    if not run.config.export.variants:
+        return ()
+    columns = ["sha256", "uri", "label", "split", "predicted"]
+    rows = read_table(run.workspace, f"{decision.folder}/predictions.parquet", columns)
     test = rows[rows["split"] == "test"].reset_index(drop=True)
-    return tuple(
-        _variant(run, snapshot, extractor, content, test, precision) for precision in run.config.export.variants
-    )
+    return tuple(_variant(run, decision.candidate, test, precision) for precision in run.config.export.variants)
 
 
-def _variant(
-    run: Run, snapshot: Snapshot, extractor: FeatureExtractor, content: bytes, test: pd.DataFrame, precision: str
-) -> Variant:
+def _variant(run: Run, candidate: Candidate, test: pd.DataFrame, precision: str) -> Variant:
+    content = run.workspace.read_bytes(candidate.onnx_path)
+    features = candidate.head.features
     model = onnx.load_model_from_string(content)
     try:
-        boundary = extractor.output
+        boundary = features.extractor.output
         if precision == "float16":
             converted = to_float16(model, boundary)
         else:
-            converted = quantise(model, boundary, _calibration(run, snapshot))
+            converted = quantise(model, boundary, _calibration(run, features.snapshot))
     except Exception as exc:
         raise ExportError(f"model.onnx can't be converted to {precision}: {exc}") from exc
     describe(converted, {entry.key: entry.value for entry in model.metadata_props} | {"precision": precision})
     made = converted.SerializeToString()
     measured = _measure(run, content, made, test)
-    path = run.path(f"candidate/model.{precision}.onnx")
+    path = run.path(f"model.{precision}.onnx")
     run.workspace.write_bytes(path, made)
     return Variant(
         precision=precision,
@@ -99,7 +98,7 @@ def _joined(before: onnx.ModelProto, extractor: onnx.ModelProto, behind: onnx.Mo
 
 
 def _calibration(run: Run, snapshot: Snapshot) -> Iterator[np.ndarray]:
-    rows = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
+    rows = read_snapshot(run.workspace, snapshot.id, ["sha256", "uri", "split"])
     train = rows[rows["split"] == "train"]
     chosen = train.iloc[np.unique(np.linspace(0, len(train) - 1, CALIBRATION_IMAGES).astype(int))]
     for uri, sha256 in chosen[["uri", "sha256"]].itertuples(index=False):

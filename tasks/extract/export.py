@@ -1,4 +1,4 @@
-"""The trunk's one export to ONNX."""
+"""The feature extractor's one export to ONNX."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from tasks.networks.keras_export import to_onnx
 from tasks.networks.onnx_graph import chain, describe, keep_output, preprocessing
 from tasks.networks.registry import get_backbone
 from tasks.records import FeatureExtractor, Run
+from tasks.storage.artifacts import Artifact
 from tasks.workspace import user_cache
 
 
 def ensure_exported(run: Run, extractor: FeatureExtractor) -> bool:
-    """Exports the float32 feature extractor where the workspace has no such graph yet. True where it had to."""
+    """Exports the float32 feature extractor where the workspace has no sound graph of it. True where it had to."""
     from filelock import FileLock
 
-    place = hashlib.sha256(f"{run.workspace.url} {extractor.onnx_path}".encode()).hexdigest()[:16]
+    artifact = Artifact(run.workspace, "extractor", extractor.head_key)
+    place = hashlib.sha256(run.workspace.display(artifact.folder).encode()).hexdigest()[:16]
     # Of the threads and processes of this machine whoever comes second finds it done.
     with FileLock(user_cache("files") / f"{place}.lock"):
-        if run.workspace.exists(extractor.onnx_path):
+        if artifact.read() is not None:
             return False
         run.workspace.write_bytes(extractor.onnx_path, keras_process.call(_exported, extractor))
+        artifact.finish({})
         return True
 
 

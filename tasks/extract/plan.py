@@ -8,20 +8,15 @@ import numpy as np
 
 from tasks.extract.engine import Answers, Engine, Task, embed
 from tasks.modality.augmentation import Augmenter, Policy
-from tasks.records import FeatureExtractor, Features, Run, Snapshot
+from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.storage.feature_store import append_rows, stored_views
-from tasks.storage.tables import read_table
+from tasks.storage.snapshots import read_snapshot
 
 # Times the side that the graph resizes to, down to which a large JPEG may be decoded. Of photographs of 1,600 x 2,132
 # pixels (enlarged, with noise) the features' squared error is then 0.0002 of their variance, and no label of 171
 # changed; one of 12 megapixels takes 15 ms for 49. model.onnx is judged on images decoded whole, as its clients do it.
 DECODED_SCALE = 2
 PART_BYTES = 128 << 20  # of rows in memory: a shard's activations may be far more
-
-
-def features_of(extractor: FeatureExtractor, policy: Policy, embedded: int) -> Features:
-    """Names what extraction leaves in the store."""
-    return Features(key=extractor.key, activations_key=extractor.activations_key, views=policy.views, embedded=embedded)
 
 
 def keys(extractor: FeatureExtractor) -> dict[str, str]:
@@ -37,7 +32,7 @@ def missing_tasks(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, pol
     Wanted are view 0 of every image and the policy's views of training images; and boundary activations of what is
     trained on or stops the training, but not of test images.
     """
-    table = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
+    table = read_snapshot(run.workspace, snapshot.id, ["sha256", "uri", "split"])
     sha256s, uris, views = table["sha256"].tolist(), table["uri"].tolist(), policy.views + 1
     wanted = np.zeros((len(table), views), bool)
     wanted[:, 0] = True

@@ -11,7 +11,8 @@ from tasks.networks.extractor import key_digest
 from tasks.networks.onnx_graph import describe
 from tasks.networks.quantisation import quantise
 from tasks.records import FeatureExtractor, Run, Snapshot
-from tasks.storage.tables import read_table
+from tasks.storage.artifacts import Artifact
+from tasks.storage.snapshots import read_snapshot
 
 CALIBRATION_IMAGES = 64
 # Part of every 8-bit key: raise it when the same images would give another graph.
@@ -25,36 +26,32 @@ def quantised(run: Run, extractor: FeatureExtractor, snapshot: Snapshot) -> Feat
     with other ranges each feature would be another. Its key names the images that it was calibrated on; where the
     file is lost, it is made again, from the same images if they are there.
     """
-    path = extractor.onnx_path.replace(".onnx", f"-int8-{run.name}.onnx")
-    if not run.workspace.exists(path):
-        images = _calibration_images(run, snapshot)
-        identity = {
-            "trunk": extractor.head_key,
-            "version": QUANTISATION_VERSION,
-            "images": [name for name, _ in images],
-        }
-        pixels = (decode(read_checked(uri, sha256), run.config.ingest.max_pixels) for sha256, uri in images)
-        model = quantise(
-            onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path)), extractor.output, pixels
-        )
-        describe(
-            model,
-            {"backbone": extractor.backbone, "boundary": extractor.boundary, "precision": "int8"}
-            | {output: key_digest({**identity, "output": output}) for output in ("features", "activations")},
-        )
+    artifact = Artifact(run.workspace, "extractor", f"{extractor.head_key}-int8-{run.name}")
+    path = artifact.path("extractor.onnx")
+    if artifact.read() is None:
+        model = _quantise(run, extractor, _calibration_images(run, snapshot))
         run.workspace.write_bytes(path, model.SerializeToString())
-    return _described(run, path, extractor)
-
-
-def _described(run: Run, path: str, extractor: FeatureExtractor) -> FeatureExtractor:
+        artifact.finish({})
     model = onnx.load_model_from_string(run.workspace.read_bytes(path))
     keys = {entry.key: entry.value for entry in model.metadata_props}
     lower = keys["activations"] if extractor.output == "activations" else None
     return replace(extractor, key=keys["features"], activations_key=lower, onnx_path=path, precision="int8")
 
 
+def _quantise(run: Run, extractor: FeatureExtractor, images: list[tuple[str, str]]) -> onnx.ModelProto:
+    """The 8-bit graph, calibrated on images given as (sha256, uri); its metadata has the keys of its outputs."""
+    identity = {"trunk": extractor.head_key, "version": QUANTISATION_VERSION, "images": [name for name, _ in images]}
+    pixels = (decode(read_checked(uri, sha256), run.config.ingest.max_pixels) for sha256, uri in images)
+    float32 = onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path))
+    model = quantise(float32, extractor.output, pixels)
+    about = {"backbone": extractor.backbone, "boundary": extractor.boundary, "precision": "int8"}
+    keys = {output: key_digest({**identity, "output": output}) for output in ("features", "activations")}
+    describe(model, about | keys)
+    return model
+
+
 def _calibration_images(run: Run, snapshot: Snapshot) -> list[tuple[str, str]]:
     """(sha256, uri) of training images. The lowest digests are as good as a draw, and stay when others arrive."""
-    table = read_table(run.workspace, snapshot.table_path, ["sha256", "uri", "split"])
+    table = read_snapshot(run.workspace, snapshot.id, ["sha256", "uri", "split"])
     chosen = table[table["split"] == "train"].sort_values("sha256").head(CALIBRATION_IMAGES)
     return list(chosen[["sha256", "uri"]].itertuples(index=False, name=None))

@@ -12,7 +12,7 @@ from tasks.extract.export import ensure_exported
 from tasks.extract.quantise import quantised
 from tasks.modality.augmentation import Policy
 from tasks.networks.extractor import extractor_of
-from tasks.orchestration import page_progress, spread, stage
+from tasks.orchestration import count_embedded, mapping, page_progress, stage
 from tasks.progress import Progress
 from tasks.records import FeatureExtractor, Features, Run, Snapshot
 
@@ -33,18 +33,19 @@ def extract_features(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, 
     """Embeds the images of a snapshot that have no row yet, shard by shard."""
     todo = plan.missing_tasks(run, snapshot, extractor, policy)
     shards = plan.cut(todo, run.config.extract.shard_images)
-    shown = page_progress(run.name, "extract") if len(shards) > 1 else None
+    show = page_progress(run.name, "extract") if len(shards) > 1 else None
     done = 0
-    with Progress("extract", len(todo), "images") as progress, spread(run.config.scale, len(shards)) as each:
-        of_run = (run, extractor, policy) if each.here else (_one_thread(run), extractor, policy)
-        on_image = progress.advance if each.here else None
-        for images in each(embed_shard, [(*of_run, shard, on_image) for shard in shards]):
+    with Progress("extract", len(todo), "images") as progress, mapping(run.config.scale, len(shards)) as mapper:
+        common = (run, extractor, policy) if mapper.local else (_one_thread(run), extractor, policy)
+        on_image = progress.advance if mapper.local else None
+        for images in mapper(embed_shard, [(*common, shard, on_image) for shard in shards]):
             done += images
             if on_image is None:
                 progress.advance(images)
-            if shown:
-                shown(done / len(todo))
-    return plan.features_of(extractor, policy, embedded=len(todo))
+            if show:
+                show(done / len(todo))
+    count_embedded(len(todo))
+    return Features(snapshot=snapshot, extractor=extractor, views=policy.views, embedded=len(todo))
 
 
 @stage("extract-shard")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.records import Run, Snapshot
+from tasks.records import Features, Run
 from tasks.storage.feature_store import load_rows
 from tasks.storage.rows import Rows
-from tasks.storage.tables import read_table
+from tasks.storage.snapshots import read_snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +23,18 @@ class Split:
 
 
 @contextmanager
-def load_split(run: Run, snapshot: Snapshot, key: str, views: int, split: str) -> Iterator[Split]:
+def load_split(run: Run, features: Features, split: str, key: str) -> Iterator[Split]:
     """One split, on disk for as long as the block lasts; for `train`, each image once for each of its views, view by
     view.
 
     Args:
-        key: of the rows: pooled features, or boundary activations.
-        views: augmented views of each training image, beside view 0.
+        split: `train` or `validation`.
+        key: of the rows: the pooled features, or the boundary's activations.
     """
-    table = read_table(run.workspace, snapshot.table_path, ["sha256", "label", "split"])
+    table = read_snapshot(run.workspace, features.snapshot.id, ["sha256", "label", "split"])
     chosen = table[table["split"] == split]
-    index = {label: i for i, label in enumerate(snapshot.labels)}
+    index = {label: i for i, label in enumerate(features.snapshot.labels)}
     targets = chosen["label"].map(index).to_numpy(np.int64)
-    numbers = range(views + 1) if split == "train" else range(1)
-    with load_rows(run.workspace, key, chosen["sha256"].tolist(), numbers) as rows:
-        yield Split(features=rows, targets=np.tile(targets, len(numbers)))
+    views = range(features.views + 1) if split == "train" else range(1)
+    with load_rows(run.workspace, key, chosen["sha256"].tolist(), views) as rows:
+        yield Split(features=rows, targets=np.tile(targets, len(views)))

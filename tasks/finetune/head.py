@@ -65,7 +65,7 @@ def train_head(
         batch_size=config.batch_size,
         weight_decay=config.weight_decay,
     )
-    return fit(model, train, validation, classes, config, plan, on_epoch)
+    return fit(model, train, validation, config, plan, on_epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,6 @@ def fit(
     model: keras.Model,
     train: Split,
     validation: Split,
-    classes: int,
     config: Finetune,
     plan: Plan,
     on_epoch: Callable[[int, dict[str, float]], None],
@@ -92,6 +91,7 @@ def fit(
 
     from tasks.finetune.batches import Batches
 
+    classes = model.output_shape[-1]
     # An epoch of a few hundred images is too few steps.
     times = math.ceil(MIN_EPOCH_STEPS * plan.batch_size / len(train.targets))
     balanced = config.sampling == "balanced"

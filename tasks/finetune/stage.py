@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from tasks.finetune.data import load_split
 from tasks.finetune.head import TrainedHead, train_head, weights_digest
-from tasks.finetune.trial import Trial, judged, measure_extractor, read_trial, trial_path, write_trial
+from tasks.finetune.trial import Trial, judged, measure_extractor
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.networks.head_file import save_head
-from tasks.records import FeatureExtractor, Features, Head, Run, Snapshot
-from tasks.storage.tables import VALIDATION, read_table, write_table
+from tasks.records import Features, Head, Run, Snapshot
+from tasks.storage.snapshots import read_snapshot
+from tasks.storage.tables import VALIDATION, write_table
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -23,91 +24,67 @@ def _no_epoch(epoch: int, logs: dict[str, float]) -> None: ...
 TRIAL_EPOCHS = 1  # over the layers above a lower boundary; each has every view of every image
 
 
-def finetune(
-    run: Run,
-    snapshot: Snapshot,
-    extractor: FeatureExtractor,
-    features: Features,
-    on_epoch: OnEpoch = _no_epoch,
-) -> Head:
-    """Trains the head; writes `candidate/head.keras`, `history.json` and `validation_logits.parquet` for the run.
+def finetune(run: Run, features: Features, on_epoch: OnEpoch = _no_epoch) -> Head:
+    """Trains the head; writes `head.keras`, `history.json` and `validation_logits.parquet`.
 
     The head is the classifier; where the freeze boundary is a lower layer, the layers above that and the classifier.
     """
-    trained = _train_classifier(run, snapshot, features, on_epoch)
+    trained = _train_classifier(run, features, on_epoch)
     epochs = _numbered("classifier", trained)
-    if features.activations_key:
-        trained = _tune_unfrozen(run, snapshot, extractor, features, trained, on_epoch)
+    if features.extractor.activations_key:
+        trained = _tune_unfrozen(run, features, trained, on_epoch)
         epochs += _numbered("unfrozen", trained, start=len(epochs) + 1)
     best = len(epochs) - len(trained.history) + trained.best_epoch + 1
     history = {"epochs": epochs, "best_epoch": best, "temperature": trained.temperature}
-    save_head(run.workspace, run.path("candidate/head.keras"), trained.model)
+    save_head(run.workspace, run.path("head.keras"), trained.model)
     run.workspace.write_json(run.path("history.json"), history)
-    _write_validation(run, snapshot, trained)
+    _write_validation(run, features.snapshot, trained)
     return Head(
-        keras_path=run.path("candidate/head.keras"),
-        history_path=run.path("history.json"),
-        validation_path=run.path("validation_logits.parquet"),
+        features=features,
         digest=weights_digest(trained.model),
         temperature=trained.temperature,
+        folder=run.folder,
     )
 
 
-def try_settings(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, features: Features) -> Trial:
+def try_settings(run: Run, features: Features) -> Trial:
     """Trains with a run's configuration, only to see how it does on validation; keeps nothing but that.
 
     The layers above a lower boundary are trained for a short while: if they are ahead of the classifier then, they will
-    be. A trial of the same snapshot that was made before is read.
+    be.
     """
-    path = trial_path(run, snapshot, extractor.head_key)
-    if run.workspace.exists(path):
-        return read_trial(run.workspace, path)
     started = time.perf_counter()
-    trained = _train_classifier(run, snapshot, features, _no_epoch)
-    if features.activations_key:
+    trained = _train_classifier(run, features, _no_epoch)
+    if features.extractor.activations_key:
         short = replace(run, config=run.config.with_keys({"finetune.unfrozen_epochs": TRIAL_EPOCHS}))
-        trained = _tune_unfrozen(short, snapshot, extractor, features, trained, _no_epoch)
-    with load_split(run, snapshot, features.key, 0, "validation") as validation:
+        trained = _tune_unfrozen(short, features, trained, _no_epoch)
+    with load_split(run, features, "validation", features.extractor.key) as validation:
         targets = validation.targets
     seconds = time.perf_counter() - started
-    trial = judged(measure_extractor(run, extractor), trained.logits / trained.temperature, targets, seconds)
-    write_trial(run.workspace, path, trial)
-    return trial
+    return judged(measure_extractor(run, features.extractor), trained.logits / trained.temperature, targets, seconds)
 
 
-def epochs_at_most(run: Run, extractor: FeatureExtractor) -> int:
+def epochs_at_most(run: Run, features: Features) -> int:
     """Epochs of both trainings together (progress)."""
     config = run.config.finetune
-    return config.epochs + (config.unfrozen_epochs if extractor.output == "activations" else 0)
+    return config.epochs + (config.unfrozen_epochs if features.extractor.output == "activations" else 0)
 
 
-def _train_classifier(run: Run, snapshot: Snapshot, features: Features, on_epoch: OnEpoch) -> TrainedHead:
-    with (
-        load_split(run, snapshot, features.key, features.views, "train") as train,
-        load_split(run, snapshot, features.key, features.views, "validation") as validation,
-    ):
-        return train_head(train, validation, len(snapshot.labels), run.config.finetune, on_epoch)
+def _train_classifier(run: Run, features: Features, on_epoch: OnEpoch) -> TrainedHead:
+    key = features.extractor.key
+    with load_split(run, features, "train", key) as train, load_split(run, features, "validation", key) as validation:
+        return train_head(train, validation, len(features.snapshot.labels), run.config.finetune, on_epoch)
 
 
-def _tune_unfrozen(
-    run: Run,
-    snapshot: Snapshot,
-    extractor: FeatureExtractor,
-    features: Features,
-    classifier: TrainedHead,
-    on_epoch: OnEpoch,
-) -> TrainedHead:
-    key = str(features.activations_key)
-    with (
-        load_split(run, snapshot, key, features.views, "train") as train,
-        load_split(run, snapshot, key, features.views, "validation") as validation,
-    ):
-        upper, classes = unfrozen_layers(extractor), len(snapshot.labels)
-        return tune_unfrozen(upper, classifier.model, train, validation, classes, run.config.finetune, on_epoch)
+def _tune_unfrozen(run: Run, features: Features, classifier: TrainedHead, on_epoch: OnEpoch) -> TrainedHead:
+    key = features.extractor.head_key
+    with load_split(run, features, "train", key) as train, load_split(run, features, "validation", key) as validation:
+        upper = unfrozen_layers(features.extractor)
+        return tune_unfrozen(upper, classifier.model, train, validation, run.config.finetune, on_epoch)
 
 
 def _write_validation(run: Run, snapshot: Snapshot, trained: TrainedHead) -> None:
-    table = read_table(run.workspace, snapshot.table_path, ["sha256", "split"])
+    table = read_snapshot(run.workspace, snapshot.id, ["sha256", "split"])
     validation = table[table["split"] == "validation"].assign(logits=list(trained.logits))
     write_table(run.workspace, run.path("validation_logits.parquet"), validation, VALIDATION)
 

@@ -6,13 +6,11 @@ chance favoured there wins. `optimism` estimates by how much.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,7 @@ import numpy as np
 from tasks.config import CHOSEN, Auto
 from tasks.errors import ConfigError
 from tasks.networks.onnx_session import open_session
-from tasks.records import FeatureExtractor, Run, Snapshot
-from tasks.workspace import Workspace
+from tasks.records import FeatureExtractor, Run
 
 HALVINGS = 200
 LATENCY_RUNS = 11
@@ -136,18 +133,3 @@ def extractor_latency_ms(onnx_file: str, image_size_px: int) -> float:
         session.run(["features"], {"image": image})
         times.append(1000 * (time.perf_counter() - started))
     return statistics.median(times[1:])  # the first allocates
-
-
-def trial_path(run: Run, snapshot: Snapshot, key: str) -> str:
-    """Where a trial is kept: by all that its outcome depends on."""
-    sections = run.config.model_dump(include={"augment", "finetune"})
-    identity = json.dumps([snapshot.id, key, sections], sort_keys=True)
-    return f"trials/{snapshot.id}/{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
-
-
-def read_trial(workspace: Workspace, path: str) -> Trial:
-    return Trial(**workspace.read_json(path))
-
-
-def write_trial(workspace: Workspace, path: str, trial: Trial) -> None:
-    workspace.write_json(path, asdict(trial))

@@ -27,7 +27,6 @@ def tune_unfrozen(
     classifier: keras.Model,
     train: Split,
     validation: Split,
-    classes: int,
     config: Finetune,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, logs: None,
 ) -> TrainedHead:
@@ -55,7 +54,7 @@ def tune_unfrozen(
         batch_size=config.unfrozen_batch_size,
         weight_decay=config.weight_decay,
     )
-    tuned = fit(flat, train, validation, classes, config, plan, on_epoch)
+    tuned = fit(flat, train, validation, config, plan, on_epoch)
     return replace(tuned, model=model)
 
 

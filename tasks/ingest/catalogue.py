@@ -26,7 +26,16 @@ from tasks.ingest.sources import list_source
 from tasks.modality import images, inspection
 from tasks.modality.inspection import Inspection, inspection_store
 from tasks.records import Catalogue, Run
-from tasks.storage.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions
+from tasks.storage.assignments import work_of
+from tasks.storage.quarantine import (
+    Decisions,
+    LeftOut,
+    count_files,
+    name_rows,
+    quarantine,
+    read_decisions,
+    run_quarantine,
+)
 from tasks.storage.tables import CATALOGUE, write_table
 from tasks.workspace import Workspace
 
@@ -91,16 +100,20 @@ def build_catalogue(run: Run, progress: Progress | None = None, read_parts: Read
     table, left_out = _assemble(run, reads, known, decisions)
     left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]
     left_out = [item for item in left_out if not decisions.dropped(item.path, item.sha256, item.label)]
-    quarantined = quarantine(run, left_out)
+    quarantine(run, left_out)
+    quarantined = count_files(run_quarantine(run))
     path = run.path("catalogue.parquet")
-    write_table(run.workspace, path, table)
+    digest = hashlib.sha256(repr([write_table(run.workspace, path, table), sorted(left_out, key=str)]).encode())
     write_listing(run, listed)
     _log_summary(listing, table, quarantined)
     return Catalogue(
-        table_path=path,
+        digest=digest.hexdigest(),
         images=len(table),
         quarantined=quarantined,
         source=run.source,
+        work=work_of(run, digest.hexdigest()),
+        table_path=path,
+        folder=run.folder,
         listing=listing_digest(listed),
     )
 

@@ -72,11 +72,6 @@ def remember_listing(run: Run) -> None:
         run.workspace.remove(run.path(FILE))
 
 
-def hand_listing(run: Run, other: Run) -> None:
-    """Another run comes to the verdict: what this one listed, a moment ago, is what that one judges."""
-    other.workspace.write_bytes(other.path(FILE), run.workspace.read_bytes(run.path(FILE)))
-
-
 def last_path(name: str) -> str:
     return f"listings/{name}.parquet"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tasks.ingest.catalogue import Read, build_catalogue, read_files
 from tasks.ingest.entries import Entry
-from tasks.orchestration import spread, stage
+from tasks.orchestration import mapping, stage
 from tasks.progress import Progress
 from tasks.records import Catalogue, Run
 
@@ -16,8 +16,8 @@ def ingest_images(run: Run) -> Catalogue:
     """Lists, reads, hashes and inspects the source; what was inspected before is not decoded again."""
 
     def elsewhere(parts: Sequence[Sequence[Entry]]) -> Iterator[list[Read]]:
-        with spread(run.config.scale, len(parts)) as each:
-            yield from each(inspect_part, [(run, part) for part in parts])
+        with mapping(run.config.scale, len(parts)) as mapper:
+            yield from mapper(inspect_part, [(run, part) for part in parts])
 
     with Progress("ingest", None, "images") as progress:
         return build_catalogue(run, progress.report, None if run.config.scale.runner == "threads" else elsewhere)

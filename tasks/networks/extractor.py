@@ -47,7 +47,7 @@ def extractor_of(run: Run, policy: Policy) -> FeatureExtractor:
     return FeatureExtractor(
         key=key,
         activations_key=lower,
-        onnx_path=f"trunks/{lower or key}.onnx",
+        onnx_path=f"artifacts/extractor/{lower or key}/extractor.onnx",
         backbone=backbone.name,
         weights=str(weights),
         boundary=config.boundary,

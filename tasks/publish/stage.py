@@ -10,36 +10,37 @@ from typing import Any
 from tasks.errors import DamagedFileError
 from tasks.lineage import lineage
 from tasks.publish.signing import seal
-from tasks.records import Candidate, Decision, FeatureExtractor, Head, Run, Snapshot, Variant
-from tasks.storage.repository import triton_config, write_version
+from tasks.records import Candidate, Decision, Run, Variant
+from tasks.storage.repository import MODEL, triton_config, version_in_service, version_path, write_version
 
 
-def publish(
-    run: Run,
-    snapshot: Snapshot,
-    extractor: FeatureExtractor,
-    head: Head,
-    candidate: Candidate,
-    decision: Decision,
-    variants: tuple[Variant, ...] = (),
-) -> str:
+def publish(run: Run, decision: Decision, variants: tuple[Variant, ...], artifacts: Mapping[str, str]) -> str:
     """Writes `models/<name>/<version>/` and returns the path of its model.onnx.
+
+    Where that version is in service already, by a run that was interrupted behind this point, it is left as it is.
+
+    Args:
+        artifacts: the folder of each artifact that the model was made of, by stage.
 
     Raises:
         DamagedFileError: the candidate is no longer the file that was judged.
         ConfigError: a signing key is configured, and can't be used.
         WorkspaceError: it can't be written, or the version was taken meanwhile.
     """
-    files = {"model.onnx": _unchanged(run, candidate)}
+    candidate = decision.candidate
+    path = version_path(run.name, candidate.version, MODEL)
+    if candidate.version == version_in_service(run.workspace, run.name, candidate.head):
+        return path
+    files = {MODEL: _unchanged(run, candidate)}
     # In a folder of their own: OpenVINO Model Server loads whichever .onnx it comes upon first beside the manifest.
     files |= {f"variants/{each.precision}.onnx": _unchanged(run, each) for each in variants if each.published}
     manifest = version_manifest(
         run_id=run.run_id,
         published_at=run.started_at,
-        labels=snapshot.labels,
+        labels=candidate.head.features.snapshot.labels,
         decision=asdict(decision),
         variants=variants,
-        lineage=lineage(run, snapshot, extractor, head),
+        lineage=lineage(run, candidate.head, artifacts),
     )
     write_version(
         run.workspace,
@@ -50,7 +51,7 @@ def publish(
         triton_config(run.name),
         seal,
     )
-    return f"models/{run.name}/{candidate.version}/model.onnx"
+    return path
 
 
 def version_manifest(

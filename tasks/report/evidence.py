@@ -6,7 +6,8 @@ predictions): what is absent is named in `Evidence.missing`, and the report says
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import posixpath
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,6 +76,7 @@ class Evidence:
     expectations: list[dict[str, Any]] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
+    suspects_file: str = "suspects.json"  # relative to the run's folder
     snapshot: pa.Table | None = None
     champion_snapshot: pa.Table | None = None
     learning_curve: dict[str, Any] = field(default_factory=dict)
@@ -142,21 +144,40 @@ def read_evidence(run: Run) -> Evidence:
     summary = read(run.path("summary.json"), _read_json, {})
     decision = read(run.path("decision.json"), _read_json, {})
     snapshot = summary.get("snapshot")
+
+    def path(stage: str, file: str) -> str:
+        """Of a file that a stage made for this run."""
+        return f"{summary.get('artifacts', {}).get(stage, run.folder)}/{file}"
+
+    findings = [read(path(stage, "validation.json"), _read_json, []) for stage in ("validate", "review")]
     return Evidence(
         run=run,
         summary=summary,
         decision=decision,
-        history=read(run.path("history.json"), _read_json, {}),
-        expectations=read(run.path("validation.json"), _read_json, []),
-        predictions=read(run.path("predictions.parquet"), _read_predictions, []),
-        suspects=read(run.path("suspects.json"), _read_suspects, []),
+        history=read(path("finetune", "history.json"), _read_json, {}),
+        expectations=_merged(*findings),
+        predictions=read(path("evaluate", "predictions.parquet"), _read_predictions, []),
+        suspects=read(path("review", "suspects.json"), _read_suspects, []),
+        suspects_file=posixpath.relpath(path("review", "suspects.json"), run.folder),
         snapshot=read(f"snapshots/{snapshot}.parquet", _read_snapshot, None) if snapshot else None,
         champion_snapshot=_read_champion_snapshot(run, decision.get("champion_version")),
-        learning_curve=read(run.path("learning_curve.json"), _read_json, {}),
+        learning_curve=read(path("review", "learning_curve.json"), _read_json, {}),
         quarantine=_read_quarantine(run),
-        data_docs=DATA_DOCS_PAGE if run.workspace.exists(run.path(DATA_DOCS_PAGE)) else None,
-        missing=tuple(missing),
+        data_docs=_data_docs(run, [path(stage, DATA_DOCS_PAGE) for stage in ("review", "validate")]),
+        missing=tuple(dict.fromkeys(missing)),
     )
+
+
+def _merged(validated: list[dict[str, Any]], reviewed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The findings of validation, then those of the review."""
+    names = {item["expectation"] for item in validated}
+    return [*validated, *(item for item in reviewed if item["expectation"] not in names)]
+
+
+def _data_docs(run: Run, pages: Sequence[str]) -> str | None:
+    """The first of these pages that is there, relative to the run's folder."""
+    page = next((page for page in pages if run.workspace.exists(page)), None)
+    return page and posixpath.relpath(page, run.folder)
 
 
 def _read_json(run: Run, path: str) -> Any:

@@ -9,8 +9,7 @@ from functools import partial
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks.figures import artifact_key
-from tasks.orchestration import stage
+from tasks.orchestration import artifact_key, stage
 from tasks.records import Run
 from tasks.report.evidence import read_evidence
 from tasks.report.markdown import decision_markdown

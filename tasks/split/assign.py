@@ -8,27 +8,24 @@ the order of their arrival, never of a seed or of a file's name.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tasks import config
 from tasks.errors import InvalidDataError
 from tasks.records import SPLITS, Catalogue, Run, Snapshot
-from tasks.storage.assignments import read_assignments, snapshot_names, write_assignments
-from tasks.storage.quarantine import LeftOut, name_rows, name_snapshot, quarantine
-from tasks.storage.tables import SNAPSHOT, read_table, write_table
+from tasks.storage.assignments import read_assignments, write_assignments
+from tasks.storage.quarantine import LeftOut, name_rows, quarantine
+from tasks.storage.snapshots import write_snapshot
+from tasks.storage.tables import read_table
 
 log = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))  # where splits meet in one group, the greater wins
 NONE = -1
-SNAPSHOT_ID_LENGTH = 16
 # Keeps the ranks apart from any other use of the digests' leading bytes.
 RANK_SALT = 0x9E3779B97F4A7C15
 # A group of several images may not fit where a single one does; so many rounds fill the gaps that are left.
@@ -44,47 +41,40 @@ class Assigned:
     left_out: list[LeftOut]
 
 
-def snapshot_path(snapshot_id: str) -> str:
-    return f"snapshots/{snapshot_id}.parquet"
-
-
 def make_snapshot(run: Run, catalogue: Catalogue) -> Snapshot:
     """Gives every image of a catalogue its split, and writes the snapshot and the grown assignments.
 
-    The assignments are written first: a run that dies between the two finds its own assignments again, by its
-    `run_id`, and comes to the same snapshot.
+    The assignments are written first: where the process dies between the two, the next run finds the images that were
+    entered for the same work, and comes to the same snapshot.
 
     Raises:
         InvalidDataError: a class is left without an image to train on.
     """
     table = read_table(run.workspace, catalogue.table_path)
-    found = assign(table, read_assignments(run), run.config.split, run.run_id)
+    found = assign(table, read_assignments(run), run.config.split, catalogue.work)
     table = found.table
     _check_training_images(table)
-    quarantined = quarantine(run, found.left_out)
+    quarantine(run, found.left_out)
     write_assignments(run, found.assignments)
-    identity = snapshot_id(table)
-    _write_snapshot(run, snapshot_path(identity), table)
-    name_snapshot(run, identity)
-    arrived = found.assignments.loc[found.assignments["run_id"] == run.run_id, "sha256"]
+    arrived = found.assignments.loc[found.assignments["run_id"] == catalogue.work, "sha256"]
     return Snapshot(
-        id=identity,
-        table_path=snapshot_path(identity),
+        id=write_snapshot(run, table),
         labels=tuple(sorted(set(table["label"]))),
         images=len(table),
         new=int(table["sha256"].isin(arrived).sum()),
-        quarantined=max(quarantined, catalogue.quarantined),
+        folder=run.folder,
+        catalogue=catalogue,
     )
 
 
-def assign(table: pd.DataFrame, earlier: pd.DataFrame, shares: config.Split, run_id: str) -> Assigned:
+def assign(table: pd.DataFrame, earlier: pd.DataFrame, shares: config.Split, work: str) -> Assigned:
     """The splits of a catalogue's images.
 
     Args:
         table: a catalogue; `split` is null where the source gives none, `group` where an image is alone.
         earlier: the assignments so far.
         shares: of each class, what validation and test get where the source does not give them.
-        run_id: names the run that new images are entered under.
+        work: what new images are entered under.
 
     Returns:
         The table, sorted by (sha256, label), every split and group filled, without the images that are left out: two
@@ -96,7 +86,7 @@ def assign(table: pd.DataFrame, earlier: pd.DataFrame, shares: config.Split, run
     held = _held_codes(table["sha256"], earlier)
     _warn_of_moves(table, given, held)
     split = _splits(table, given, held, shares)
-    assignments = _grown(earlier, table.assign(split=_names(split)), held == NONE, run_id)
+    assignments = _grown(earlier, table.assign(split=_names(split)), held == NONE, work)
     strays = (held != NONE) & (held != split)
     kept = table.assign(split=_names(split))[~strays].reset_index(drop=True)
     return Assigned(kept, assignments, _left_out(table, split, held, strays))
@@ -167,11 +157,11 @@ def _that_fit(leaders: np.ndarray, sizes: np.ndarray, classes: np.ndarray, count
     return leaders[taken <= counts[classes[leaders]]]
 
 
-def _grown(earlier: pd.DataFrame, table: pd.DataFrame, new: np.ndarray, run_id: str) -> pd.DataFrame:
+def _grown(earlier: pd.DataFrame, table: pd.DataFrame, new: np.ndarray, work: str) -> pd.DataFrame:
     """The assignments with the new images, and with the groups as they are known now."""
     groups = earlier["sha256"].map(table.set_index("sha256")["group"])
     known = earlier.assign(group=groups.where(groups.notna(), earlier["group"]))
-    fresh = table.loc[new, ["sha256", "split", "group"]].assign(run_id=run_id)
+    fresh = table.loc[new, ["sha256", "split", "group"]].assign(run_id=work)
     return pd.concat([known, fresh], ignore_index=True)
 
 
@@ -197,25 +187,6 @@ def ranks(digests: pd.Series) -> np.ndarray:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
-
-
-def snapshot_id(table: pd.DataFrame) -> str:
-    """The first 16 hex digits of the SHA-256 over the lines `sha256,label,split`, tab-separated, sorted.
-
-    It is taken over the content and not over a file, whose bytes differ between versions of Parquet's writer.
-    """
-    lines = sorted(table["sha256"] + "\t" + table["label"] + "\t" + table["split"])
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:SNAPSHOT_ID_LENGTH]
-
-
-def _write_snapshot(run: Run, path: str, table: pd.DataFrame) -> None:
-    names: list[str] = []
-    if run.workspace.exists(path):
-        names = snapshot_names(pq.read_schema(pa.BufferReader(run.workspace.read_bytes(path))))
-        if run.name in names:
-            return
-    metadata = {"names": " ".join(sorted({*names, run.name}))}
-    write_table(run.workspace, path, table, SNAPSHOT.with_metadata(metadata))
 
 
 def _warn_of_moves(table: pd.DataFrame, given: np.ndarray, held: np.ndarray) -> None:

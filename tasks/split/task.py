@@ -7,7 +7,7 @@ from tasks.records import Catalogue, Run, Snapshot
 from tasks.split.assign import make_snapshot
 
 
-@stage("split", kept=True)
+@stage("split", reads=lambda run, catalogue: [run.name, run.config.split])
 def split_images(run: Run, catalogue: Catalogue) -> Snapshot:
     """Gives each image its split for ever, and names the snapshot by its content."""
     return make_snapshot(run, catalogue)

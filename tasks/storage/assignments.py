@@ -6,13 +6,17 @@ in it never changes; a group's name may, where a later image shows two groups to
 
 from __future__ import annotations
 
+import hashlib
 import logging
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.errors import DamagedFileError
 from tasks.records import Run
+from tasks.runs import finished_runs
+from tasks.storage.snapshots import snapshot_names
 from tasks.storage.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -22,7 +26,7 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
         ("split", pa.string()),
         ("group", pa.string()),  # equal for near-duplicates; of a single image its own sha256
-        ("run_id", pa.string()),  # the run that met the image first
+        ("run_id", pa.string()),  # the work that met the image first, see `work_of` (of older workspaces: the run)
     ]
 )
 
@@ -31,23 +35,39 @@ def assignments_path(name: str) -> str:
     return f"snapshots/assignments/{name}.parquet"
 
 
+def work_of(run: Run, catalogue_digest: str) -> str:
+    """Names what a run has to do: this catalogue, since the last run of the model that finished.
+
+    A run that resumes an interrupted one has the same work, so it finds the images that were entered by that one.
+    """
+    last = next(finished_runs(run.workspace, run.name), {})
+    return hashlib.sha256(f"{catalogue_digest} {last.get('run_id')}".encode()).hexdigest()[:16]
+
+
 def no_assignments() -> pd.DataFrame:
     return SCHEMA.empty_table().to_pandas()
 
 
 def read_assignments(run: Run) -> pd.DataFrame:
-    """The assignments of the run's model so far; made again from its snapshots where the file was lost."""
+    """The assignments of the run's model so far; made again from its snapshots where the file was lost.
+
+    Raises:
+        DamagedFileError: the file can't be read.
+    """
     path = assignments_path(run.name)
-    return read_table(run.workspace, path) if run.workspace.exists(path) else _rebuild(run)
+    if not run.workspace.exists(path):
+        return _rebuild(run)
+    try:
+        return read_table(run.workspace, path)
+    except pa.ArrowException as exc:
+        raise DamagedFileError(
+            f"{run.workspace.display(path)} is damaged: {exc}; put it back from a backup, or remove it: then it is "
+            "made again from the snapshots of the model"
+        ) from exc
 
 
 def write_assignments(run: Run, assignments: pd.DataFrame) -> None:
     write_table(run.workspace, assignments_path(run.name), assignments, SCHEMA)
-
-
-def snapshot_names(schema: pa.Schema) -> list[str]:
-    """The models that a snapshot was made for; two models on the same data share one."""
-    return (schema.metadata or {}).get(b"names", b"").decode().split()
 
 
 def _rebuild(run: Run) -> pd.DataFrame:

@@ -16,21 +16,17 @@ import hashlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.storage.digests import has_digest
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 ROW_GROUP_BYTES = 8 << 20  # what one read brings into memory
-HASHED_BYTES = 1 << 20  # at a time
-
-# Of each local part whose bytes gave its name: the size, the time of its last change and the inode that it had then.
-_verified: dict[str, tuple[int, int, int]] = {}
 
 
 class PartStore:
@@ -87,14 +83,14 @@ class PartStore:
     def read_part(self, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of one part, as `read` gives them; none where it is gone or damaged."""
         try:
-            if self.workspace.is_local and not self._verified(path):
+            if self.workspace.is_local and not self._is_sound(path):
                 self._drop(path)
                 return
             yield from self._row_groups(path, columns)
         except FileNotFoundError:
             return
         except (OSError, pa.ArrowException):
-            if self._gives_its_name(path):
+            if self._is_sound(path):
                 raise
             self._drop(path)
 
@@ -116,23 +112,8 @@ class PartStore:
         """A part on an object store, of which only the ranges that are read are transferred."""
         return self.workspace.fs.open(self.workspace.path(path), "rb", cache_type="none")
 
-    def _verified(self, path: str) -> bool:
-        """Whether a local part is sound; hashed once for each process and change of the file."""
-        file = Path(self.workspace.path(path))
-        status = file.stat()
-        signature = (status.st_size, status.st_mtime_ns, status.st_ino)
-        if _verified.get(str(file)) != signature:
-            if not self._gives_its_name(path):
-                return False
-            _verified[str(file)] = signature
-        return True
-
-    def _gives_its_name(self, path: str) -> bool:
-        digest = hashlib.sha256()
-        with self.workspace.fs.open(self.workspace.path(path), "rb") as file:
-            while block := file.read(HASHED_BYTES):
-                digest.update(block)
-        return f"{digest.hexdigest()}.parquet" == path.rsplit("/", 1)[-1]
+    def _is_sound(self, path: str) -> bool:
+        return has_digest(self.workspace, path, path.rsplit("/", 1)[-1].removesuffix(".parquet"))
 
     def _drop(self, path: str) -> None:
         log.warning("%s is damaged (its content does not give its name): dropped, its rows are made again", path)

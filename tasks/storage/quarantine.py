@@ -3,10 +3,9 @@
 `quarantine/<name>.jsonl` is a model's register: an entry for each file and reason ever met.
 `quarantine/<name>.decisions.json` holds what a person decided of them: an image that was released is used although
 an expectation rejects it; one that was dropped is left out for good and no longer reported.
-`runs/<run_id>/quarantine.jsonl` is one run's share of the register.
+`quarantine.jsonl` in a stage's folder names what this stage left out, and in `runs/<run_id>/` what the run did.
 
-All are replaced whole, the register before the run's share, so a crash leaves the old content or the new, and a
-retry adds nothing twice.
+All are replaced whole, so a crash leaves the old content or the new, and a retry adds nothing twice.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
 from tasks.errors import UsageError
-from tasks.records import Run
+from tasks.records import Catalogue, Run, Snapshot
 from tasks.workspace import Workspace
 
+FILE = "quarantine.jsonl"
 Decided = Literal["released", "dropped"]
 
 
@@ -99,26 +99,40 @@ def name_rows(table: pd.DataFrame, reason: str, releasable: bool = False) -> lis
     return [LeftOut(path, sha256, label, reason, releasable, uri) for path, sha256, label, uri in rows]
 
 
-def quarantine(run: Run, found: Iterable[LeftOut]) -> int:
-    """Adds files to the quarantine of the run's model; returns how many files this run has quarantined so far."""
+def quarantine(run: Run, found: Iterable[LeftOut]) -> None:
+    """Adds files to the quarantine of the run's model, and to `quarantine.jsonl` in the folder of the stage."""
     entries = [QuarantineEntry(**item._asdict(), run_id=run.run_id, date=run.started_at) for item in found]
-    for path in (register_path(run.name), run.path("quarantine.jsonl")):
+    for path in (register_path(run.name), run.path(FILE)):
         _merge(run.workspace, path, entries)
-    return len({(entry.path, entry.label) for entry in run_quarantine(run)})
 
 
-def name_snapshot(run: Run, snapshot: str) -> None:
-    """Enters the snapshot that this run came to into what it has quarantined."""
-    for path in (register_path(run.name), run.path("quarantine.jsonl")):
-        held = read_entries(run.workspace, path)
-        named = [replace(entry, snapshot=snapshot) if entry.run_id == run.run_id else entry for entry in held]
-        if named != held:
-            _write(run.workspace, path, named)
+def left_out(workspace: Workspace, source: Snapshot | Catalogue) -> list[QuarantineEntry]:
+    """All that a snapshot, or a catalogue, and those before it left out."""
+    before = source.catalogue if isinstance(source, Snapshot) else source.ingested
+    earlier = left_out(workspace, before) if before else []
+    own = read_entries(workspace, f"{source.folder}/{FILE}")
+    return list({entry.key: entry for entry in [*earlier, *own]}.values())
+
+
+def count_files(entries: Iterable[QuarantineEntry]) -> int:
+    """How many files these entries name: one may be left out for several reasons."""
+    return len({(entry.path, entry.label) for entry in entries})
+
+
+def keep_run_quarantine(run: Run, entries: Sequence[QuarantineEntry], snapshot: str | None) -> None:
+    """Writes all that a run left out into its own folder, and enters the snapshot that was made without it."""
+    named = {entry.key: replace(entry, snapshot=entry.snapshot or snapshot) for entry in entries}
+    _write(run.workspace, run.path(FILE), named.values())
+    held = read_entries(run.workspace, register_path(run.name))
+    updated = [entry if entry.snapshot else named.get(entry.key, entry) for entry in held]
+    missing = [entry for key, entry in named.items() if key not in {each.key for each in held}]
+    if updated != held or missing:
+        _write(run.workspace, register_path(run.name), [*updated, *missing])
 
 
 def run_quarantine(run: Run) -> list[QuarantineEntry]:
-    """What this run has quarantined so far."""
-    return read_entries(run.workspace, run.path("quarantine.jsonl"))
+    """What this run has quarantined."""
+    return read_entries(run.workspace, run.path(FILE))
 
 
 def read_entries(workspace: Workspace, path: str) -> list[QuarantineEntry]:

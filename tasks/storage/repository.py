@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import DamagedFileError, UsageError, WorkspaceError
+from tasks.records import Head
 from tasks.workspace import Workspace, json_bytes, sync_folder
 
 MANIFEST = "manifest.json"
@@ -40,9 +41,9 @@ def versions(workspace: Workspace, name: str) -> list[int]:
     return sorted(newest_first(workspace, name))
 
 
-def champion(workspace: Workspace, name: str) -> int | None:
-    """The version in service, the highest; None before the first."""
-    return next(newest_first(workspace, name), None)
+def champion(workspace: Workspace, name: str, below: int | None = None) -> int | None:
+    """The version in service, the highest (or the highest below one that is about to be); None before the first."""
+    return next((each for each in newest_first(workspace, name) if below is None or each < below), None)
 
 
 def next_version(workspace: Workspace, name: str) -> int:
@@ -63,12 +64,23 @@ def _taken(workspace: Workspace, name: str) -> list[int]:
     return [int(entry) for entry in workspace.names(f"models/{name}") if entry.isdecimal()]
 
 
-def version_of(workspace: Workspace, name: str, run_id: str) -> int:
-    """The version that a run publishes, or has published before it died."""
-    stands = champion(workspace, name)
-    if stands is not None and read_manifest(workspace, name, stands).get("run_id") == run_id:
-        return stands
-    return next_version(workspace, name)
+def version_in_service(workspace: Workspace, name: str, head: Head) -> int | None:
+    """The champion's version, where it is the model of this very head; else None."""
+    version = champion(workspace, name)
+    if version is None:
+        return None
+    made = read_manifest(workspace, name, version)["lineage"]
+    features = head.features
+    same = (features.snapshot.id, features.extractor.head_key, head.digest)
+    return version if same == (made.get("snapshot"), made.get("recipe"), made.get("head_digest")) else None
+
+
+def version_for(workspace: Workspace, name: str, head: Head) -> int:
+    """The version of a head's model: the one that it has where it is in service already, else the next one.
+
+    So a run that was interrupted after it published comes to its own version again.
+    """
+    return version_in_service(workspace, name, head) or next_version(workspace, name)
 
 
 def version_path(name: str, version: int, file: str = "") -> str:

@@ -6,6 +6,7 @@ one row for each distinct image, sorted by (sha256, label, path).
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 
@@ -48,9 +49,11 @@ def read_table(workspace: Workspace, path: str, columns: Sequence[str] | None = 
     return pq.read_table(pa.BufferReader(workspace.read_bytes(path)), columns=columns and list(columns)).to_pandas()
 
 
-def write_table(workspace: Workspace, path: str, table: pd.DataFrame, schema: pa.Schema = CATALOGUE) -> None:
-    """Writes a frame's columns that are in `schema`, whole or not at all."""
+def write_table(workspace: Workspace, path: str, table: pd.DataFrame, schema: pa.Schema = CATALOGUE) -> str:
+    """Writes a frame's columns that are in `schema`, whole or not at all; returns the file's SHA-256."""
     arrow = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
     buffer = io.BytesIO()
     pq.write_table(arrow, buffer, compression="zstd")
-    workspace.write_bytes(path, buffer.getvalue())
+    content = buffer.getvalue()
+    workspace.write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()

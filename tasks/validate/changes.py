@@ -13,7 +13,7 @@ import pandas as pd
 
 from tasks.records import Run
 from tasks.storage.repository import champion, read_manifest
-from tasks.storage.tables import read_table
+from tasks.storage.snapshots import read_snapshot, snapshot_path
 
 # Two samples smaller than this differ by chance alone more than the suite's bounds allow.
 MIN_IMAGES_FOR_DRIFT = 30
@@ -28,15 +28,17 @@ def champion_snapshot(run: Run) -> pd.DataFrame | None:
 
     Its labels are those of today: a class that the configuration says was renamed has its new name.
     """
-    version = champion(run.workspace, run.name)
-    if version is None:
+    snapshot = champion_snapshot_id(run)
+    if snapshot is None or not run.workspace.exists(snapshot_path(snapshot)):
         return None
-    snapshot = read_manifest(run.workspace, run.name, version)["lineage"]["snapshot"]
-    path = f"snapshots/{snapshot}.parquet"
-    if not run.workspace.exists(path):
-        return None
-    before = read_table(run.workspace, path)
+    before = read_snapshot(run.workspace, snapshot)
     return before.assign(label=before["label"].replace(run.config.validation.rename))
+
+
+def champion_snapshot_id(run: Run) -> str | None:
+    """The snapshot that the champion was made from; None before there is a champion."""
+    version = champion(run.workspace, run.name)
+    return None if version is None else read_manifest(run.workspace, run.name, version)["lineage"]["snapshot"]
 
 
 def describe_changes(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, Any]:

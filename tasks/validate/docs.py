@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.records import Run
+from tasks.records import Catalogue, Run
 from tasks.validate.suite import great_expectations, gx_suite, load_suite
 
 RESULTS = "great_expectations.json"
@@ -22,12 +22,13 @@ _TRACKER = re.compile(r"<img[^>]*great-expectations-web-assets[^>]*>|url\('[^']*
 
 def keep_results(run: Run, part: str, results: Sequence[dict[str, Any]]) -> None:
     """Keeps what Great Expectations said, for `build_docs`; of each `part` of validation the last results count."""
-    kept = _kept(run)
+    kept = _kept(run, run.folder)
     run.workspace.write_json(run.path(RESULTS), {**kept, part: list(results)})
 
 
-def build_docs(run: Run) -> None:
-    """Builds `data_docs/` in the run's folder, a page for each pass of each suite; only pages and styles are kept."""
+def build_docs(run: Run, validated: Catalogue) -> None:
+    """Builds `data_docs/` in the folder that the run writes to, a page for each pass of each suite, those of validation
+    among them; only pages and styles are kept."""
     from great_expectations.data_context.types.resource_identifiers import (
         ExpectationSuiteIdentifier,
         ValidationResultIdentifier,
@@ -37,7 +38,7 @@ def build_docs(run: Run) -> None:
     context = gx.get_context(mode="ephemeral")
     for suite in (run.config.validation.suite, run.config.validation.changes_suite):
         context.suites.add_or_update(gx_suite(load_suite(suite)))
-    for part, results in _kept(run).items():
+    for part, results in {**_kept(run, validated.folder), **_kept(run, run.folder)}.items():
         for number, result in enumerate(results, start=1):
             key = ValidationResultIdentifier(
                 expectation_suite_identifier=ExpectationSuiteIdentifier(result["suite_name"]),
@@ -53,8 +54,8 @@ def build_docs(run: Run) -> None:
         _keep_pages(run, Path(aside))
 
 
-def _kept(run: Run) -> dict[str, list[dict[str, Any]]]:
-    path = run.path(RESULTS)
+def _kept(run: Run, folder: str) -> dict[str, list[dict[str, Any]]]:
+    path = f"{folder}/{RESULTS}"
     return run.workspace.read_json(path) if run.workspace.exists(path) else {}
 
 

@@ -14,23 +14,23 @@ import numpy as np
 import pandas as pd
 
 from tasks.errors import InvalidDataError
-from tasks.records import Features, Run, Snapshot
+from tasks.records import Features, Review, Run, Snapshot
 from tasks.storage.assignments import read_assignments, write_assignments
 from tasks.storage.feature_store import load_rows
 from tasks.storage.rows import Rows
-from tasks.storage.tables import read_table
-from tasks.validate.changes import MMD_SAMPLE, champion_snapshot, embedding_p_value
+from tasks.storage.snapshots import read_snapshot
+from tasks.validate.changes import MMD_SAMPLE, champion_snapshot, champion_snapshot_id, embedding_p_value
 from tasks.validate.docs import build_docs
 from tasks.validate.duplicates import join_groups, near_in_features
 from tasks.validate.learning_curve import DOUBLINGS, learning_curve
-from tasks.validate.suite import Finding
+from tasks.validate.suite import Finding, load_suite
 from tasks.validate.suspects import out_of_fold_logits, rank_suspects, to_probabilities
 from tasks.validate.validation import failures_to_stop, judge_figures, warn, write_findings
 
 LISTED_SUSPECTS = 100
 
 
-def review_snapshot(run: Run, snapshot: Snapshot, stored: Features) -> int:
+def review_snapshot(run: Run, stored: Features) -> Review:
     """Ranks the labels of a snapshot by doubt, looks for copies, and measures drift, all from stored features.
 
     Writes `suspects.json` to the run's folder, the most doubtful first: a list of {sha256, path, uri, split, label,
@@ -39,28 +39,32 @@ def review_snapshot(run: Run, snapshot: Snapshot, stored: Features) -> int:
     assignments, which keeps them in one split from the next run on; of this run they are reported. The Data Docs are
     built last.
 
-    Returns:
-        How many labels are suspect.
-
     Raises:
         InvalidDataError: the suite of changes says that drift of what the network sees stops a run, and it does.
     """
-    table = read_table(run.workspace, snapshot.table_path)
-    with load_rows(run.workspace, stored.key, table["sha256"].tolist(), [0]) as features:
+    snapshot = stored.snapshot
+    table = read_snapshot(run.workspace, snapshot.id)
+    with load_rows(run.workspace, stored.extractor.key, table["sha256"].tolist(), [0]) as features:
         targets = pd.Categorical(table["label"], categories=list(snapshot.labels)).codes.astype(np.int64)
         groups = pd.factorize(table["group"])[0]
         logits = out_of_fold_logits(features, targets, groups, len(snapshot.labels), DOUBLINGS)
         run.workspace.write_json(run.path("learning_curve.json"), learning_curve(logits, targets, snapshot.labels))
         suspects = find_suspects(table, to_probabilities(logits[-1], targets), targets, snapshot.labels)
         run.workspace.write_json(run.path("suspects.json"), suspects[:LISTED_SUSPECTS])
-        findings = [_suspects_finding(suspects, len(table)), _join_by_features(run, table, features)]
+        findings = [_suspects_finding(suspects, len(table)), _join_by_features(run, snapshot, table, features)]
         findings += judge_figures(run, {"path": "the source", **_drift(run, table, features)}, "features")
     _add_findings(run, findings)
-    build_docs(run)
+    build_docs(run, snapshot.catalogue)
     if reasons := failures_to_stop(findings):
         raise InvalidDataError(reasons)
     warn(findings)
-    return len(suspects)
+    return Review(suspects=len(suspects), folder=run.folder)
+
+
+def rules(run: Run, stored: Features) -> list[Any]:
+    """What the review depends on beside the features."""
+    config = run.config.validation
+    return [run.name, config, load_suite(config.changes_suite), champion_snapshot_id(run), run.config.finetune.seed]
 
 
 def find_suspects(
@@ -101,10 +105,10 @@ def _suspects_finding(suspects: Sequence[dict[str, Any]], images: int) -> Findin
     )
 
 
-def _join_by_features(run: Run, table: pd.DataFrame, features: np.ndarray | Rows) -> Finding:
+def _join_by_features(run: Run, snapshot: Snapshot, table: pd.DataFrame, features: np.ndarray | Rows) -> Finding:
     """Joins the groups of this run's new images and of those that their features show to be copies of them."""
     assignments = read_assignments(run)
-    new = table["sha256"].isin(assignments.loc[assignments["run_id"] == run.run_id, "sha256"]).to_numpy()
+    new = table["sha256"].isin(assignments.loc[assignments["run_id"] == snapshot.catalogue.work, "sha256"]).to_numpy()
     pairs = near_in_features(features, new)
     before = table["group"].to_numpy(object)
     group = join_groups(table, table["group"], pairs.where(before[pairs.first] != before[pairs.second]))

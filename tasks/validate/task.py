@@ -1,20 +1,19 @@
-"""The validate stage as a Prefect task."""
+"""The validate stage as Prefect tasks: the suite over the images, and the review of their labels by features."""
 
 from __future__ import annotations
 
 from tasks.orchestration import stage
-from tasks.records import Catalogue, Features, Run, Snapshot
-from tasks.validate.review import review_snapshot
-from tasks.validate.validation import validate
+from tasks.records import Catalogue, Features, Review, Run
+from tasks.validate import review, validation
 
 
-@stage("validate", kept=True)
+@stage("validate", reads=validation.rules)
 def validate_images(run: Run, catalogue: Catalogue) -> Catalogue:
     """Runs the Great Expectations suite, quarantines what it rejects, and stops where it must."""
-    return validate(run, catalogue)
+    return validation.validate(run, catalogue)
 
 
-@stage("review", kept=True)
-def review_images(run: Run, snapshot: Snapshot, features: Features) -> int:
-    """Ranks suspect labels, looks for copies and measures drift, by features; returns how many labels are suspect."""
-    return review_snapshot(run, snapshot, features)
+@stage("review", reads=review.rules)
+def review_images(run: Run, features: Features) -> Review:
+    """Ranks the labels by doubt, looks for copies and measures drift, by features."""
+    return review.review_snapshot(run, features)

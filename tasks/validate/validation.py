@@ -16,9 +16,9 @@ import pandas as pd
 from tasks.errors import InvalidDataError
 from tasks.records import Catalogue, Run
 from tasks.storage.assignments import read_assignments
-from tasks.storage.quarantine import Decisions, LeftOut, name_rows, quarantine, read_decisions, run_quarantine
+from tasks.storage.quarantine import Decisions, LeftOut, count_files, left_out, name_rows, quarantine, read_decisions
 from tasks.storage.tables import read_table, write_table
-from tasks.validate.changes import champion_snapshot, describe_changes
+from tasks.validate.changes import champion_snapshot, champion_snapshot_id, describe_changes
 from tasks.validate.docs import build_docs, keep_results
 from tasks.validate.duplicates import find_groups
 from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
@@ -44,8 +44,8 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
     runner = SuiteRunner(suite, run.config.validation.model_dump())
     released = _released(table, read_decisions(run.workspace, run.name))
     passes, kept, rejected = _run_until_settled(runner, table, released)
-    unusable = {entry.path for entry in run_quarantine(run)} - set(table["path"])  # as ingest found
-    quarantined = quarantine(run, _left_out(table, rejected))
+    unusable = {entry.path for entry in left_out(run.workspace, catalogue)} - set(table["path"])  # as ingest found
+    quarantine(run, _left_out(table, rejected))
     faulty = table.loc[[row for row, (_, counts) in rejected.items() if counts], "copies"].sum()
     findings = _over_all_passes(passes)
     findings.append(_budget(run, len(unusable) + int(faulty), len(unusable) + int(table["copies"].sum())))
@@ -53,12 +53,23 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
     findings += judge_changes(run, kept)
     write_findings(run, findings)
     path = run.path("validated.parquet")
-    write_table(run.workspace, path, kept)
+    digest = write_table(run.workspace, path, kept)
+    validated = replace(
+        catalogue, digest=digest, images=len(kept), table_path=path, folder=run.folder, ingested=catalogue
+    )
     if reasons := _reasons_to_stop(findings, table, kept, rejected):
-        build_docs(run)
+        build_docs(run, validated)
         raise InvalidDataError(reasons)
     warn(findings)
-    return replace(catalogue, table_path=path, images=len(kept), quarantined=quarantined)
+    return replace(validated, quarantined=count_files(left_out(run.workspace, validated)))
+
+
+def rules(run: Run, catalogue: Catalogue) -> list[Any]:
+    """What validation depends on beside the catalogue."""
+    config = run.config.validation
+    champion = champion_snapshot_id(run)
+    decisions = read_decisions(run.workspace, run.name).digest()
+    return [run.name, config, load_suite(config.suite), load_suite(config.changes_suite), champion, decisions]
 
 
 def judge_changes(run: Run, table: pd.DataFrame) -> list[Finding]:

@@ -33,7 +33,7 @@ import tensorflow as tf
 
 from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
-from tasks.extract.plan import cut, embed_shard, features_of, missing_tasks
+from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.finetune import head as training
 from tasks.finetune.data import load_split
 from tasks.finetune.head import build_head, schedule, train_head
@@ -42,7 +42,7 @@ from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.augmentation import load_policy
 from tasks.networks.extractor import extractor_of
 from tasks.networks.registry import build_network, get_backbone
-from tasks.records import FeatureExtractor, Run, Snapshot
+from tasks.records import FeatureExtractor, Features, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tasks.storage.tables import read_table
 from tests.runs import make_run
@@ -77,20 +77,15 @@ def train_stored(
     run: Run, snapshot: Snapshot, extractor: FeatureExtractor
 ) -> tuple[list[tuple[float, float]], list[float]]:
     """The laps of the unfrozen layers' epochs, and the validation accuracy after each."""
-    features, config, classes = features_of(extractor, POLICY, 0), run.config.finetune, len(snapshot.labels)
-    with (
-        load_split(run, snapshot, features.key, 0, "train") as train,
-        load_split(run, snapshot, features.key, 0, "validation") as validation,
-    ):
-        classifier = train_head(train, validation, classes, config).model
-    key = str(features.activations_key)
-    with (
-        load_split(run, snapshot, key, 0, "train") as train,
-        load_split(run, snapshot, key, 0, "validation") as validation,
-    ):
+    features = Features(snapshot=snapshot, extractor=extractor, views=0, embedded=0)
+    config, key = run.config.finetune, extractor.key
+    with load_split(run, features, "train", key) as train, load_split(run, features, "validation", key) as validation:
+        classifier = train_head(train, validation, len(snapshot.labels), config).model
+    key = extractor.head_key
+    with load_split(run, features, "train", key) as train, load_split(run, features, "validation", key) as validation:
         upper, clock = unfrozen_layers(extractor), Clock()
         on_epoch: Callable[..., None] = lambda epoch, logs: clock.lap()  # noqa: E731
-        trained = tune_unfrozen(upper, classifier, train, validation, classes, config, on_epoch)
+        trained = tune_unfrozen(upper, classifier, train, validation, config, on_epoch)
     return clock.laps, [epoch["val_accuracy"] for epoch in trained.history]
 
 

@@ -4,7 +4,7 @@
     uv run python -m tests.benchmarks.scale --rows 50000 --only head
 
 `head`: rows of 1280 float16 are written to a store, then one epoch of the head is trained on them, in a process of its
-own whose peak resident memory is what is asked about. `split`: the fingerprint, the split, the snapshot and the
+own whose peak resident memory is what is asked about. `split`: the run's key, the split, the snapshot and the
 difference from the earlier snapshot (a tenth of the images is new), in another process.
 """
 
@@ -19,16 +19,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tasks.records import Catalogue, FeatureExtractor, Features, Snapshot
+from tasks.records import Features, Snapshot
 from tasks.storage.feature_store import append_rows
-from tasks.storage.tables import CATALOGUE, SNAPSHOT, write_table
-from tests.runs import make_run
+from tasks.storage.tables import CATALOGUE, write_table
+from tests.runs import keep_snapshot, make_catalogue, make_extractor_record, make_run
 
 WIDTH, CLASSES, PART_ROWS, KEY = 1280, 10, 16_384, "synthetic"
 LABELS = tuple(f"class-{number}" for number in range(CLASSES))
@@ -57,7 +58,6 @@ def write_rows(folder: Path, rows: int) -> Snapshot:
     run = make_run(folder, "photos")
     table = synthetic_catalogue(rows).assign(group="")
     table["split"] = np.where(np.arange(rows) % 100 == 99, "validation", "train")
-    write_table(run.workspace, "snapshots/synthetic.parquet", table, SNAPSHOT)
     rng = np.random.default_rng(0)
     targets = table["label"].map({label: place for place, label in enumerate(LABELS)}).to_numpy()
     centres = rng.random((CLASSES, WIDTH), np.float32)
@@ -65,9 +65,7 @@ def write_rows(folder: Path, rows: int) -> Snapshot:
         part = slice(start, start + PART_ROWS)
         values = (rng.random((len(targets[part]), WIDTH), np.float32) + 0.2 * centres[targets[part]]).astype(np.float16)
         append_rows(run.workspace, KEY, table["sha256"][part].tolist(), [0] * len(values), values)
-    return Snapshot(
-        id=KEY, table_path="snapshots/synthetic.parquet", labels=LABELS, images=rows, new=rows, quarantined=0
-    )
+    return replace(keep_snapshot(run, table), labels=LABELS)
 
 
 def measure_head(folder: Path, snapshot: Snapshot, epochs: int) -> dict[str, Any]:
@@ -76,10 +74,8 @@ def measure_head(folder: Path, snapshot: Snapshot, epochs: int) -> dict[str, Any
 
     run = make_run(folder, "photos", config={"finetune": {"epochs": epochs}})
     started = time.perf_counter()
-    extractor = FeatureExtractor(
-        key=KEY, onnx_path="", backbone="synthetic", weights="", boundary="avg_pool", image_size_px=1
-    )
-    finetune(run, snapshot, extractor, Features(key=KEY, views=0, embedded=0))
+    extractor = make_extractor_record(key=KEY, backbone="synthetic")
+    finetune(run, Features(snapshot=snapshot, extractor=extractor, views=0, embedded=0))
     history = run.workspace.read_json(run.path("history.json"))["epochs"]
     return {
         "seconds": round(time.perf_counter() - started, 1),
@@ -90,9 +86,9 @@ def measure_head(folder: Path, snapshot: Snapshot, epochs: int) -> dict[str, Any
 
 def measure_split(folder: Path, rows: int) -> dict[str, float]:
     """Two snapshots of one model, the second with a tenth more images; the seconds are those of the second."""
-    from flows.summary import fingerprint
+    from flows.summary import run_key
     from tasks.split.assign import make_snapshot
-    from tasks.storage.tables import read_table
+    from tasks.storage.snapshots import read_snapshot
     from tasks.validate.changes import describe_changes
 
     workspace = make_run(folder, "photos").workspace
@@ -100,9 +96,9 @@ def measure_split(folder: Path, rows: int) -> dict[str, float]:
     before = grown.sample(rows * 10 // 11, random_state=0).sort_values("sha256", ignore_index=True)
     references = []
     for number, table in enumerate((before, grown)):
-        path = f"runs/r{number}/catalogue.parquet"
-        write_table(workspace, path, table)
-        references.append(Catalogue(table_path=path, images=len(table), quarantined=0, source="photos"))
+        of = make_run(folder, "photos", f"r{number}")
+        references.append(make_catalogue(of, images=len(table), work=of.run_id))
+        write_table(workspace, references[-1].table_path, table)
     del grown, before
     first = make_snapshot(make_run(folder, "photos", "r0"), references[0])
     run, seconds, started = make_run(folder, "photos", "r1"), {}, time.perf_counter()
@@ -111,11 +107,11 @@ def measure_split(folder: Path, rows: int) -> dict[str, float]:
         nonlocal started
         seconds[name], started = round(time.perf_counter() - started, 2), time.perf_counter()
 
-    fingerprint(run, references[1])
-    lap("fingerprint")
+    run_key(run, references[1])
+    lap("run_key")
     second = make_snapshot(run, references[1])
     lap("snapshot_and_split")
-    describe_changes(read_table(workspace, first.table_path), read_table(workspace, second.table_path))
+    describe_changes(read_snapshot(workspace, first.id), read_snapshot(workspace, second.id))
     lap("diff")
     assert (first.images, second.new) == (rows * 10 // 11, rows - rows * 10 // 11)
     return {**seconds, "seconds": round(sum(seconds.values()), 2)}

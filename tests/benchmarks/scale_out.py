@@ -82,7 +82,7 @@ def measure(source: Path, workspace: str, given: argparse.Namespace, address: st
         extractor = make_extractor(run, snapshot, policy)
         features = extract_features(replace(run, config=configured(scales[name])), snapshot, extractor, policy)
         seconds[name].append(time.perf_counter() - started)
-        rows[name] = load_features(run.workspace, features.key, sha256s, 0)
+        rows[name] = load_features(run.workspace, features.extractor.key, sha256s, 0)
 
     for turn in range(given.repeats + 1):
         for name in scales:

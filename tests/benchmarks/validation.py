@@ -32,13 +32,13 @@ import pandas as pd
 from tasks.config import Finetune, parse_config
 from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
-from tasks.extract.plan import cut, embed_shard, features_of, missing_tasks
+from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.finetune.data import Split
 from tasks.finetune.head import train_head
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.augmentation import policy_of
 from tasks.networks.extractor import extractor_of
-from tasks.records import Catalogue, Features, Run, Snapshot
+from tasks.records import Features, Run, Snapshot
 from tasks.runs import new_run
 from tasks.split.assign import make_snapshot
 from tasks.storage.feature_store import load_features
@@ -49,6 +49,7 @@ from tasks.validate.review import review_snapshot
 from tasks.validate.suspects import out_of_fold_probabilities, rank_suspects
 from tasks.validate.validation import validate
 from tests.dirty import Planted, make_dirty
+from tests.runs import make_catalogue
 
 ROWS = 100_000
 TRAINING_SEEDS = (17, 18, 19)
@@ -90,7 +91,7 @@ def prepare(source: Path, name: str, workspace: str, config: dict[str, Any]) -> 
         for shard in cut(todo, run.config.extract.shard_images):
             embed_shard(run, extractor, policy, engine, shard)
     table = read_table(run.workspace, snapshot.table_path)
-    features = features_of(extractor, policy, embedded=len(todo))
+    features = Features(snapshot=snapshot, extractor=extractor, views=policy.views, embedded=len(todo))
     return Data(run, snapshot, features, table, {entry.path: entry.reason for entry in run_quarantine(run)}, seconds)
 
 
@@ -126,7 +127,7 @@ def found(planted: Planted, data: Data) -> dict[str, Any]:
 
 def suspects(planted: Planted, data: Data) -> tuple[dict[str, Any], np.ndarray]:
     """How many of the flipped labels are among the most doubtful, and which rows are suspect, bool [N]."""
-    features = load_features(data.run.workspace, data.features.key, data.table["sha256"].tolist(), 0)
+    features = load_features(data.run.workspace, data.features.extractor.key, data.table["sha256"].tolist(), 0)
     targets = _targets(data.table["label"], data.snapshot.labels)
     groups = pd.factorize(data.table["group"])[0]
     probabilities = out_of_fold_probabilities(features, targets, groups, len(data.snapshot.labels))
@@ -176,7 +177,9 @@ def _accuracy(data: Data, table: pd.DataFrame, tested: pd.DataFrame, config: Fin
 
 def _split(data: Data, table: pd.DataFrame, views: int) -> Split:
     sha256s = table["sha256"].tolist()
-    stored = [load_features(data.run.workspace, data.features.key, sha256s, view) for view in range(views + 1)]
+    stored = [
+        load_features(data.run.workspace, data.features.extractor.key, sha256s, view) for view in range(views + 1)
+    ]
     targets = _targets(table["label"], data.snapshot.labels)
     return Split(features=np.concatenate(stored), targets=np.tile(targets, views + 1))
 
@@ -196,9 +199,8 @@ def seconds_of_many_rows(workspace: str, like: pd.DataFrame, rows: int) -> float
     table = drawn.assign(sha256=digests, phash=[row.tobytes() for row in hashes], group=None, split=None)
     run = new_run("many", "many", workspace, parse_config({}))
     write_table(run.workspace, run.path("catalogue.parquet"), table, CATALOGUE)
-    ref = Catalogue(table_path=run.path("catalogue.parquet"), images=rows, quarantined=0, source="many")
     started = time.perf_counter()
-    validate(run, ref)
+    validate(run, make_catalogue(run, images=rows))
     return time.perf_counter() - started
 
 
@@ -218,7 +220,7 @@ def main(arguments: Sequence[str]) -> None:
         dirty = prepare(Path(aside) / "dirty", f"dirty-{given.seed}", workspace, config)
         clean = prepare(given.photographs, "clean", workspace, config)
         started = time.perf_counter()
-        review_snapshot(dirty.run, dirty.snapshot, dirty.features)
+        review_snapshot(dirty.run, dirty.features)
         review_s = time.perf_counter() - started
         ranked, suspect = suspects(planted, dirty)
         catalogue = read_table(dirty.run.workspace, dirty.run.path("catalogue.parquet"))

@@ -14,11 +14,13 @@ from PIL import Image
 from tasks.evaluate import answers
 from tasks.evaluate.answers import champion_answers
 from tasks.records import Run
+from tasks.storage.artifacts import Artifact
 from tasks.storage.tables import write_table
 from tests.deploy.serving.models import COLOURS, colour_model, publish
 from tests.photos import save
 from tests.runs import make_run
 
+JUDGED = "artifacts/evaluate/key"
 ROWS = pa.schema([(name, pa.string()) for name in ("sha256", "split", "predicted")])
 
 
@@ -35,9 +37,9 @@ def test_images(tmp_path) -> pd.DataFrame:
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    """Of a model whose version 1 was judged by the run r0."""
+    """Of a model whose version 1 an evaluation judged."""
     libraries = {library: version(library) for library in answers.ANSWERING}
-    publish(tmp_path, 1, run_id="r0", lineage={"libraries": libraries})
+    publish(tmp_path, 1, lineage={"libraries": libraries, "artifacts": {"evaluate": JUDGED}})
     return replace(make_run(tmp_path, "s"), name="colours")
 
 
@@ -57,13 +59,14 @@ def asked(monkeypatch) -> list[str]:
 
 def record(run: Run, images: pd.DataFrame, predicted: str, content: bytes = colour_model()) -> None:
     judged = {"candidate": {"sha256": hashlib.sha256(content).hexdigest()}}
-    run.workspace.write_json("runs/r0/decision.json", judged)
-    write_table(run.workspace, "runs/r0/predictions.parquet", images.assign(predicted=predicted), ROWS)
+    run.workspace.write_json(f"{JUDGED}/decision.json", judged)
+    write_table(run.workspace, f"{JUDGED}/predictions.parquet", images.assign(predicted=predicted), ROWS)
+    Artifact(run.workspace, "evaluate", "key").finish({})
 
 
 def test_only_images_that_came_since_are_answered(run, test_images, asked):
     record(run, test_images[2:], "what was recorded")
-    stands = champion_answers(run, test_images, COLOURS)
+    stands = champion_answers(run, test_images, COLOURS, below=2)
     assert stands
     assert stands.said is not None
     assert asked == test_images["sha256"][:2].tolist()
@@ -74,7 +77,7 @@ def test_recorded_names_are_told_in_those_of_today(run, test_images, asked):
     renamed = replace(run, config=run.config.with_keys({"validate.rename": {"red": "scarlet"}}))
     record(run, test_images[:4], "red")
     today = test_images.replace({"label": {"red": "scarlet"}})
-    stands = champion_answers(renamed, today, ("blue", "green", "scarlet"))
+    stands = champion_answers(renamed, today, ("blue", "green", "scarlet"), below=2)
     assert stands
     assert stands.said is not None
     assert stands.said.tolist() == today["label"].tolist()
@@ -90,8 +93,8 @@ def test_all_are_where_the_record_is_of_something_else(run, test_images, asked, 
     if what == "other libraries":
         monkeypatch.setattr(answers, "version_of", lambda library: "0.0")
     if what == "damaged":
-        run.workspace.write_bytes("runs/r0/predictions.parquet", b"no Parquet")
-    stands = champion_answers(run, test_images, COLOURS)
+        run.workspace.write_bytes(f"{JUDGED}/predictions.parquet", b"no Parquet")
+    stands = champion_answers(run, test_images, COLOURS, below=2)
     assert stands
     assert stands.said is not None
     assert stands.said.tolist() == test_images["label"].tolist()

@@ -11,25 +11,21 @@ from PIL import Image
 from tasks.evaluate import stage
 from tasks.evaluate.classes import class_changes
 from tasks.evaluate.parity import Parity
-from tasks.records import Candidate, FeatureExtractor, Head, Snapshot
-from tasks.storage.tables import SNAPSHOT, VALIDATION, read_table, write_table
+from tasks.records import Candidate
+from tasks.storage.tables import VALIDATION, read_table, write_table
 from tests.deploy.serving.models import colour_model, publish
 from tests.photos import save
-from tests.runs import make_run
+from tests.runs import keep_snapshot, make_head_record, make_run
 
 R, G, B = "1 red", "2 green", "3 blue"  # sorted, as their channels are
 EACH = 55  # test images of a class: two classes are enough to rule out two points
 COLOURS = {R: "#c81414", G: "#14c814", B: "#1414c8"}
-# Not read: the parity with Keras is another test's business.
-EXTRACTOR = FeatureExtractor(
-    key="r", onnx_path="", backbone="embedded", weights="", boundary="avg_pool", image_size_px=32
-)
-HEAD = Head(keras_path="", history_path="", validation_path="validation.parquet", digest="", temperature=1)
 
 
 @pytest.fixture
 def decide(tmp_path, monkeypatch):
     """Evaluates a candidate on test images of each class, against a champion; returns its run and the decision."""
+    # The parity with Keras is another test's business.
     parity = Parity(n=30, label_agreement=1.0, max_difference=0.0)
     monkeypatch.setattr(stage, "measure_parity", lambda *args: parity)
 
@@ -38,13 +34,10 @@ def decide(tmp_path, monkeypatch):
         publish(tmp_path, 1, content=colour_model(champion))
         run.workspace.write_bytes(run.path("model.onnx"), colour_model(list(classes)))
         rows = [_image(tmp_path, label, colour, number) for label, colour in classes.items() for number in range(EACH)]
-        write_table(run.workspace, HEAD.validation_path, pd.DataFrame(columns=VALIDATION.names), VALIDATION)
-        write_table(run.workspace, "snapshots/s.parquet", pd.DataFrame(rows, columns=SNAPSHOT.names), SNAPSHOT)
-        snapshot = Snapshot(
-            id="s", table_path="snapshots/s.parquet", labels=tuple(classes), images=len(rows), new=0, quarantined=0
-        )
-        candidate = Candidate(onnx_path=run.path("model.onnx"), sha256="", version=2)
-        return run, stage.evaluate(run, snapshot, EXTRACTOR, HEAD, candidate)
+        head = make_head_record(run, keep_snapshot(run, pd.DataFrame(rows)))
+        write_table(run.workspace, head.validation_path, pd.DataFrame(columns=VALIDATION.names), VALIDATION)
+        candidate = Candidate(head=head, onnx_path=run.path("model.onnx"), sha256="", version=2)
+        return run, stage.evaluate(run, candidate)
 
     return evaluate
 

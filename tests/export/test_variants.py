@@ -17,15 +17,15 @@ from tasks.export.variants import export_variants
 from tasks.networks.classifier import Classifier
 from tasks.networks.onnx_graph import chain, classification, describe, preprocessing
 from tasks.networks.registry import AS_IT_IS
-from tasks.records import Candidate, FeatureExtractor, Run, Snapshot
+from tasks.records import Candidate, Decision, Run
 from tasks.storage.tables import write_table
 from tests.photos import encoded, photo
-from tests.runs import make_run
+from tests.runs import keep_snapshot, make_head_record, make_run
 
 LABELS = ("green", "red")
 EXTRACTOR = """
 <ir_version: 8, opset_import: ["" : 18]>
-feature extractor (float[N,3,32,32] pixels) => (float[N,8] features)
+extractor (float[N,3,32,32] pixels) => (float[N,8] features)
 <float[8,3,3,3] kernels, float[8] bias>
 {
   maps = Conv <strides = [2, 2]> (pixels, kernels, bias)
@@ -82,18 +82,15 @@ def run(tmp_path: Path) -> Run:
     table = pd.DataFrame(rows, columns=["sha256", "uri", "label", "split", "predicted"])
     schema = pa.schema([(name, pa.string()) for name in table.columns])
     write_table(run.workspace, run.path("predictions.parquet"), table, schema)
-    write_table(run.workspace, "snapshots/s.parquet", table, schema)
-    run.workspace.write_bytes(run.path("candidate/model.onnx"), red_or_green())
+    run.workspace.write_bytes(run.path("model.onnx"), red_or_green())
     return run
 
 
 def variants_of(run: Run) -> dict[str, Any]:
-    snapshot = Snapshot(id="s", table_path="snapshots/s.parquet", labels=LABELS, images=24, new=24, quarantined=0)
-    candidate = Candidate(onnx_path=run.path("candidate/model.onnx"), sha256="", version=1)
-    extractor = FeatureExtractor(
-        key="r", onnx_path="", backbone="shapes", weights="", boundary="avg_pool", image_size_px=32
-    )
-    return {variant.precision: variant for variant in export_variants(run, snapshot, extractor, candidate)}
+    snapshot = keep_snapshot(run, pd.read_parquet(run.workspace.path(run.path("predictions.parquet"))))
+    candidate = Candidate(head=make_head_record(run, snapshot), onnx_path=run.path("model.onnx"), sha256="", version=1)
+    decision = Decision(candidate=candidate, promote=True, reasons=(), gates=(), folder=run.folder)
+    return {variant.precision: variant for variant in export_variants(run, decision)}
 
 
 def test_each_variant_answers_like_the_model_and_says_what_it_costs(run: Run):

@@ -26,10 +26,10 @@ from tasks.networks.extractor import extractor_of
 from tasks.networks.head_file import save_head
 from tasks.networks.onnx_session import open_session
 from tasks.networks.registry import EMBEDDED
-from tasks.records import FeatureExtractor, Head, Run, Snapshot
+from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tests import photos
-from tests.runs import make_run
+from tests.runs import make_head_record, make_run
 
 LOWER = "block_12_add"
 POLICY: Policy = load_policy("flip", 0)
@@ -129,11 +129,9 @@ def test_the_shipped_model_has_the_very_extractor_that_made_the_features(stage: 
     head = build_head(np.abs(np.random.default_rng(0).normal(size=(50, 1280))), 2, run.config.finetune)
     head.get_layer("classifier").set_weights([np.random.default_rng(1).normal(size=(256, 2)), np.zeros(2)])
     model = head if boundary == POOLED else join(unfrozen_layers(eight), head)
-    save_head(run.workspace, run.path("candidate/head.keras"), model)
-    reference = Head(
-        keras_path=run.path("candidate/head.keras"), history_path="", validation_path="", digest="", temperature=1.0
-    )
-    shipped = export_model(run, snapshot, eight, reference, version=1)
+    reference = make_head_record(run, snapshot, eight)
+    save_head(run.workspace, reference.keras_path, model)
+    shipped = export_model(run, reference, version=1)
 
     session = open_session(run.workspace.local_file(shipped.onnx_path))
     found = [

@@ -143,14 +143,12 @@ def test_the_moments_are_those_of_the_whole():
 PEAK = """
 import sys
 from pathlib import Path
-from tasks.records import Snapshot
 from tasks.finetune import batches
-from tests.benchmarks.scale import LABELS, RECIPE, measure_head, peak_rss_mb
+from tests.benchmarks.scale import LABELS, measure_head, peak_rss_mb
+from tests.runs import make_run, make_snapshot_record
 batches.POOL_BYTES = 16 << 20
-snapshot = Snapshot(
-    id=RECIPE, table_path="snapshots/synthetic.parquet", labels=LABELS, images=1, new=1, quarantined=0
-)
-measure_head(Path(sys.argv[1]), snapshot, 1)
+folder = Path(sys.argv[1])
+measure_head(folder, make_snapshot_record(make_run(folder, "photos"), sys.argv[2], labels=LABELS), 1)
 print(peak_rss_mb())
 """
 
@@ -160,7 +158,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path):
     """46,000 rows more are 118 MB: were they held in memory once, it would show."""
     peaks = []
     for count in (4_000, 50_000):
-        write_rows(tmp_path / str(count), count)
-        command = [sys.executable, "-c", PEAK, tmp_path / str(count)]
+        snapshot = write_rows(tmp_path / str(count), count)
+        command = [sys.executable, "-c", PEAK, tmp_path / str(count), snapshot.id]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     assert peaks[1] - peaks[0] < 80, f"{peaks} MB"

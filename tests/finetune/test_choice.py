@@ -14,10 +14,10 @@ from tasks.finetune import choice
 from tasks.finetune.choice import ROUNDS, candidates, choice_text, record_of, standing_choice, with_choice
 from tasks.finetune.trial import Trial, best, judged, optimism
 from tasks.records import Snapshot
-from tests.runs import make_run
+from tests.runs import make_run, make_snapshot_record
 
 AUTO = parse_config({"auto": {"enabled": True, "backbones": ["mobilenet_v2", "embedded"]}})
-SNAPSHOT = Snapshot(id="s", table_path="", labels=("a", "b"), images=100, new=0, quarantined=0)
+SNAPSHOT = make_snapshot_record(make_run("w", "s"), labels=("a", "b"), images=100)
 
 DEAR = Trial(settings=dict.fromkeys(CHOSEN), losses=[], correct=[], latency_ms=900, size_mb=500, seconds=0)
 
@@ -123,7 +123,7 @@ def champion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def snapshot_of(images: int, labels: tuple[str, ...] = ("a", "b")) -> Snapshot:
-    return Snapshot(id="t", table_path="", labels=labels, images=images, new=0, quarantined=0)
+    return make_snapshot_record(make_run("w", "s"), "t", labels=labels, images=images)
 
 
 def test_a_choice_stands_while_little_is_new(champion: Any):

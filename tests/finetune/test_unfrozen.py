@@ -134,7 +134,7 @@ def test_folding_changes_no_answer_of_convolutions_with_a_bias_or_norms_without_
 
 def tune(extractor: FeatureExtractor, stored: Split, config: Finetune = SMALL) -> tuple[keras.Model, TrainedHead]:
     upper = unfrozen_layers(extractor)
-    return upper, tune_unfrozen(upper, classifier(), stored, stored, CLASSES, config)
+    return upper, tune_unfrozen(upper, classifier(), stored, stored, config)
 
 
 @pytest.fixture(scope="module")

@@ -104,9 +104,9 @@ def test_a_run_fails_that_died_time_and_again_and_not_one_that_was_stopped_as_of
         monkeypatch.setattr(run_state, "get_client", lambda sync_client, server=server: server)
         if fails and count >= MAX_DEATHS:
             with pytest.raises(HeadstartError, match=f"died {MAX_DEATHS} times"):
-                run_state.started()
+                run_state.check_restarts()
         else:
-            run_state.started()
+            run_state.check_restarts()
 
 
 def test_up_starts_dead_runs_again_until_they_died_too_often_and_outlasts_an_absence_of_the_server(

@@ -13,28 +13,26 @@ from tasks.publish.rollback import roll_back
 from tasks.publish.signing import KEY_VARIABLE, check_key
 from tasks.publish.stage import publish
 from tasks.publish.verify import verify
-from tasks.records import Candidate, Decision, FeatureExtractor, GateResult, Head, Snapshot, Variant
+from tasks.records import Candidate, Decision, GateResult, Variant
 from tasks.workspace import Workspace
 from tests.deploy.serving.models import COLOURS, colour_model
 from tests.deploy.serving.models import publish as lay
-from tests.runs import make_run
+from tests.runs import make_head_record, make_run, make_snapshot_record
 
-SNAPSHOT = Snapshot(id="s", table_path="s.parquet", labels=COLOURS, images=3, new=3, quarantined=0)
-EXTRACTOR = FeatureExtractor(key="r", onnx_path="t", backbone="b", weights="w", boundary="avg_pool", image_size_px=32)
-HEAD = Head(keras_path="h", history_path="j", validation_path="v", digest="d", temperature=1.0)
 PARITY = GateResult(name="parity of labels", passed=True, value=1.0, threshold=1.0, reason="all labels agree")
-DECISION = Decision(promote=True, reasons=(), gates=(PARITY,))
 
 
 def publish_one(workspace: str, source: Path) -> str:
     """Publishes a version through the stage itself; the URL of its folder."""
     run = make_run(workspace, source)
-    run.workspace.write_bytes(run.path("candidate/model.onnx"), content := _named(run.name))
+    run.workspace.write_bytes(run.path("model.onnx"), content := _named(run.name))
     digest = hashlib.sha256(content).hexdigest()
-    candidate = Candidate(onnx_path=run.path("candidate/model.onnx"), sha256=digest, version=1)
+    head = make_head_record(run, make_snapshot_record(run, labels=COLOURS))
+    candidate = Candidate(head=head, onnx_path=run.path("model.onnx"), sha256=digest, version=1)
     variant = Variant(precision="int8", onnx_path=candidate.onnx_path, sha256=digest, published=True, measured={})
-    path = publish(run, SNAPSHOT, EXTRACTOR, HEAD, candidate, DECISION, (variant,))
-    assert path == publish(run, SNAPSHOT, EXTRACTOR, HEAD, candidate, DECISION, (variant,))  # a retry finds it done
+    decision = Decision(candidate=candidate, promote=True, reasons=(), gates=(PARITY,), folder=run.folder)
+    path = publish(run, decision, (variant,), {})
+    assert path == publish(run, decision, (variant,), {})  # a retry finds it done
     return f"{workspace}/{path.removesuffix('/model.onnx')}"
 
 

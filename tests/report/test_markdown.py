@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.figures import artifact_key
+from tasks.orchestration import artifact_key
 from tasks.report.evidence import read_evidence
 from tasks.report.markdown import decision_markdown, escape, gate_rows, model_card
 from tests.report.fixture_run import make_run

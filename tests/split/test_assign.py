@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from tasks.config import Split
 from tasks.errors import InvalidDataError
-from tasks.records import Catalogue
 from tasks.split import assign as module
-from tasks.split.assign import make_snapshot, ranks, snapshot_id
+from tasks.split.assign import make_snapshot, ranks
 from tasks.storage.assignments import assignments_path, no_assignments
+from tasks.storage.snapshots import snapshot_id
 from tasks.storage.tables import CATALOGUE, read_table, write_table
-from tests.runs import make_run
+from tests.runs import make_catalogue, make_run
 
 NOTHING = no_assignments()
 SHARES = Split(validation_share=0.15, test_share=0.15)
@@ -216,13 +216,18 @@ def test_a_hundred_thousand_images_take_a_moment():
 
 def catalogue_of(run, table):
     write_table(run.workspace, run.path("validated.parquet"), table)
-    return Catalogue(table_path=run.path("validated.parquet"), images=len(table), quarantined=2, source="s")
+    return make_catalogue(run, "validated.parquet", images=len(table), quarantined=2, work=run.run_id)
 
 
 def test_a_snapshot_is_named_by_its_content(tmp_path):
     run = make_run(tmp_path / "w", "s")
     snapshot = make_snapshot(run, catalogue_of(run, pd.concat([images(range(9)), images(range(9, 20), "dog")])))
-    assert (snapshot.labels, snapshot.images, snapshot.new, snapshot.quarantined) == (("cat", "dog"), 20, 20, 2)
+    assert (snapshot.labels, snapshot.images, snapshot.new, snapshot.catalogue.quarantined) == (
+        ("cat", "dog"),
+        20,
+        20,
+        2,
+    )
     table = read_table(run.workspace, snapshot.table_path)
     lines = sorted(f"{row.sha256}\t{row.label}\t{row.split}" for row in table.itertuples())
     assert snapshot.id == hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -6,7 +6,15 @@ from PIL import Image
 from tasks.errors import UsageError
 from tasks.ingest.catalogue import build_catalogue
 from tasks.split.assign import make_snapshot
-from tasks.storage.quarantine import drop, list_quarantine, read_decisions, release, run_quarantine
+from tasks.storage.quarantine import (
+    drop,
+    keep_run_quarantine,
+    left_out,
+    list_quarantine,
+    read_decisions,
+    release,
+    run_quarantine,
+)
 from tasks.storage.tables import read_table
 from tasks.validate.validation import validate
 from tests.photos import class_folders, save
@@ -74,7 +82,9 @@ def test_each_entry_names_the_snapshot_that_was_made_without_it(tmp_path, source
     snapshots = []
     for run_id in ("r1", "r2"):
         run = make_run(tmp_path / "w", source, run_id)
-        snapshots.append(make_snapshot(run, validate(run, build_catalogue(run))).id)
+        snapshot = make_snapshot(run, validate(run, build_catalogue(run)))
+        snapshots.append(snapshot.id)
+        keep_run_quarantine(run, left_out(run.workspace, snapshot), snapshot.id)
         assert {entry.snapshot for entry in run_quarantine(run)} == {snapshots[-1]}
         (source / "dog" / "late.jpg").write_bytes(b"no picture either")
         class_folders(source, {"cat": 1}, start=70)

@@ -4,11 +4,11 @@ import pytest
 
 from tasks.errors import InvalidDataError
 from tasks.ingest.catalogue import build_catalogue
-from tasks.storage.tables import SNAPSHOT, read_table, write_table
+from tasks.storage.tables import read_table
 from tasks.validate.changes import champion_snapshot, describe_changes, embedding_p_value
 from tasks.validate.validation import judge_figures, validate
 from tests.photos import class_folders
-from tests.runs import make_run
+from tests.runs import keep_snapshot, make_run
 
 
 def rows(counts, start=0, brightness=0.5, seed=0):
@@ -98,8 +98,8 @@ def test_features_of_another_distribution_are_told_from_more_of_the_same():
 
 
 def publish_champion(run, table):
-    write_table(run.workspace, "snapshots/before.parquet", table.assign(group=table["sha256"], split="train"), SNAPSHOT)
-    run.workspace.write_json("models/shapes/1/manifest.json", {"lineage": {"snapshot": "before"}})
+    before = keep_snapshot(run, table.assign(group=table["sha256"], split="train"))
+    run.workspace.write_json("models/shapes/1/manifest.json", {"lineage": {"snapshot": before.id}})
 
 
 def test_the_champion_s_snapshot_is_what_a_source_is_compared_with(tmp_path):

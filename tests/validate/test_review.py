@@ -8,31 +8,27 @@ import pytest
 
 import expectations
 from tasks.errors import InvalidDataError
-from tasks.records import Features, Snapshot
+from tasks.records import Features
 from tasks.storage.assignments import read_assignments, write_assignments
 from tasks.storage.feature_store import append_rows
-from tasks.storage.tables import SNAPSHOT, write_table
+from tasks.storage.tables import SNAPSHOT
 from tasks.validate.review import review_snapshot
 from tests.photos import encoded, photo
-from tests.runs import make_run
+from tests.runs import keep_snapshot, make_extractor_record, make_run
 
 NAMES = ("ant", "bee", "cat", "dog")
-STORED = Features(key="recipe", activations_key=None, views=0, embedded=0)
+EXTRACTOR = make_extractor_record(key="recipe")
 
 
-def snapshot_of(run, features, labels, **columns):
+def features_of(run, features, labels, **columns):
     """Stores a snapshot of images, and a row of features for each; the split is `train` unless given."""
     table = SNAPSHOT.empty_table().to_pandas().reindex(range(len(labels)))
     table[["copies", "size_bytes", "width_px", "height_px"]] = 1
     digests = [f"{n:064x}" for n in range(len(labels))]
     table = table.assign(sha256=digests, label=labels, split="train", uri="u", group=digests)
     table = table.assign(path=[f"{n}.jpg" for n in range(len(labels))]).assign(**columns)
-    write_table(run.workspace, "snapshots/s.parquet", table, SNAPSHOT)
     append_rows(run.workspace, "recipe", table["sha256"].tolist(), [0] * len(table), features)
-    names = tuple(sorted(set(labels)))
-    return table, Snapshot(
-        id="s", table_path="snapshots/s.parquet", labels=names, images=len(table), new=0, quarantined=0
-    )
+    return table, Features(snapshot=keep_snapshot(run, table), extractor=EXTRACTOR, views=0, embedded=0)
 
 
 def clusters(rng, targets):
@@ -49,9 +45,9 @@ def test_it_names_suspects_and_adds_to_the_findings(tmp_path):
     wrong = targets.copy()
     wrong[:12] = (wrong[:12] + 1) % 4
     run = make_run(tmp_path / "w", "s")
-    _, snapshot = snapshot_of(run, clusters(np.random.default_rng(1), targets), [NAMES[k] for k in wrong])
-    count = review_snapshot(run, snapshot, STORED)
-    assert review_snapshot(run, snapshot, STORED) == count
+    _, stored = features_of(run, clusters(np.random.default_rng(1), targets), [NAMES[k] for k in wrong])
+    count = review_snapshot(run, stored).suspects
+    assert review_snapshot(run, stored).suspects == count
     suspects = run.workspace.read_json(run.path("suspects.json"))
     assert len(suspects) == count
     true = {f"{row}.jpg": NAMES[targets[row]] for row in range(12)}
@@ -71,7 +67,7 @@ def test_copies_that_only_features_show_join_one_group(tmp_path):
     features = np.array([[1, 0, 0.1], [1, 0, 0], [0.9, 0.1, 0]], np.float16)  # like looks, and only two are copies
     run = make_run(tmp_path / "w", "s")
     digests = list("abc")
-    table, snapshot = snapshot_of(
+    table, stored = features_of(
         run,
         features,
         ["x", "x", "y"],
@@ -80,8 +76,8 @@ def test_copies_that_only_features_show_join_one_group(tmp_path):
         split=["train", "test", "train"],
         uri=[str(path) for path in paths],
     )
-    write_assignments(run, table[["sha256", "split", "group"]].assign(run_id=run.run_id))
-    review_snapshot(run, snapshot, STORED)
+    write_assignments(run, table[["sha256", "split", "group"]].assign(run_id=stored.snapshot.catalogue.work))
+    review_snapshot(run, stored)
     assert list(read_assignments(run)["group"]) == ["a", "a", "c"]
     assert findings(run)["copies-by-features"]["observed"] == 1
 
@@ -97,12 +93,12 @@ def test_drift_of_what_the_network_sees_is_judged_by_the_suite(tmp_path, severit
     targets = np.arange(160) % 4
     features = clusters(rng, targets)
     features[100:] += 2  # the new images are of another kind
-    table, snapshot = snapshot_of(run, features, [NAMES[k] for k in targets])
-    write_table(run.workspace, "snapshots/before.parquet", table[:100], SNAPSHOT)
-    run.workspace.write_json("models/shapes/1/manifest.json", {"lineage": {"snapshot": "before"}})
+    table, stored = features_of(run, features, [NAMES[k] for k in targets])
+    before = keep_snapshot(run, table[:100])
+    run.workspace.write_json("models/shapes/1/manifest.json", {"lineage": {"snapshot": before.id}})
     if severity == "stop":
         with pytest.raises(InvalidDataError, match=r"embedding-drift .* expected at least 0.005; found 0.001"):
-            review_snapshot(run, snapshot, STORED)
+            review_snapshot(run, stored)
     else:
-        review_snapshot(run, snapshot, STORED)
+        review_snapshot(run, stored)
     assert "features" in (tmp_path / "w/runs/r1/great_expectations.json").read_text()

@@ -14,7 +14,7 @@ from tasks.validate.docs import build_docs
 from tasks.validate.suite import load_suite
 from tasks.validate.validation import validate
 from tests.photos import class_folders, photo, save
-from tests.runs import make_run
+from tests.runs import make_catalogue, make_run
 
 IMAGES_SUITE = Path(expectations.__file__).parent / "images.json"
 
@@ -39,7 +39,7 @@ def test_sound_data_passes_whole(tmp_path):
 
 def test_data_docs_are_built_without_the_tracking_picture(tmp_path):
     run, _ = run_validation(tmp_path, class_folders(tmp_path / "photos", {"cat": 6, "dog": 6}))
-    build_docs(run)
+    build_docs(run, make_catalogue(run))
     pages = list((tmp_path / "w/runs/r1/data_docs").rglob("*.html"))
     assert tmp_path / "w/runs/r1/data_docs/index.html" in pages
     assert not any("great-expectations-web-assets" in page.read_text() for page in pages)
