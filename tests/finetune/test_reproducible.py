@@ -18,15 +18,16 @@ import hashlib, json, sys
 import numpy as np, onnx
 from onnx import numpy_helper
 from tasks.modality.augmentation import policy_of
-from tasks.networks.extractor import trunk_of
+from tasks.networks.extractor import extractor_of
 from tasks.networks.classifier import Classifier
 from tasks.export.model import export_model
 from tasks.extract.engine import choose_engine
 from tasks.extract.export import ensure_exported
-from tasks.extract.plan import cut, embed_shard, features_of, missing_tasks
+from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.finetune.stage import finetune
 from tasks.modality.images import decode
 from tasks.ingest.catalogue import build_catalogue
+from tasks.records import Features
 from tasks.split.assign import make_snapshot
 from tasks.storage.tables import read_table
 from tests.runs import make_run
@@ -34,15 +35,15 @@ from tests.runs import make_run
 workspace, source, config = sys.argv[1:]
 run = make_run(workspace, source, config=json.loads(config))
 policy = policy_of(run.config)
-feature extractor = extractor_of(run, policy)
-ensure_exported(run, feature extractor)
+extractor = extractor_of(run, policy)
+ensure_exported(run, extractor)
 snapshot = make_snapshot(run, build_catalogue(run))
-todo = missing_tasks(run, snapshot, feature extractor, policy)
-engine = choose_engine(run, feature extractor)
+todo = missing_tasks(run, snapshot, extractor, policy)
+engine = choose_engine(run, extractor)
 for shard in cut(todo, 64):
-    embed_shard(run, feature extractor, policy, engine, shard)
-head = finetune(run, snapshot, feature extractor, features_of(feature extractor, policy, len(todo)))
-model = export_model(run, snapshot, feature extractor, head, 1)
+    embed_shard(run, extractor, policy, engine, shard)
+head = finetune(run, Features(snapshot=snapshot, extractor=extractor, views=policy.views, embedded=len(todo)))
+model = export_model(run, head, 1)
 content = run.workspace.read_bytes(model.onnx_path)
 arrays = [numpy_helper.to_array(each) for each in onnx.load_from_string(content).graph.initializer]
 weights = sorted(array.tobytes() for array in arrays if array.dtype != object)  # all but the labels
