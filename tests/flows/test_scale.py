@@ -49,11 +49,11 @@ if __name__ == "__main__":
         run = new_run(sys.argv[1], runner, f"{sys.argv[2]}/{runner}", config)
         found = ingest_images(run)
         snapshot = split_images(run, found)
-        feature extractor = make_extractor(run, snapshot, policy_of(config))
-        features = extract_features(run, snapshot, feature extractor, policy_of(config))
+        extractor = make_extractor(run, snapshot, policy_of(config))
+        features = extract_features(run, snapshot, extractor, policy_of(config))
         sha256s = read_table(run.workspace, snapshot.table_path, ["sha256"])["sha256"].tolist()
-        rows = load_features(run.workspace, features.key, sha256s, 0)
-        parts = len(feature_store(run.workspace, features.key).parts())
+        rows = load_features(run.workspace, features.extractor.key, sha256s, 0)
+        parts = len(feature_store(run.workspace, features.extractor.key).parts())
         return snapshot.id, features, rows, parts, found.quarantined
 
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
