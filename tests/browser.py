@@ -24,8 +24,8 @@ QUIET = (
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless browser; skips the test where none is installed (`HEADSTART_TEST_BROWSER` names another)."""
-    path = os.environ.get("HEADSTART_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+    """A headless browser; skips the test where none is installed (`TEST_BROWSER` names another)."""
+    path = os.environ.get("TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip(f"no browser is installed: looked for {', '.join(NAMES)}")
     with sync_playwright() as playwright:

@@ -1,46 +1,37 @@
-"""What every test has: quiet libraries, a Prefect home of its own, and a real small feature extractor."""
+"""What every test has: the session's folder and Prefect server, and a small real feature extractor."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="headstart-prefect-")
+from tests import session
 
-import pytest
+session.prepare()
 
-from tasks.networks.registry import build_network, get_backbone
-
-EXTRACTOR_SIZE_PX = 32
-
-atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
+import pytest  # noqa: E402 - after the environment is prepared
 
 
-@pytest.fixture(scope="session")
-def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of MobileNetV2 as Keras initialises them under a fixed seed: a real network, only not a trained one."""
-    import keras
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs the long files first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/flows/"))
 
-    keras.utils.set_random_seed(3)
-    network = build_network(get_backbone("mobilenet_v2"), None, EXTRACTOR_SIZE_PX)
-    path = tmp_path_factory.mktemp("weights") / "random.weights.h5"
-    network.save_weights(path)
-    return path
+
+@pytest.fixture(scope="module")
+def prefect_api() -> Iterator[str]:
+    """The address of the session's Prefect server, which this process and those that it starts use."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    url = session.server_url()
+    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: url}):
+        patch.setenv("PREFECT_API_URL", url)
+        yield url
 
 
 @pytest.fixture(scope="session")
-def small_extractor(random_weights: Path) -> dict[str, object]:
-    """The configuration's `backbone` section for a feature extractor that is quick to run."""
-    return {"weights": str(random_weights), "image_size_px": EXTRACTOR_SIZE_PX}
+def small_extractor() -> dict[str, object]:
+    """The configuration's `backbone` section for a feature extractor that is quick to export and to run."""
+    return {"name": "embedded", "image_size_px": 32}
 
 
 @pytest.fixture

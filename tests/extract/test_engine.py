@@ -14,16 +14,15 @@ from tasks.config import POOLED
 from tasks.errors import ConfigError
 from tasks.extract import engine as module
 from tasks.extract.engine import OnnxRuntimeEngine, Task, TensorflowEngine, choose_engine, embed
-from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.augmentation import Augmenter, Policy, load_policy
-from tasks.networks.extractor import extractor_of
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tasks.storage.feature_store import feature_store
 from tasks.storage.tables import read_table
 from tests import photos
+from tests.extractors import exported
 from tests.runs import make_run
 
 LOWER = "block_12_add"
@@ -38,8 +37,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, small_extractor: dict[str, o
 
     def make(boundary: str) -> Stage:
         run = make_run(folder / "w", source, config={"backbone": {**small_extractor, "boundary": boundary}})
-        extractor = extractor_of(run, policy)
-        ensure_exported(run, extractor)
+        extractor = exported(run, policy)
         return run, make_snapshot(run, build_catalogue(run)), extractor, policy
 
     return make

@@ -8,15 +8,14 @@ import pytest
 
 from tasks.extract import plan
 from tasks.extract.engine import choose_engine
-from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.augmentation import Policy, load_policy
-from tasks.networks.extractor import extractor_of
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tasks.storage.feature_store import feature_store, load_features
 from tests import photos
+from tests.extractors import exported
 from tests.runs import make_run
 
 
@@ -25,8 +24,7 @@ def stage(tmp_path: Path, small_extractor: dict[str, object]) -> tuple[Run, Snap
     source = photos.class_folders(tmp_path / "photos", {"red": 12, "green": 12})
     run = make_run(tmp_path / "w", source, config={"backbone": small_extractor, "extract": {"shard_images": 5}})
     policy = load_policy("flip", 1)
-    extractor = extractor_of(run, policy)
-    ensure_exported(run, extractor)
+    extractor = exported(run, policy)
     return run, make_snapshot(run, build_catalogue(run)), extractor, policy
 
 

@@ -15,20 +15,19 @@ from onnx import numpy_helper
 from tasks.config import POOLED
 from tasks.export.model import export_model
 from tasks.extract.engine import choose_engine, embed
-from tasks.extract.export import ensure_exported
 from tasks.extract.plan import missing_tasks
 from tasks.extract.quantise import quantised
 from tasks.finetune.head import build_head
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.augmentation import Policy, load_policy
 from tasks.modality.images import decode
-from tasks.networks.extractor import extractor_of
 from tasks.networks.head_file import save_head
 from tasks.networks.onnx_session import open_session
 from tasks.networks.registry import EMBEDDED
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tests import photos
+from tests.extractors import exported
 from tests.runs import make_head_record, make_run
 
 LOWER = "block_12_add"
@@ -41,8 +40,7 @@ def prepared(folder: Path, boundary: str, workspace: str = "w") -> Stage:
     source = folder / "photos"
     config = {"backbone": {"name": EMBEDDED, "image_size_px": 64, "boundary": boundary, "precision": "int8"}}
     run = make_run(folder / workspace, source, config=config)
-    extractor = extractor_of(run, POLICY)
-    ensure_exported(run, extractor)
+    extractor = exported(run, POLICY)
     snapshot = make_snapshot(run, build_catalogue(run))
     return run, snapshot, extractor, quantised(run, extractor, snapshot)
 

@@ -28,6 +28,8 @@ from tests import photos
 from tests.prefect_server import PrefectServer, prefect_server
 from tests.runs import process_of
 
+pytestmark = pytest.mark.slow
+
 SILENCE_S = 10
 LIMIT_S = 240  # for what a quiet machine does in seconds
 CONFIG = {"backbone": {"name": "embedded", "image_size_px": 64}, "split": {"test_share": 0.25}}

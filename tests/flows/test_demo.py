@@ -34,6 +34,7 @@ def no_network() -> None:
         pytest.skip("this machine lets nobody make a network namespace (unshare --net)")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_network")
 def test_it_needs_no_network_and_shows_an_incremental_retrain(tmp_path: Path):
     done = unshared("demo", "--workspace", tmp_path / "w", "--json", KERAS_HOME=str(tmp_path / "no-weights"))

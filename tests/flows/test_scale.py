@@ -2,66 +2,59 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from distributed import LocalCluster
 from fsspec.config import conf as fsspec_settings
+from prefect import flow
 
 from flows.preflight import check_run
 from tasks.config import parse_config
 from tasks.errors import ConfigError
+from tasks.extract.task import extract_features, make_extractor
+from tasks.ingest import catalogue
+from tasks.ingest.task import ingest_images
+from tasks.modality.augmentation import policy_of
+from tasks.runs import new_run
+from tasks.split.task import split_images
+from tasks.storage.feature_store import feature_store, load_features
+from tasks.storage.tables import read_table
 from tasks.workspace import Workspace
 from tests import photos
+from tests.extractors import exported
 from tests.object_store import ObjectStore, object_store
 from tests.runs import make_run
 
-# A process of its own: it has a Prefect server of its own, and a cluster.
-BOTH = """
-import json, os, sys
-from dataclasses import replace
-from flows.server import start_ephemeral_server
-if __name__ == "__main__":
-    server = start_ephemeral_server()
-    server.wait()
-    from distributed import LocalCluster
-    from prefect import flow
-    from tasks.config import parse_config
-    from tasks.modality.augmentation import policy_of
-    from tasks.extract.task import extract_features, make_trunk
-    from tasks.storage.feature_store import feature_store, load_features
-    from tasks.ingest import catalogue
-    from tasks.ingest.task import ingest_images
-    from tasks.runs import new_run
-    from tasks.split.task import split_images
-    from tasks.storage.tables import read_table
-    catalogue.CHUNK_FILES = 40
 
-    @flow(name="embed")
-    def embed(runner, address=""):
-        config = parse_config({
-            "backbone": {"name": "embedded", "image_size_px": 32}, "extract": {"shard_images": 40},
-            "augment": {"views": 1}, "scale": {"runner": runner, "dask_address": address}})
-        run = new_run(sys.argv[1], runner, f"{sys.argv[2]}/{runner}", config)
-        found = ingest_images(run)
-        snapshot = split_images(run, found)
-        extractor = make_extractor(run, snapshot, policy_of(config))
-        features = extract_features(run, snapshot, extractor, policy_of(config))
-        sha256s = read_table(run.workspace, snapshot.table_path, ["sha256"])["sha256"].tolist()
-        rows = load_features(run.workspace, features.extractor.key, sha256s, 0)
-        parts = len(feature_store(run.workspace, features.extractor.key).parts())
-        return snapshot.id, features, rows, parts, found.quarantined
+@flow(name="embed")
+def embed(source: Path, workspace: str, runner: str, address: str = "") -> tuple[Any, ...]:
+    """What ingestion and extraction come to, in a workspace of its own for each `runner`."""
+    return _embed(source, workspace, runner, address)  # the flow travels to the workers, by value
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        (there, *theirs) = embed("dask", cluster.scheduler_address)
-    (here, *ours) = embed("threads")
-    same = here == there and ours[0] == theirs[0] and bool((ours[1] == theirs[1]).all()) and ours[2:] == theirs[2:]
-    print(json.dumps({"same": same, "images": ours[0].embedded, "parts": theirs[2], "quarantined": theirs[3]}))
-"""
+
+def _embed(source: Path, workspace: str, runner: str, address: str) -> tuple[Any, ...]:
+    config = parse_config(
+        {
+            "backbone": {"name": "embedded", "image_size_px": 32},
+            "extract": {"shard_images": 40},
+            "augment": {"views": 1},
+            "scale": {"runner": runner, "dask_address": address},
+        }
+    )
+    run = new_run(str(source), runner, f"{workspace}/{runner}", config)
+    policy = policy_of(config)
+    exported(run, policy)
+    found = ingest_images(run)
+    snapshot = split_images(run, found)
+    features = extract_features(run, snapshot, make_extractor(run, snapshot, policy), policy)
+    sha256s = read_table(run.workspace, snapshot.table_path, ["sha256"])["sha256"].tolist()
+    key = features.extractor.key
+    rows = load_features(run.workspace, key, sha256s, 0)
+    return snapshot.id, features.embedded, len(feature_store(run.workspace, key).parts()), found.quarantined, rows
 
 
 @pytest.fixture
@@ -70,18 +63,23 @@ def s3() -> Iterator[ObjectStore]:
         yield store
 
 
-@pytest.mark.timeout(600)
-def test_the_rows_and_the_snapshot_are_those_of_one_machine(s3: ObjectStore, tmp_path: Path):
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
+def test_the_rows_and_the_snapshot_are_those_of_one_machine(
+    s3: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     source = photos.class_folders(tmp_path / "photos", {"red": 50, "green": 50})
     (source / "red" / "broken.jpg").write_bytes(photos.truncated_jpeg())
-    script = tmp_path / "both.py"
-    script.write_text(BOTH)
-    environ = {**os.environ, **s3.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    environ["PREFECT_HOME"] = str(tmp_path / "prefect")
-    command = [sys.executable, str(script), str(source), s3.workspace]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert '{"same": true, "images": 100, "parts": 3, "quarantined": 1}' in done.stdout
+    monkeypatch.setattr(catalogue, "CHUNK_FILES", 40)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.environ.items():  # for the workers, which are processes of their own
+            patch.setenv(name, value)
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:  # type: ignore
+            *theirs, their_rows = embed(source, s3.workspace, "dask", cluster.scheduler_address)  # type: ignore
+    *ours, our_rows = embed(source, s3.workspace, "threads")
+    assert theirs == ours
+    assert theirs[1:] == [100, 3, 1]  # images, parts, files in quarantine
+    assert (their_rows == our_rows).all()
 
 
 @pytest.mark.parametrize("address", ["nowhere", "tcp://127.0.0.1:9", "tcp://127.0.0.1"])

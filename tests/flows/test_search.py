@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tasks.config import CHOSEN
 from tests import photos
+from tests.flows.retraining import retrained
 
-TINY = [
-    *("--backbone", "embedded", "--auto", "--json"),
-    *("--set", "backbone.image_size_px=32", "--set", "split.test_share=0.25"),
-    *("--set", "finetune.epochs=1", "--set", "finetune.unfrozen_epochs=1"),
-]
+pytestmark = pytest.mark.usefixtures("prefect_api")
 
-
-def headstart(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", "retrain", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False)
+TINY = {"auto": {"enabled": True}, "finetune": {"epochs": 1, "unfrozen_epochs": 1}}
 
 
-def retrained(folder: Path, workspace: Path, *args: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """The summary, the run's auto.json, and standard error."""
-    done = headstart(folder, "--workspace", workspace, "--name", "tints", *TINY, *args)
-    assert done.returncode in (0, 3), done.stderr
-    summary = json.loads(done.stdout)
-    return summary, json.loads((workspace / "runs" / summary["run_id"] / "auto.json").read_text()), done.stderr
+def searched(folder: Path, workspace: Path, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The summary, and the run's auto.json."""
+    summary = retrained(folder, workspace, **TINY, **more)
+    assert summary["verdict"] != "invalid-data"
+    return summary, json.loads((workspace / "runs" / summary["run_id"] / "auto.json").read_text())
 
 
-def test_the_choice_is_shown_kept_used_and_not_made_twice(tmp_path: Path):
+def test_the_choice_is_shown_kept_used_and_not_made_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = photos.class_folders(tmp_path / "photos", {"red": 40, "green": 40})
     workspace = tmp_path / "w"
-    summary, record, said = retrained(folder, workspace)
+    summary, record = searched(folder, workspace)
+    said = capsys.readouterr().err
 
     settings = [trial["settings"] for trial in record["trials"]]
     assert record["chosen"] in settings

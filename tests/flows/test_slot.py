@@ -10,24 +10,16 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server import EphemeralServer
 from flows.slot import is_under_way, one_run_at_a_time, slot_name
 from tasks.errors import WorkspaceError
 from tasks.records import Run
 from tests.runs import make_run
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncPrefectClient]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        server = EphemeralServer()
-        server.wait()
-    try:
-        with temporary_settings({PREFECT_API_URL: server.api_url}), get_client(sync_client=True) as client:
-            yield client
-    finally:
-        server.stop()
+@pytest.fixture
+def client(prefect_api: str) -> Iterator[SyncPrefectClient]:
+    with get_client(sync_client=True) as client:
+        yield client
 
 
 @pytest.fixture
@@ -57,11 +49,7 @@ def test_the_second_waits_for_the_first(client: SyncPrefectClient, run: Run):
 
 
 def test_it_does_not_wait_for_ever(client: SyncPrefectClient, run: Run):
-    with (
-        one_run_at_a_time(run),
-        pytest.raises(WorkspaceError, match="run again when it is done"),
-        one_run_at_a_time(run, timeout_s=0.5),
-    ):
+    with one_run_at_a_time(run), pytest.raises(WorkspaceError, match="run again when it is done"), one_run_at_a_time(run, timeout_s=0.5):
         pass
 
 
@@ -77,5 +65,6 @@ def test_models_of_one_name_in_two_workspaces_have_two_slots(run: Run):
 
 def test_a_local_workspace_has_a_lock_and_asks_nobody(tmp_path: Path):
     run = make_run(tmp_path, "photos")
-    with one_run_at_a_time(run):  # no server is there
+    nobody = {PREFECT_API_URL: "http://127.0.0.1:9/api"}
+    with temporary_settings(nobody), one_run_at_a_time(run):
         assert not is_under_way(run, None)  # type: ignore[arg-type]

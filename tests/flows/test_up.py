@@ -102,6 +102,7 @@ def up(cut: Cut, place: Place) -> Iterator[Up]:
         yield up
 
 
+@pytest.mark.slow
 def test_photographs_that_arrive_in_dribbles_make_one_event_that_says_what_came(cut: Cut, place: Place):
     [event] = cut.events
     assert event["payload"]["new"] == FIRST + DRIBBLED
@@ -109,10 +110,12 @@ def test_photographs_that_arrive_in_dribbles_make_one_event_that_says_what_came(
     assert cut.run["parameters"]["source"] == event["payload"]["source"] == str(place.source)
 
 
+@pytest.mark.slow
 def test_a_stop_ends_all_that_it_started(cut: Cut):
     assert (cut.status, cut.alive, cut.decided) == (0, [], False)
 
 
+@pytest.mark.slow
 def test_the_next_start_goes_on_with_that_run_and_the_one_retrain_is_promoted(up: Up, cut: Cut, place: Place):
     [run] = up.wait_for(lambda: [run for run in up.runs() if run["end_time"]])
     assert run["id"] == cut.run["id"]
@@ -124,6 +127,7 @@ def test_the_next_start_goes_on_with_that_run_and_the_one_retrain_is_promoted(up
     assert (len(up.events()), len(up.unfinished()), len(up.runs())) == (1, 0, 1)
 
 
+@pytest.mark.slow
 def test_the_run_form_shows_descriptions_choices_bounds_and_defaults(up: Up):
     registered = {each["name"]: each for each in up.ask("/deployments/filter")}
     assert set(registered) == {"tints-on-labels", "tints-nightly", "tints-manual"}
@@ -138,6 +142,7 @@ def test_the_run_form_shows_descriptions_choices_bounds_and_defaults(up: Up):
             expect(page.get_by_text(text).first).to_be_visible(timeout=60_000)
 
 
+@pytest.mark.slow
 def test_batches_at_random_and_a_killed_process_lose_nothing_and_embed_nothing_twice(up: Up, place: Place):
     rng = random.Random(7)
     for _ in range(4):
@@ -156,6 +161,7 @@ def test_batches_at_random_and_a_killed_process_lose_nothing_and_embed_nothing_t
     assert "a run's process crashed, and the run resumes: Process exited" in up.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_died_too_often_fails_and_says_so(up: Up):
     [manual] = [each for each in up.ask("/deployments/filter") if each["name"] == "tints-manual"]
     # In so long that nobody starts it: what counts is its history.

@@ -22,7 +22,12 @@ from tests.photos import photo
 
 # The smallest that Keras builds; their exports take seconds, not minutes.
 SIZE_PX = {"inception_v3": 75, "xception": 71}
-KERAS = [backbone for backbone in BACKBONES.values() if backbone.name != EMBEDDED]
+DEFAULT = "mobilenet_v2"
+KERAS = [
+    pytest.param(backbone, id=backbone.name, marks=[] if backbone.name == DEFAULT else pytest.mark.slow)
+    for backbone in BACKBONES.values()
+    if backbone.name != EMBEDDED
+]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +52,7 @@ def saved(backbone: Backbone, folder: Path) -> tuple[Path, dict[str, np.ndarray]
     return path, {str(place): weight for place, weight in enumerate(network.get_weights())}
 
 
-@pytest.mark.parametrize("backbone", KERAS, ids=lambda backbone: backbone.name)
+@pytest.mark.parametrize("backbone", KERAS)
 def test_weights_load_and_the_export_answers_as_keras_does(backbone: Backbone, tmp_path: Path):
     path, expected = saved(backbone, tmp_path)
     size = SIZE_PX.get(backbone.name, 32)

@@ -154,6 +154,7 @@ def test_a_fault_that_does_not_pass_drops_nothing_and_is_worth_another_try(
     assert feature_store(stored, "r").parts() == parts
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_whole_retrain(s3: ObjectStore, tmp_path: Path):
     """Every seventh request is refused at first; the source is local, the workspace is not."""

@@ -1,0 +1,195 @@
+"""The flow itself, stage after stage on real images, and each way in which it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ParameterTypeError
+
+from flows.retrain import retrain
+from flows.summary import STAGES
+from tasks.errors import ConfigError
+from tasks.storage.repository import champion, read_manifest, versions
+from tasks.storage.tables import read_table
+from tasks.workspace import Workspace
+from tests import photos
+from tests.flows.retraining import LENIENT, NAME, ended_in, retrained
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+CLASSES = {"red": 40, "green": 40, "blue": 40}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of photographs, a workspace, and the states of the runs so far."""
+
+    source: Path
+    workspace: Workspace
+    gates: Path
+    states: list[State[Any]]
+
+    def retrain(self, **more: Any) -> dict[str, Any]:
+        self.states.append(ended_in(self.source, self.workspace.url, evaluate={"gates": str(self.gates)}, **more))
+        return self.states[-1].result()
+
+    def page(self) -> tuple[str, str]:
+        """The last run's name in Prefect, and its state's."""
+        wanted = FlowRunFilterId(any_=[self.states[-1].state_details.flow_run_id])  # type: ignore[list-item]
+        with get_client(sync_client=True) as client:
+            [run] = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=wanted))
+        return run.name, str(self.states[-1].name)
+
+
+def place_in(folder: Path) -> Place:
+    source = photos.class_folders(folder / "photos", CLASSES)
+    gates = folder / "gates.toml"
+    gates.write_text(LENIENT)
+    return Place(source, Workspace(str(folder / "w")), gates, [])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Place:
+    return place_in(tmp_path_factory.mktemp("retrain"))
+
+
+@pytest.fixture(scope="module")
+def first(place: Place) -> dict[str, Any]:
+    """The first run's summary; one of the photographs is cut off."""
+    (place.source / "red" / "broken.jpg").write_bytes(photos.truncated_jpeg())
+    return place.retrain()
+
+
+def test_the_first_model_is_published_with_all_that_it_was_made_of(place: Place, first: dict[str, Any]):
+    assert (first["verdict"], first["version"]) == ("promoted", 1), first["reasons"]
+    assert first["images"] == {"total": 121, "new": 120, "quarantined": 1, "embedded": 120}
+    assert place.page() == (f"{NAME} v1 · {first['snapshot'][:8]} · promoted", "Promoted")
+    manifest = read_manifest(place.workspace, NAME, 1)
+    assert manifest["run_id"] == first["run_id"]
+    assert manifest["metrics"] == first["metrics"]
+    assert manifest["lineage"]["snapshot"] == first["snapshot"]
+    assert first["model"] == place.workspace.path(f"models/{NAME}/1/model.onnx")
+    kept = place.workspace.read_json(f"runs/{first['run_id']}/summary.json")
+    assert {**kept, "timings_s": {}} == {**json.loads(json.dumps(first)), "timings_s": {}}
+    assert "truncated" in Path(first["report"]).read_text()
+
+
+def test_every_stage_took_its_time(first: dict[str, Any]):
+    timings = first["timings_s"]
+    assert timings.keys() == {"total", *STAGES}
+    assert {stage for stage in STAGES if timings[stage] == 0} <= {"auto", "augment", "variants"}  # not asked for
+    assert timings["total"] >= timings["finetune"]
+
+
+@pytest.fixture(scope="module")
+def unchanged(place: Place, first: dict[str, Any]) -> dict[str, Any]:
+    return place.retrain()
+
+
+def test_with_nothing_new_nothing_is_done(place: Place, first: dict[str, Any], unchanged: dict[str, Any]):
+    assert (unchanged["verdict"], unchanged["version"]) == ("unchanged", 1)
+    assert unchanged["images"] == {**first["images"], "new": 0, "embedded": 0}
+    assert unchanged["metrics"] == first["metrics"]
+    assert place.page()[1] == "Unchanged"
+    assert unchanged["run_id"] != first["run_id"]
+    assert {stage for stage in STAGES if unchanged["timings_s"][stage]} == {"ingest"}
+
+
+def test_a_forced_run_comes_to_the_model_that_is_in_service(place: Place, unchanged: dict[str, Any]):
+    costly = ("extractor", "finetune", "export", "evaluate")
+    before = [artifacts(place.workspace, stage) for stage in costly]
+    forced = place.retrain(force=True)
+    assert (forced["verdict"], forced["version"], forced["images"]["embedded"]) == ("unchanged", 1, 0)
+    assert "the very model that is in service as version 1" in forced["reasons"][0]
+    assert versions(place.workspace, NAME) == [1]
+    assert [artifacts(place.workspace, stage) for stage in costly] == before
+
+
+@pytest.fixture(scope="module")
+def grown(place: Place, unchanged: dict[str, Any]) -> dict[str, Any]:
+    """The summary of a run with a few images more: too few to rule out that the model is worse."""
+    photos.class_folders(place.source, dict.fromkeys(CLASSES, 4), start=1000)
+    return place.retrain()
+
+
+def test_a_refusal_leaves_the_champion_and_says_why(place: Place, first: dict[str, Any], grown: dict[str, Any]):
+    assert (grown["verdict"], grown["version"]) == ("refused", 1)
+    assert "not enough data to rule out" in grown["reasons"][0]
+    assert grown["images"] == {"total": 133, "new": 12, "quarantined": 1, "embedded": 12}
+    assert place.page() == (f"{NAME} v1 · {grown['snapshot'][:8]} · refused", "Refused")
+    assert champion(place.workspace, NAME) == 1
+    assert Path(grown["model"]).exists()  # the candidate, which a person may promote yet
+    decision = place.workspace.read_json(f"runs/{grown['run_id']}/decision.json")
+    assert decision["promote"] is False
+    assert decision["comparison"]["n"] == grown["metrics"]["test"]["n"]
+
+
+def test_no_image_changes_its_split_when_others_come(place: Place, first: dict[str, Any], grown: dict[str, Any]):
+    before, after = (splits(place.workspace, summary["snapshot"]) for summary in (first, grown))
+    assert before.items() <= after.items()
+
+
+def test_what_was_refused_is_not_tried_again(place: Place, grown: dict[str, Any]):
+    again = place.retrain()
+    assert (again["verdict"], again["images"]["embedded"]) == ("unchanged", 0)
+    assert again["version"] == 1
+
+
+def test_data_that_fail_validation_stop_the_run_with_a_report(tmp_path: Path):
+    place = place_in(tmp_path)
+    shutil.rmtree(place.source / "green")
+    for photo in sorted((place.source / "blue").iterdir())[1:]:
+        photo.unlink()
+    summary = place.retrain()
+    assert (summary["verdict"], summary["version"], summary["snapshot"]) == ("invalid-data", None, None)
+    assert "classes" in " ".join(summary["reasons"])
+    assert place.page() == (f"{NAME} · invalid-data", "InvalidData")
+    assert Path(summary["report"]).exists()
+    assert place.workspace.names("artifacts/finetune") == []
+
+
+def test_a_fault_is_raised_and_the_next_run_resumes_without_repeating_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, workspace = photos.class_folders(tmp_path / "photos", CLASSES), Workspace(str(tmp_path / "w"))
+    monkeypatch.setenv("HEADSTART_SIGNING_KEY", str(tmp_path / "absent.pem"))
+    with pytest.raises(ConfigError, match=r"absent\.pem"):  # it is read when all else is done
+        retrained(folder, tmp_path / "w")
+    assert versions(workspace, NAME) == []
+    done = artifacts(workspace)
+    assert {path.split("/")[1] for path in done} >= {"validate", "split", "finetune", "export", "evaluate"}
+
+    monkeypatch.delenv("HEADSTART_SIGNING_KEY")
+    resumed = retrained(folder, tmp_path / "w")
+    assert (resumed["verdict"], resumed["version"], resumed["images"]["embedded"]) == ("promoted", 1, 0)
+    assert done.items() <= artifacts(workspace).items()
+    assert finished(workspace) == [resumed["run_id"]]
+
+
+def test_parameters_are_checked_before_anything_is_read(tmp_path: Path):
+    with pytest.raises(ParameterTypeError, match="name"):
+        retrain(source=str(tmp_path), name="No Good", workspace=str(tmp_path / "w"))
+    assert not (tmp_path / "w").exists()
+
+
+def artifacts(workspace: Workspace, stage: str = "") -> dict[str, Any]:
+    """When each finished artifact was written, by its record's path."""
+    files = workspace.files(f"artifacts/{stage}".rstrip("/"))
+    return {file.path: file.modified for file in files if file.name == "artifact.json"}
+
+
+def splits(workspace: Workspace, snapshot: str) -> dict[str, str]:
+    table = read_table(workspace, f"snapshots/{snapshot}.parquet", ["sha256", "split"])
+    return dict(zip(table["sha256"], table["split"], strict=True))
+
+
+def finished(workspace: Workspace) -> list[str]:
+    return [run for run in workspace.names("runs") if workspace.exists(f"runs/{run}/summary.json")]
