@@ -49,7 +49,11 @@ def test_the_second_waits_for_the_first(client: SyncPrefectClient, run: Run):
 
 
 def test_it_does_not_wait_for_ever(client: SyncPrefectClient, run: Run):
-    with one_run_at_a_time(run), pytest.raises(WorkspaceError, match="run again when it is done"), one_run_at_a_time(run, timeout_s=0.5):
+    with (
+        one_run_at_a_time(run),
+        pytest.raises(WorkspaceError, match="run again when it is done"),
+        one_run_at_a_time(run, timeout_s=0.5),
+    ):
         pass
 
 
