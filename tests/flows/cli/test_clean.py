@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flows.cli import clean as module
 from flows.cli.clean import clean, what_is_needed
-from flows.cli.main import clean as module
 from tasks.errors import WorkspaceError
 from tasks.records import Run
 from tasks.runs import one_at_a_time
