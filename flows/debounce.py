@@ -1,7 +1,4 @@
-"""The sensor's own sense: when to look at a source, when what arrived has settled, and what was announced already.
-
-Nothing here knows of Prefect; `flows.watch` announces.
-"""
+"""The sensor without Prefect: when to list a source, when new files have settled, and what was announced already."""
 
 from __future__ import annotations
 
@@ -23,41 +20,41 @@ from tasks.workspace import Workspace
 log = logging.getLogger(__name__)
 
 LOCAL_POLL_S, REMOTE_POLL_S = 1.0, 10.0
-# Looking takes at most this share of the time: a source of a million files is not listed every second.
+# Listing takes at most this share of the time: a source of a million files is not listed every second.
 BUSY_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for more. Times in seconds."""
+class DebounceSettings:
+    """How long to wait for more files. Times in seconds."""
 
-    quiet_s: float = 5.0  # so long no file may have changed
-    min_new: int = 1  # images that are worth a run
-    max_wait_s: float = 3600.0  # after that, fewer are
-    marker: str | None = None  # the file that says that a delivery is whole; then no quiet is waited for
+    settle_s: float = 5.0  # settle time: how long no file may have changed
+    min_new: int = 1  # fewest images that are worth a run
+    max_wait_s: float = 3600.0  # after which fewer are, too
+    marker: str | None = None  # the file that completes a delivery; replaces the settle time
     poll_s: float = LOCAL_POLL_S
 
 
 class Debounce:
-    """Says when what arrived is to be announced. It knows the time only by what it is told, in seconds."""
+    """Decides when new files are announced. The clock is an argument, in seconds."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, settings: DebounceSettings) -> None:
+        self._patience = settings
         self._listing: str | None = None
         self._changed_at = 0.0
-        self._told = False  # the operating system told of a change since the last look
+        self._reported = False  # the operating system reported a change since the last listing
         self._waiting_since: float | None = None
 
     def touch(self, now: float) -> float:
-        """Something changed: nothing is settled before the time that is returned."""
-        self._changed_at, self._told = now, True
-        return now if self._patience.marker else now + self._patience.quiet_s
+        """Enters a change; returns the earliest time at which the files have settled."""
+        self._changed_at, self._reported = now, True
+        return now if self._patience.marker else now + self._patience.settle_s
 
     def ready(self, found: Arrivals, now: float, delivered: bool) -> bool:
         """Whether to announce what was found at `now`; `delivered`: the marker was written since the last time."""
-        if found.listing != self._listing and not self._told:
+        if found.listing != self._listing and not self._reported:
             self._changed_at = now
-        self._listing, self._told = found.listing, False
+        self._listing, self._reported = found.listing, False
         if not found.new:
             self._waiting_since = None
             return False
@@ -67,27 +64,27 @@ class Debounce:
         return settled and (waited or found.new >= self._patience.min_new)
 
     def next_look(self, now: float, cost_s: float) -> float:
-        """When to look again after a look that took `cost_s`."""
+        """When to list the source again after a listing that took `cost_s`."""
         soon = now + max(self._patience.poll_s, cost_s / BUSY_SHARE)
         unsettled = self._waiting_since is not None and now < self._settles_at and not self._patience.marker
         return min(soon, self._settles_at) if unsettled else soon
 
     @property
     def _settles_at(self) -> float:
-        return self._changed_at + self._patience.quiet_s
+        return self._changed_at + self._patience.settle_s
 
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What was announced last: `watch/<name>.json`. It is written before the event is sent, and again after.
+    """The last announcement: `watch/<name>.json`, written before the event is sent, and again after.
 
-    So a sensor that dies between the two sends the very same event again, which the server knows by its id.
+    So a sensor that is killed between the two sends the same event again, which the server recognises by its id.
     """
 
-    listing: str = ""  # digest; empty where nothing is announced that has not been answered
-    event: dict[str, Any] | None = None  # as it goes to the server
+    listing: str = ""  # digest; empty where no announcement is open
+    event: dict[str, Any] | None = None  # as it is sent to the server
     confirmed: bool = True  # the server has it
-    marker: str | None = None  # the marker's stamp at that time
+    marker: str | None = None  # the marker's signature at that time
 
     @classmethod
     def read(cls, workspace: Workspace, name: str) -> Announced:
@@ -98,7 +95,7 @@ class Announced:
                 return cls()
             raise
         except (ValueError, TypeError):
-            log.warning("%s can't be read: what it held may be announced again", workspace.display(_path(name)))
+            log.warning("%s can't be read: its announcement may be repeated", workspace.display(_path(name)))
             return cls()
 
     def write(self, workspace: Workspace, name: str) -> Announced:
@@ -107,9 +104,9 @@ class Announced:
 
 
 def pulses(source: str, poll_s: float, stop: threading.Event) -> Iterator[bool]:
-    """Yields every `poll_s` at least, until `stop`: True when the operating system told of a change in a local folder.
+    """Yields every `poll_s` at least, until `stop`: True when the operating system reported a change in a local folder.
 
-    Network folders and object stores tell nothing; there a change shows when it is looked for.
+    Network folders and object stores report nothing; there a change is found by listing.
     """
     if os.path.isdir(source):  # noqa: PTH112 - a URL is none
         import watchfiles
@@ -135,7 +132,7 @@ def absolute_source(source: str) -> str:
 
 
 def marker_path(source: str, marker: str) -> str:
-    """Where the marker lies: as it is where absolute or a URL, else in the source's folder, or beside its file."""
+    """Where the marker lies: an absolute path or a URL as it is, else in the source's folder, or beside its file."""
     if "://" in marker or marker.startswith("/"):
         return marker
     fs, root = fsspec.core.url_to_fs(source)
@@ -145,7 +142,7 @@ def marker_path(source: str, marker: str) -> str:
 
 
 def marker_signature(path: str) -> str | None:
-    """What changes whenever the marker is written; None where there is none."""
+    """A value that changes whenever the marker is written; None where there is no marker."""
     fs, file = fsspec.core.url_to_fs(path)
     fs.invalidate_cache()
     try:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from flows.run_state import check_restarts, ended
 from flows.search import choose_settings
-from flows.slot import one_slot
+from flows.slot import one_run_at_a_time
 from flows.summary import finish, invalid_data, summarise, unchanged
 from flows.warmup import preload, preload_if_new
 from tasks.augment.task import choose_policy
@@ -24,9 +24,9 @@ from tasks.finetune.task import finetune_head
 from tasks.ingest.task import ingest_images
 from tasks.orchestration import Account, accounting
 from tasks.publish.task import publish_model
-from tasks.records import Catalogue, Decision, Run
+from tasks.records import Catalogue, Run
 from tasks.report.task import write_run_report
-from tasks.runs import new_run, one_at_a_time
+from tasks.runs import new_run
 from tasks.split.task import split_images
 from tasks.storage.repository import version_for
 from tasks.validate.task import review_images, validate_images
@@ -57,7 +57,7 @@ def retrain(
     """
     check_restarts()
     run = new_run(source, name, workspace, config)
-    with one_at_a_time(run), one_slot(run), accounting() as account:
+    with one_run_at_a_time(run), accounting() as account:
         return ended(_retrain(run, force, account))  # type: ignore[return-value] - a state, whose data the caller is given
 
 
@@ -68,7 +68,7 @@ def _retrain(run: Run, force: bool, account: Account) -> dict[str, Any]:
         return summary
     preload(run)
     try:
-        summary = summarise(run, catalogue, _make_model(run, catalogue), account)
+        summary = _make_model(run, catalogue, account)
     except InvalidDataError as exc:
         summary = invalid_data(run, catalogue, exc.reasons, account)
     finish(run, summary, account)
@@ -76,7 +76,7 @@ def _retrain(run: Run, force: bool, account: Account) -> dict[str, Any]:
     return finish(run, summary, account)  # with the report's own seconds
 
 
-def _make_model(run: Run, catalogue: Catalogue) -> Decision:
+def _make_model(run: Run, catalogue: Catalogue, account: Account) -> dict[str, Any]:
     validated = validate_images(run, catalogue)
     snapshot = split_images(run, validated)
     run = choose_settings(run, snapshot)
@@ -95,4 +95,4 @@ def _make_model(run: Run, catalogue: Catalogue) -> Decision:
     decision = evaluate_candidate(run, candidate)
     if decision.promote:
         publish_model(run, decision, make_variants(run, decision))
-    return decision
+    return summarise(run, catalogue, decision, account)

@@ -1,7 +1,7 @@
 """`--auto`: the tasks of a retrain, run for one combination of settings after another, and the choice among them.
 
-Each trial is kept under the digest of all that it depends on, and extraction stores what it makes: a search that was
-killed goes on where it was, and the retrain that follows finds the features of what was chosen.
+Each trial is kept under the digest of all that it depends on, and extraction stores what it makes: an
+interrupted search resumes, and the retrain that follows finds the features of what was chosen.
 """
 
 from __future__ import annotations

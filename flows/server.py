@@ -42,8 +42,8 @@ class LocalServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process that writes it
         self.url = f"http://127.0.0.1:{port}"
         self.api_url = f"{self.url}/api"
-        # The server ends with its standard input, and so with this process, however this one ends. It is no business
-        # of the terminal's: Ctrl-C stops it last, when the runs have said how they ended.
+        # The server ends with its standard input, and so with this process, however this one ends. It has
+        # a session of its own, so Ctrl-C does not reach it: it is stopped last, after the runs have reported their end.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flows.server", str(port)],
             env={**os.environ, **environ},
@@ -62,8 +62,8 @@ class LocalServer:
     def ended(self) -> bool:
         return self._process.poll() is not None
 
-    def said(self) -> str:
-        """What the server wrote."""
+    def log(self) -> str:
+        """What the server wrote to its log."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace").strip()
 
@@ -72,7 +72,7 @@ class LocalServer:
         deadline = time.monotonic() + STARTUP_TIMEOUT_S
         while not self._answers():
             if self.ended or time.monotonic() > deadline:
-                raise HeadstartError(f"Prefect's server did not come up at {self.api_url}; it said:\n{self.said()}")
+                raise HeadstartError(f"Prefect's server did not come up at {self.api_url}; its log:\n{self.log()}")
             time.sleep(0.05)
 
     def stop(self) -> None:

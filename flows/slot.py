@@ -1,6 +1,8 @@
-"""One run of a model at a time, also where its workspace is an object store, which knows no locks.
+"""One run of a model at a time, however runs are started.
 
-There Prefect's server holds a slot for each model and workspace: a plain script is covered as well as a deployment.
+In a local workspace a lock of the operating system holds it, which goes with the process. An object store knows no
+locks: there Prefect's server holds a slot for each model and workspace. (The deployments' own limit of one only keeps
+waiting runs from being processes.)
 """
 
 from __future__ import annotations
@@ -16,29 +18,33 @@ from prefect.exceptions import ObjectNotFound
 from tasks.errors import WorkspaceError
 from tasks.records import Run
 from tasks.runs import is_locked
+from tasks.runs import one_at_a_time as _lock
 
-# A run that died gives its slot back after this time; one that lives renews it.
+# The slot of a run that crashed is free again after this time; a living run renews it.
 LEASE_S = 60
 
 
 @contextmanager
-def one_slot(run: Run, timeout_s: float = 3600) -> Iterator[None]:
-    """Holds the model's slot on Prefect's server, for a workspace without locks. `tasks.runs.one_at_a_time` has others.
+def one_run_at_a_time(run: Run, timeout_s: float = 3600) -> Iterator[None]:
+    """Keeps every other run of this model in this workspace waiting, for as long as the block lasts.
 
     Raises:
-        WorkspaceError: another run holds it for longer than `timeout_s`.
+        WorkspaceError: another run, or a cleaning, keeps this one waiting for longer than `timeout_s`.
     """
-    if run.workspace.is_local:
+    with _lock(run, timeout_s) if run.workspace.is_local else _slot(run, timeout_s):
         yield
-        return
+
+
+@contextmanager
+def _slot(run: Run, timeout_s: float) -> Iterator[None]:
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(slot_name(run), 1)
     slot = concurrency(
         slot_name(run),
         timeout_seconds=timeout_s,
         lease_duration=LEASE_S,
-        strict=True,  # else a limit that is gone would be none
-        raise_on_lease_renewal_failure=False,  # a server that restarts must not end a run that is well
+        strict=True,  # without it, a limit that was deleted would not limit
+        raise_on_lease_renewal_failure=False,  # a restart of the server must not end a healthy run
     )
     try:
         slot.__enter__()
@@ -54,7 +60,7 @@ def one_slot(run: Run, timeout_s: float = 3600) -> Iterator[None]:
 
 
 def is_under_way(run: Run, client: SyncPrefectClient) -> bool:
-    """Whether a run of this model is reading or working now."""
+    """Whether a run of this model is active now."""
     if run.workspace.is_local:
         return is_locked(run.workspace, run.name)
     try:
@@ -64,5 +70,5 @@ def is_under_way(run: Run, client: SyncPrefectClient) -> bool:
 
 
 def slot_name(run: Run) -> str:
-    """Another for each workspace: two of them may have models of one name."""
+    """The limit's name; it differs between workspaces, since two of them may have models of one name."""
     return f"headstart-{run.name}-{hashlib.sha256(run.workspace.url.encode()).hexdigest()[:12]}"

@@ -14,10 +14,10 @@ from typing import Any
 from tasks.evaluate.gates import load_gates
 from tasks.ingest.entries import Listing
 from tasks.ingest.listing import listing_digest, listing_table, remember_listing
-from tasks.lineage import lineage
 from tasks.orchestration import Account
 from tasks.records import Catalogue, Decision, Run
 from tasks.runs import finished_runs
+from tasks.storage.lineage import lineage
 from tasks.storage.quarantine import FILE, count_files, keep_run_quarantine, read_decisions, read_entries
 from tasks.storage.repository import champion, read_manifest, version_path
 from tasks.storage.tables import read_table

@@ -1,8 +1,8 @@
-"""What a whole retrain needs, prepared in the background while the main thread waits for Prefect's server.
+"""Starts what a whole retrain needs in the background, while the main thread waits for Prefect's server.
 
 Great Expectations takes 3 s to import, TensorFlow 5 s and the trunk's export 3 s, of one core; Prefect's ephemeral
-server takes 4 s of another to start, and 10 s where its database has to be made. A run with nothing new needs neither
-library nor a feature extractor, so this starts early only where work is likely.
+server takes 4 s of another to start, and 10 s where its database has to be made. A run with nothing new needs none of
+this, so it starts early only where work is likely.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _looked = threading.Event()
 
 
 def preload_if_new(run: Run, force: bool, listing: Listing | None = None) -> None:
-    """`preload` before anything is read, where much work is likely. A process looks once: the command, before the flow.
+    """Calls `preload` before anything is read, where much work is likely; only once a process.
 
     Args:
-        listing: what a local source lists, where that is known already.
+        listing: of a local source, where it is known already.
     """
     if _looked.is_set():
         return
@@ -41,7 +41,7 @@ def preload_if_new(run: Run, force: bool, listing: Listing | None = None) -> Non
         if force or looks_new(run, listing or (list_source(run) if local else None)):
             preload(run)
     except HeadstartError as exc:
-        log.debug("nothing is prepared: %s", exc)  # the stage that needs it meets the same fault, and reports it
+        log.debug("nothing is prepared: %s", exc)  # the stage that needs it raises the same error
 
 
 def preload(run: Run) -> threading.Thread:
@@ -51,7 +51,7 @@ def preload(run: Run) -> threading.Thread:
     Call it from the main thread, after this module's own imports: pyarrow comes with those, and its allocator has
     crashed where it was first loaded by a thread that ended (apache/arrow 25.0).
 
-    All is only brought forward: a stage that comes to them first does them itself, and a fault shows there.
+    A stage that needs any of it earlier does it itself, and raises its errors.
     """
     _looked.set()
     thread = threading.Thread(target=_prepare, args=(run,), name="preload", daemon=True)
@@ -69,5 +69,5 @@ def _prepare(run: Run) -> None:
         if policy.views:
             importlib.import_module("albumentations")
         ensure_exported(run, extractor)
-    except Exception as exc:  # noqa: BLE001 - the stage that needs it meets the same fault, and reports it
+    except Exception as exc:  # noqa: BLE001 - the stage that needs it raises the same error
         log.debug("nothing was prepared: %s", exc)

@@ -1,8 +1,8 @@
 """`headstart watch`: the sensor. New labelled images that have settled become one event on Prefect's server.
 
-The event is a hint, and a deployment with a trigger answers it by a run. The truth is the difference between what the
-source lists and what the model's last run with a verdict listed: a sensor that was down finds it when it comes back,
-and what arrives during a run is announced when that run is over.
+The event is a hint, which triggers a run of a deployment. The truth is the difference between what the source lists and
+what the model's last finished run listed: a sensor that was down finds it at its next start, and images that arrive
+during a run are announced after it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import Event, Resource
 from prefect.settings import PREFECT_API_URL
 
-from flows.debounce import Announced, Debounce, Patience, marker_path, marker_signature, pulses
+from flows.debounce import Announced, Debounce, DebounceSettings, marker_path, marker_signature, pulses
 from flows.slot import is_under_way
 from tasks.errors import HeadstartError, SourceError, UsageError
 from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table
@@ -38,27 +38,27 @@ from tasks.runs import finished_runs
 
 EVENT = "headstart.labels.arrived"
 FLOW = "retrain"
-# An event is answered within seconds; after this time it is worth a warning that nobody did.
+# A trigger starts a run within seconds; after this time a missing run is worth a warning.
 ANSWER_S = 30
-# Prefect's server stores events a few seconds after it took them.
+# Prefect's server stores events a few seconds after it received them.
 STORE_S = 10
-# So long may a run take from being picked up to its start, before it counts as lost.
+# How long a run may stay pending before it counts as lost.
 PENDING = timedelta(minutes=10)
 MAX_BACKOFF_S = 60.0
-# How often the time is looked at, so that the quiet period ends when it ends; the source is looked at less often.
+# How often the clock is checked, so that the settle time ends on time; the source is listed less often.
 BEAT_S = 0.25
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def watch(run: Run, patience: Patience, stop: threading.Event, tell: Tell) -> None:
-    """Looks at the run's source until `stop`, and announces what arrived.
+def watch(run: Run, settings: DebounceSettings, stop: threading.Event, report: Report) -> None:
+    """Lists the run's source until `stop`, and announces what arrived.
 
-    Faults of the source, the workspace and the server are told once and tried again, with back-off.
+    Faults of the source, the workspace and the server are reported once and tried again, with back-off.
     """
-    sensor = Sensor(run, patience, tell)
+    sensor = Sensor(run, settings, report)
     faults, next_look = 0, 0.0
-    for touched in pulses(run.source, min(BEAT_S, patience.poll_s), stop):
+    for touched in pulses(run.source, min(BEAT_S, settings.poll_s), stop):
         now = time.monotonic()
         if touched:
             next_look = sensor.debounce.touch(now)
@@ -66,22 +66,23 @@ def watch(run: Run, patience: Patience, stop: threading.Event, tell: Tell) -> No
             continue
         try:
             next_look = sensor.look(now)
-        except Exception as exc:  # noqa: BLE001 - whatever is away may come back, and a sensor waits for it
+        except Exception as exc:  # noqa: BLE001 - whatever is unavailable may come back, and a sensor waits for it
             faults += 1
             next_look = now + min(MAX_BACKOFF_S, 2.0 ** min(faults, 10))
             if faults == 1:
-                tell(f"can't look for new labels, and try again: {_said(exc)}")
+                report(f"can't look for new labels, and will try again: {_message(exc)}")
             continue
         if faults:
-            tell("looking for new labels again")
+            report("looking for new labels again")
         faults = 0
 
 
 def check_server() -> str:
-    """The address of the configured server. Raises UsageError where there is none: an event needs one that stays."""
+    """The address of the configured server. Raises UsageError where there is none: events need a server that keeps
+    running."""
     if not (address := PREFECT_API_URL.value()):
         raise UsageError(
-            "no Prefect server is configured to take the event: set PREFECT_API_URL, such as "
+            "no Prefect server is configured to receive the event: set PREFECT_API_URL, such as "
             "http://127.0.0.1:4200/api, or use headstart up, which starts one"
         )
     return address
@@ -93,28 +94,28 @@ class Sensor:
     def __init__(
         self,
         run: Run,
-        patience: Patience,
-        tell: Tell,
+        settings: DebounceSettings,
+        report: Report,
         client: Callable[[], AbstractContextManager[SyncPrefectClient]] = lambda: get_client(sync_client=True),
     ) -> None:
-        self.debounce = Debounce(patience)
+        self.debounce = Debounce(settings)
         self._run = run
-        self._tell = tell
+        self._report = report
         self._client = client
-        self._marker = marker_path(run.source, patience.marker) if patience.marker else None
-        # Whether the server has the last event is asked anew: it may be another server, or have lost it.
+        self._marker = marker_path(run.source, settings.marker) if settings.marker else None
+        # Whether the server has the last event is checked again: it may be another server, or have lost it.
         self._announced = replace(Announced.read(run.workspace, run.name), confirmed=False)
         self._sent_at: float | None = None
-        self._answer_until: float | None = None  # the last event's run has not been seen yet
+        self._answer_until: float | None = None  # until then, the run of the last event may still appear
         self._empty = False
-        self._told = (self._last_run() or {}).get("run_id")
+        self._reported = (self._last_run() or {}).get("run_id")
 
     def look(self, now: float) -> float:
-        """One look at the source, at `now` by a steady clock, in seconds; returns when to look again."""
+        """Lists the source once, at `now` (monotonic seconds); returns when to do it again."""
         started = time.monotonic()
         marker = (
             marker_signature(self._marker) if self._marker else None
-        )  # before the listing: that is as new, or newer
+        )  # before the listing, which is then as new or newer
         found = arrivals(listing_table(self._entries()), last_listing(self._run.workspace, self._run.name))
         cost_s = time.monotonic() - started
         delivered = marker is not None and marker != self._announced.marker
@@ -130,48 +131,48 @@ class Sensor:
         return self.debounce.next_look(now, cost_s)
 
     def _entries(self):
-        """What the source lists; nothing where it is empty, as a folder is before its first images."""
+        """The source's entries; none where it is empty, as a folder is before its first images."""
         try:
             entries = list_source(self._run).entries
         except SourceError as exc:
             if exc.__cause__ is not None:
                 raise
             if not self._empty:
-                self._tell(f"nothing to train on yet: {exc}")
+                self._report(f"nothing to train on yet: {exc}")
             self._empty = True
             return ()
         self._empty = False
         return entries
 
     def _settle(self, marker: str | None) -> None:
-        """The last run has seen all: what was announced is answered, and this marker stands for it."""
+        """The last run has used everything: nothing that was announced is open, and this marker belongs to it."""
         answered = Announced(marker=marker)
         if self._announced.listing:
-            self._tell_verdict()
+            self._report_verdict()
         if self._announced != answered:
             self._announced = answered.write(self._run.workspace, self._run.name)
         self._answer_until = None
 
-    def _tell_verdict(self) -> None:
-        """How the last run ended, if that was not told before."""
+    def _report_verdict(self) -> None:
+        """Reports how the last run ended, once."""
         last = self._last_run()
-        if last and last["run_id"] != self._told:
+        if last and last["run_id"] != self._reported:
             reasons = "; ".join(last["reasons"])
-            self._tell(f"{self._run.name}: {last['verdict']} ({reasons}); report: {last['report']}")
-            self._told = last["run_id"]
+            self._report(f"{self._run.name}: {last['verdict']} ({reasons}); report: {last['report']}")
+            self._reported = last["run_id"]
 
     def _last_run(self) -> dict[str, Any] | None:
         return next(finished_runs(self._run.workspace, self._run.name), None)
 
     def _announce(self, found: Arrivals, marker: str | None, now: float) -> None:
-        self._tell_verdict()
+        self._report_verdict()
         event = self._event(found).model_dump(mode="json")
         self._announced = Announced(found.listing, event, False, marker).write(self._run.workspace, self._run.name)
         self._sent_at = None
         self._send(event, now)
         self._answer_until = now + ANSWER_S
         classes = ", ".join(f"{label} {count}" for label, count in found.classes.items())
-        self._tell(f"{found.new} new of {found.total} labelled images ({classes}): announced")
+        self._report(f"{found.new} new of {found.total} labelled images ({classes}): announced")
 
     def _event(self, found: Arrivals) -> Event:
         run = self._run
@@ -189,9 +190,9 @@ class Sensor:
         return Event(event=EVENT, resource=resource, payload=payload)
 
     def _send(self, event: dict[str, Any], now: float) -> None:
-        """Sends the event until the server has stored it; it takes one that it has met for the same, by its id.
+        """Sends the event until the server has stored it; the server recognises a repeated event by its id.
 
-        Prefect's own `emit_event` loses it where no server answers, and so does a server that stops before that.
+        Prefect's own `emit_event` loses an event where the server is unavailable or stops before storing it.
         """
         with self._client() as client:
             stored = client.request(
@@ -204,7 +205,7 @@ class Sensor:
                 self._sent_at = now
 
     def _busy(self, now: float) -> bool:
-        """Whether a run is under way, or about to start: that one will read what is there, so nothing is announced."""
+        """Whether a run is active or about to start: it will use what is there, so nothing is announced."""
         with self._client() as client:
             if is_under_way(self._run, client) or any(map(self._is_waiting, _next_runs(client))):
                 self._answer_until = None
@@ -214,14 +215,14 @@ class Sensor:
         if now < self._answer_until:
             return True
         self._answer_until = None
-        self._tell(
-            f"no run has answered the event for {ANSWER_S} s: is a deployment with a trigger on {EVENT} registered? "
+        self._report(
+            f"the event has started no run for {ANSWER_S} s: is a deployment with a trigger on {EVENT} registered? "
             "(deploy/prefect.yaml has one)"
         )
         return False
 
     def _is_waiting(self, flow_run: FlowRun) -> bool:
-        """Whether a run that is scheduled or picked up is of this model, and due."""
+        """Whether a scheduled or pending run is of this model, and due."""
         given = flow_run.parameters
         if (given.get("name", "default"), given.get("workspace")) != (self._run.name, self._run.workspace.url):
             return False
@@ -229,12 +230,12 @@ class Sensor:
         if flow_run.state and flow_run.state.is_pending():
             return now - flow_run.state.timestamp < PENDING
         due = flow_run.next_scheduled_start_time
-        # One that waits for another to end is looked at every 30 s, and is due then.
+        # A run that waits for another one to end is scheduled anew every 30 s.
         return due is None or due < now + timedelta(minutes=1)
 
 
 def resource_id(name: str) -> str:
-    """What the event is about, as a trigger matches it."""
+    """The resource of the event, as a trigger matches it."""
     return f"headstart.model.{name}"
 
 
@@ -248,15 +249,5 @@ def _next_runs(client: SyncPrefectClient) -> list[FlowRun]:
     )
 
 
-def _said(exc: BaseException) -> str:
+def _message(exc: BaseException) -> str:
     return str(exc) if isinstance(exc, HeadstartError) else f"{type(exc).__name__}: {exc}"
-
-
-def deployment_parameters(run: Run) -> dict[str, Any]:
-    """What a run of this model is started with."""
-    return {
-        "source": run.source,
-        "name": run.name,
-        "workspace": run.workspace.url,
-        "config": run.config.model_dump(mode="json", by_alias=True),
-    }

@@ -64,7 +64,13 @@ def _say_bounds(schema: dict[str, Any]) -> None:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, json_schema_extra=_say_bounds)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,  # a default and the same value from a file have one digest: 10 is 10.0 in both
+        use_attribute_docstrings=True,
+        json_schema_extra=_say_bounds,
+    )
 
 
 class Backbone(Section):
@@ -293,12 +299,13 @@ def load_config(
         overrides: `section.key=value` strings; a value is read as TOML and, where it is none, as a plain string.
 
     Raises:
-        ConfigError: an unreadable file, an unknown key (naming the nearest known one) or a value out of range.
+        ConfigError: an unreadable file, an unknown key or variable (naming the nearest known one) or a value out of
+            range.
     """
     tree: dict[str, Any] = _read_toml(file) if file else {}
     for variable, value in sorted((environ or {}).items()):
         if variable.startswith(ENV_PREFIX) and variable not in ENV_FLAGS:
-            _place(tree, variable.removeprefix(ENV_PREFIX).lower().split("__"), value)
+            _place(tree, _path(variable), value)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -331,6 +338,19 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"can't read the configuration {file}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{file} is not valid TOML: {exc}") from exc
+
+
+def _path(variable: str) -> list[str]:
+    """The path of the key that a variable sets: HEADSTART_FINETUNE__EPOCHS, ["finetune", "epochs"]."""
+    path = variable.removeprefix(ENV_PREFIX).lower().split("__")
+    keys = known_keys()
+    if ".".join(path[:2]) in {*keys, *(key.split(".")[0] for key in keys)}:
+        return path
+    known = {ENV_PREFIX + key.upper().replace(".", "__"): f"{key!r}, set by " for key in keys} | dict.fromkeys(
+        ENV_FLAGS, ""
+    )
+    [near] = difflib.get_close_matches(variable, known, n=1, cutoff=0)
+    raise ConfigError(f"unknown variable {variable}; the nearest known one is {known[near]}{near}")
 
 
 def _place(tree: dict[str, Any], path: list[str], value: str) -> None:

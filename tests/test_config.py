@@ -39,6 +39,33 @@ def test_an_unknown_variable_is_an_error_too():
 
 
 @pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("HEADSTART_FINETUNE__EPOCH", "'finetune.epochs', set by HEADSTART_FINETUNE__EPOCHS"),
+        ("HEADSTART_VALIDATION__SUITE", "'validate.suite', set by HEADSTART_VALIDATE__SUITE"),
+        ("HEADSTART_WORKSPAC", "HEADSTART_WORKSPACE"),
+    ],
+)
+def test_an_unknown_variable_is_named_as_a_variable(variable: str, nearest: str):
+    with pytest.raises(ConfigError, match=f"^unknown variable {variable}; the nearest known one is {nearest}$"):
+        load_config(environ={variable: "3"})
+
+
+def test_variables_are_read_as_toml():
+    environ = {"HEADSTART_AUTO__BACKBONES": "['embedded']", "HEADSTART_VALIDATE__RENAME": '{old = "new"}'}
+
+    config = load_config(environ=environ)
+
+    assert (config.auto.backbones, config.validation.rename) == (["embedded"], {"old": "new"})
+
+
+def test_a_default_and_the_same_value_given_have_one_digest():
+    given = [f"{key}={Config().key(key)}" for key in ("validate.max_growth", "finetune.mixup", "auto.latency_ms")]
+    assert load_config(overrides=["validate.max_growth=10", "finetune.mixup=0"]).digest() == Config().digest()
+    assert load_config(overrides=given).digest() == Config().digest()
+
+
+@pytest.mark.parametrize(
     ("override", "says"),
     [
         ("finetune.learning_rate=2", "less than or equal to 1; found 2"),

@@ -4,11 +4,13 @@ limits.py         what a request may cost
 model.py          one loaded version
 model_slot.py     the newest version that verifies, looked for without a restart
 batching.py       concurrent requests of one size, answered together
+schemas.py        requests and answers, as pydantic models
 protocol.py       the Open Inference Protocol v2, as values
 requests.py       reading a request's body within its limits
 metrics.py        what is counted
-openapi.py        the routes, as a document
-app.py            the routes
+measured.py       a route that counts its requests and answers its faults
+routes.py         the routes
+app.py            the application: routes, OpenAPI document, page
 http_protocol.py  bounds on a request's head
 server.py         `serve`: all of it under uvicorn
 """

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from fastapi import Request
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
 
 from deploy.serving.limits import Limits
 from tasks.errors import DecodeError, RequestError

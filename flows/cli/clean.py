@@ -100,7 +100,10 @@ def _clean(workspace: Workspace, done: Cleaned) -> Cleaned:
     )
     _compact(signature_store(workspace), lambda keys: keys["sha256"].map(bytes.hex).isin(needed.images), done)
     _remove(workspace, _unneeded_files(workspace, needed, recent), done)
-    _remove_unfinished_versions(workspace, done)
+    for folder in list(_unneeded_folders(workspace, needed, recent)):
+        _remove(workspace, workspace.files(folder), done)
+        if not done.dry_run:
+            workspace.remove(folder)
     return done
 
 
@@ -166,14 +169,8 @@ def _key(name: str) -> str:
 
 
 def _unneeded_files(workspace: Workspace, needed: Needed, recent: datetime) -> Iterator[FileInfo]:
-    for folder in _artifact_folders(workspace):
-        if folder not in needed.artifacts:
-            yield from _unless_recent(workspace, folder, recent)
     for folder in ("trunks", "trials", "unfinished"):  # of older workspaces
         yield from (file for file in workspace.files(folder) if file.modified < recent)
-    for run_id in workspace.names("runs"):
-        if not workspace.exists(f"runs/{run_id}/summary.json"):
-            yield from _unless_recent(workspace, f"runs/{run_id}", recent)
     yield from (file for file in workspace.files("images") if file.name not in needed.images)
     abandoned = datetime.now(UTC) - timedelta(days=ABANDONED_WRITE_DAYS)
     for folder in ("features", "inspections", "stamps", "artifacts", "quarantine"):
@@ -182,25 +179,24 @@ def _unneeded_files(workspace: Workspace, needed: Needed, recent: datetime) -> I
                 yield file
 
 
-def _artifact_folders(workspace: Workspace) -> Iterator[str]:
+def _unneeded_folders(workspace: Workspace, needed: Needed, recent: datetime) -> Iterator[str]:
+    """Folders of artifacts, of interrupted runs and of interrupted publishes."""
     for stage in workspace.names("artifacts"):
-        yield from (f"artifacts/{stage}/{key}" for key in workspace.names(f"artifacts/{stage}"))
-
-
-def _unless_recent(workspace: Workspace, folder: str, recent: datetime) -> list[FileInfo]:
-    """The files of a folder to which nothing was written since `recent`; else none."""
-    files = workspace.files(folder)
-    return files if all(file.modified < recent for file in files) else []
-
-
-def _remove_unfinished_versions(workspace: Workspace, done: Cleaned) -> None:
+        folders = {f"artifacts/{stage}/{key}" for key in workspace.names(f"artifacts/{stage}")}
+        yield from (each for each in sorted(folders - needed.artifacts) if _is_older(workspace, each, recent))
+    for run_id in workspace.names("runs"):
+        finished = workspace.exists(f"runs/{run_id}/summary.json")
+        if not finished and _is_older(workspace, f"runs/{run_id}", recent):
+            yield f"runs/{run_id}"
     abandoned = datetime.now(UTC) - timedelta(days=ABANDONED_WRITE_DAYS)
-    for folder in (folder for name in workspace.names("models") for folder in unfinished(workspace, name)):
-        files = workspace.files(folder)
-        if files and all(file.modified < abandoned for file in files):
-            _remove(workspace, files, done)
-            if not done.dry_run:
-                workspace.remove(folder)
+    for name in workspace.names("models"):
+        yield from (each for each in unfinished(workspace, name) if _is_older(workspace, each, abandoned))
+
+
+def _is_older(workspace: Workspace, folder: str, time: datetime) -> bool:
+    """Whether all files of a folder, of which there is one at least, were last written before `time`."""
+    files = workspace.files(folder)
+    return bool(files) and all(file.modified < time for file in files)
 
 
 def _remove(workspace: Workspace, files: Iterable[FileInfo], done: Cleaned) -> None:

@@ -20,7 +20,7 @@ from tasks.garbage import collect_rarely
 from tasks.workspace import Workspace, check_name
 
 if TYPE_CHECKING:
-    from flows.debounce import Patience
+    from flows.debounce import DebounceSettings
     from tasks.records import Run
 
 app = typer.Typer(
@@ -155,8 +155,8 @@ def up(
     with _plain_errors():
         overrides = _overrides(set_, backbone, weights, engine, precision)
         run = _watched_run(source, name, config, overrides, workspace)
-        patience = _patience(quiet, min_new, max_wait, marker, poll, run.source)
-        _keep_fresh(run, patience, nightly, port)
+        settings = _patience(quiet, min_new, max_wait, marker, poll, run.source)
+        _keep_fresh(run, settings, nightly, port)
 
 
 @app.command()
@@ -179,13 +179,13 @@ def watch(
     """
     with _plain_errors(), _stopping() as stop:
         run = _watched_run(source, name, config, list(set_ or []), workspace)
-        patience = _patience(quiet, min_new, max_wait, marker, poll, run.source)
+        settings = _patience(quiet, min_new, max_wait, marker, poll, run.source)
         _quiet_prefect()
         from flows.watch import check_server
         from flows.watch import watch as watch_source
 
-        _tell(f"watching {run.source} for {name}; events go to {check_server()} (Ctrl-C stops it)")
-        watch_source(run, patience, stop, _tell)
+        _report(f"watching {run.source} for {name}; events go to {check_server()} (Ctrl-C stops it)")
+        watch_source(run, settings, stop, _report)
 
 
 @app.command()
@@ -522,13 +522,15 @@ def _watched_run(source: str, name: str, config: Path | None, overrides: list[st
 
 def _patience(
     quiet: float, min_new: int, max_wait: float, marker: str | None, poll: float | None, source: str
-) -> Patience:
-    from flows.debounce import LOCAL_POLL_S, REMOTE_POLL_S, Patience
+) -> DebounceSettings:
+    from flows.debounce import LOCAL_POLL_S, REMOTE_POLL_S, DebounceSettings
 
-    return Patience(quiet, min_new, max_wait, marker, poll or (REMOTE_POLL_S if "://" in source else LOCAL_POLL_S))
+    return DebounceSettings(
+        quiet, min_new, max_wait, marker, poll or (REMOTE_POLL_S if "://" in source else LOCAL_POLL_S)
+    )
 
 
-def _keep_fresh(run: Run, patience: Patience, nightly: str, port: int) -> None:
+def _keep_fresh(run: Run, settings: DebounceSettings, nightly: str, port: int) -> None:
     """Starts the server, then the rest."""
     from flows.preflight import check_setup
 
@@ -546,10 +548,10 @@ def _keep_fresh(run: Run, patience: Patience, nightly: str, port: int) -> None:
 
         if server:
             server.wait()
-        _tell(f"Prefect: {server.url if server else configured}")
-        _tell(f"watching {run.source} for {run.name}; everything is kept in {run.workspace.url} (Ctrl-C stops it)")
-        keep_fresh(run, patience, nightly, server, stop, _tell)
-        _tell("stopped; start it again and it goes on where it was")
+        _report(f"Prefect: {server.url if server else configured}")
+        _report(f"watching {run.source} for {run.name}; everything is kept in {run.workspace.url} (Ctrl-C stops it)")
+        keep_fresh(run, settings, nightly, server, stop, _report)
+        _report("stopped; start it again and it goes on where it was")
 
 
 @contextmanager
@@ -564,7 +566,7 @@ def _stopping() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     """A line about what goes on, on standard error."""
     typer.echo(f"{datetime.now():%H:%M:%S} {text}", err=True)
 

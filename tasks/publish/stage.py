@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from tasks.errors import DamagedFileError
-from tasks.lineage import lineage
 from tasks.publish.signing import seal
 from tasks.records import Candidate, Decision, Run, Variant
+from tasks.storage.lineage import lineage
 from tasks.storage.repository import MODEL, triton_config, version_in_service, version_path, write_version
 
 

@@ -269,7 +269,7 @@ def doubling_figure(points: Sequence[tuple[int, float]], forecast: float) -> Mar
 
 def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
     """Round values that enclose [low, high], in steps of 1, 2 or 5 times a power of ten."""
-    span = (high - low) or abs(high) or 1.0
+    span = max((high - low) or abs(high) or 1.0, 1e-9)  # less is noise, and may have no logarithm
     power = 10 ** math.floor(math.log10(span / about))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -26,9 +26,9 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 
-from tasks.lineage import library_versions
 from tasks.records import Run
 from tasks.storage.digests import file_digest, has_digest
+from tasks.storage.lineage import library_versions
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,13 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DamagedFileError, UsageError, WorkspaceError
-from tasks.records import Head
 from tasks.workspace import Workspace, json_bytes, sync_folder
+
+if TYPE_CHECKING:  # serving needs neither records nor pydantic
+    from tasks.records import Head
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"

@@ -35,7 +35,7 @@ BATCHES, LONGEST_BATCH, MINUTES = 50, 8, 10.0
 TIMEOUT_S = 900
 
 
-def arrival(folder: Path, photographs: Path, times: int, quiet_s: float, flags: list[str]) -> dict[str, Any]:
+def arrival(folder: Path, photographs: Path, times: int, settle_s: float, flags: list[str]) -> dict[str, Any]:
     """Copies 40 photographs beside 3,000 known ones, `times` times. Times in seconds."""
     split = (photographs / "train").is_dir()
     files = sorted(photographs.glob("*/*/*" if split else "*/*"))
@@ -46,7 +46,7 @@ def arrival(folder: Path, photographs: Path, times: int, quiet_s: float, flags: 
         )
     source, rows = folder / "photos", []
     _copy(files[:KNOWN], source)
-    with running(folder, source, "--name", NAME, "--quiet", quiet_s, *flags) as up:
+    with running(folder, source, "--name", NAME, "--quiet", settle_s, *flags) as up:
         first = _ended(up, 0)
         for time_number in range(times):
             start = KNOWN + NEW * time_number
@@ -55,24 +55,24 @@ def arrival(folder: Path, photographs: Path, times: int, quiet_s: float, flags: 
             run = _ended(up, time_number + 1)
             rows.append(
                 {
-                    "start_beyond_quiet": round(moment(run["start_time"]) - landed - quiet_s, 1),
-                    "picked_up_beyond_quiet": round(_state_time(up, run, "PENDING") - landed - quiet_s, 1),
+                    "start_beyond_quiet": round(moment(run["start_time"]) - landed - settle_s, 1),
+                    "picked_up_beyond_quiet": round(_state_time(up, run, "PENDING") - landed - settle_s, 1),
                     "run": round(moment(run["end_time"]) - moment(run["start_time"]), 1),
                     "load": os.getloadavg()[0],
                     "versions": len(versions(Workspace(str(folder / "w")), NAME)),
                     "timings": _timings(folder / "w"),
                 }
             )
-        return {"quiet_s": quiet_s, "first_run": _length(first), "arrivals": rows}
+        return {"settle_s": settle_s, "first_run": _length(first), "arrivals": rows}
 
 
-def burst(folder: Path, minutes: float, batches: int, quiet_s: float) -> dict[str, Any]:
+def burst(folder: Path, minutes: float, batches: int, settle_s: float) -> dict[str, Any]:
     """Random batches at random moments, and what is left of them."""
     source, rng, count = folder / "photos", random.Random(3), 0
     photos.class_folders(source, {"red": 60, "green": 60, "blue": 60})
     flags = ["--backbone", "embedded", "--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25"]
     moments = sorted(rng.uniform(0, 60 * minutes) for _ in range(batches))
-    with running(folder, source, "--name", NAME, "--quiet", quiet_s, *flags) as up:
+    with running(folder, source, "--name", NAME, "--quiet", settle_s, *flags) as up:
         started = time.time()
         for due in moments:
             time.sleep(max(0.0, started + due - time.time()))

@@ -72,7 +72,10 @@ def test_the_serving_image_serves(tmp_path):
     done = subprocess.run([*command, "--offline"], cwd=app, env=plain, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"uv's cache does not hold the packages: {done.stderr.strip().splitlines()[-1]}")
-    shutil.copytree(ROOT / "tasks", app / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    for source, target in re.findall(r"^COPY (?!--from)(\S+) (\S+)$", stage("serving"), re.MULTILINE):
+        (app / target).parent.mkdir(exist_ok=True)
+        copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+        copy(ROOT / source, app / target)
     publish(tmp_path / "workspace", 1)
     python = app / ".venv" / "bin" / "python"
     heavy = "import importlib.util as u; print([m for m in ('tensorflow', 'prefect', 'keras') if u.find_spec(m)])"

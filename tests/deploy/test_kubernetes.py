@@ -74,9 +74,9 @@ def test_services_find_their_pods():
 
 
 def test_serving_is_asked_on_routes_that_it_has():
-    from deploy.serving.app import _routes
+    from deploy.serving.routes import router
 
-    routes = {route.path for route in _routes(None)}  # type: ignore[arg-type]
+    routes = {route.path for route in router.routes}  # type: ignore[attr-defined]
     (container,) = dict(PODS)["serving"]["containers"]
     probes = {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert probes == {"/v2/health/live", "/v2/health/ready"} <= routes

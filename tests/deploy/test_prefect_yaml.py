@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from flows.up import deployments
+from flows.deployments import deployments
 from flows.watch import EVENT
 from tasks.networks.registry import BACKBONES
 from tests.runs import make_run

@@ -129,7 +129,7 @@ def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is
     then = {
         "reported": reported,
         "reported by hand": reported,
-        "in a queue": {"type": "SCHEDULED", "name": "Cut"},
+        "in a queue": {"type": "SCHEDULED", "name": "Interrupted"},
         "being cancelled": {"type": "CANCELLING"},
         "cancelled": {"type": "CANCELLED"},
         "promoted": {"type": "COMPLETED", "name": "Promoted"},
@@ -153,7 +153,7 @@ def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is
     assert {name: _states(server, flow_run)[1:] for name, flow_run in runs.items()} == {
         "reported": ["Running", "Crashed", "AwaitingRetry"],
         "reported by hand": ["Running", "Crashed"],
-        "in a queue": ["Running", "Cut"],
+        "in a queue": ["Running", "Interrupted"],
         "being cancelled": ["Running", "Cancelling"],
         "cancelled": ["Running", "Cancelled"],
         "promoted": ["Running", "Promoted"],
@@ -161,7 +161,7 @@ def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is
         "silent by hand": ["Running", "Crashed"],
     }
     assert _state(server, runs["reported by hand"])["state"]["message"] == "reported"
-    assert "No sign of life" in _state(server, runs["silent by hand"])["state"]["message"]
+    assert "No heartbeat" in _state(server, runs["silent by hand"])["state"]["message"]
 
 
 @pytest.mark.timeout(1200)
@@ -175,7 +175,7 @@ def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: P
         runner = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
     try:
         flow_run = _start_deployment(server)
-        _kill_once(runner, lambda: bool(disturbed.names("trunks")), "extraction")
+        _kill_once(runner, lambda: bool(disturbed.names("artifacts/extractor")), "extraction")
         _wait_for_restart(server, flow_run, 2)
         _kill_once(runner, lambda: bool(_done(disturbed, "finetune")), "the end of the training")
         head = _done(disturbed, "finetune")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.debounce import Announced, Debounce, Patience, absolute_source, marker_path, marker_signature, pulses
+from flows.debounce import Announced, Debounce, DebounceSettings, absolute_source, marker_path, marker_signature, pulses
 from tasks.errors import UsageError
 from tasks.ingest.entries import Entry
 from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table, remember_listing, write_listing
@@ -23,14 +23,14 @@ def found(listing: str, new: int = 1) -> Arrivals:
 
 
 def test_what_arrives_in_dribbles_is_ready_once_nothing_has_changed_for_the_quiet_period():
-    debounce = Debounce(Patience(quiet_s=5))
+    debounce = Debounce(DebounceSettings(settle_s=5))
     said = [debounce.ready(found(f"listing {second // 3}"), float(second), False) for second in range(12)]
     assert not any(said)  # another listing every 3 s
     assert [debounce.ready(found("listing 3"), second, False) for second in (13.9, 14.0, 15.0)] == [False, True, True]
 
 
 def test_a_change_that_the_system_tells_of_counts_from_that_moment():
-    debounce = Debounce(Patience(quiet_s=5))
+    debounce = Debounce(DebounceSettings(settle_s=5))
     assert debounce.touch(100.0) == 105.0
     assert debounce.ready(found("a"), 105.0, False)
     debounce.touch(106.0)
@@ -39,7 +39,7 @@ def test_a_change_that_the_system_tells_of_counts_from_that_moment():
 
 
 def test_fewer_than_enough_wait_and_then_go_all_the_same():
-    debounce = Debounce(Patience(quiet_s=1, min_new=10, max_wait_s=60))
+    debounce = Debounce(DebounceSettings(settle_s=1, min_new=10, max_wait_s=60))
     assert not debounce.ready(found("a", 3), 0.0, False)
     assert not debounce.ready(found("a", 3), 59.9, False)
     assert debounce.ready(found("a", 3), 60.0, False)
@@ -48,7 +48,7 @@ def test_fewer_than_enough_wait_and_then_go_all_the_same():
 
 
 def test_the_waiting_starts_anew_once_all_was_seen():
-    debounce = Debounce(Patience(quiet_s=0, min_new=10, max_wait_s=60))
+    debounce = Debounce(DebounceSettings(settle_s=0, min_new=10, max_wait_s=60))
     debounce.ready(found("a", 3), 0.0, False)
     assert not debounce.ready(found("a", 0), 30.0, False)
     assert not debounce.ready(found("b", 3), 70.0, False)
@@ -56,14 +56,14 @@ def test_the_waiting_starts_anew_once_all_was_seen():
 
 
 def test_a_marker_takes_the_place_of_quiet():
-    debounce = Debounce(Patience(quiet_s=5, marker="_DONE"))
+    debounce = Debounce(DebounceSettings(settle_s=5, marker="_DONE"))
     assert debounce.touch(0.0) == 0.0
     assert not debounce.ready(found("a"), 60.0, False)
     assert debounce.ready(found("b"), 60.1, True)
 
 
 def test_a_source_that_takes_long_to_list_is_looked_at_less_often():
-    debounce = Debounce(Patience(quiet_s=5, poll_s=1))
+    debounce = Debounce(DebounceSettings(settle_s=5, poll_s=1))
     assert debounce.next_look(100.0, cost_s=0.01) == 101.0
     assert debounce.next_look(100.0, cost_s=1.0) == 120.0
     debounce.ready(found("a"), 100.0, False)  # … but for once at the moment at which it may have settled

@@ -47,15 +47,13 @@ def test_it_ends_in_a_decision_with_full_parity_and_predicts(folder: Path, tmp_p
     assert gates["parity of probabilities"]["passed"], gates["parity of probabilities"]
     assert summary["images"]["embedded"] == 120
 
-    model = tmp_path / "runs" / summary["run_id"] / "candidate/model.onnx"
-    model = model if model.exists() else Path(summary["model"])
-    done = headstart("predict", model, folder / "red/00000.jpg", folder / "blue/00001.jpg", "--json")
+    done = headstart("predict", summary["model"], folder / "red/00000.jpg", folder / "blue/00001.jpg", "--json")
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)["predictions"]
     assert len(answers) == 2
     assert all(answer["label"] in ("red", "green", "blue") and 0 < answer["probability"] <= 1 for answer in answers)
 
-    history = json.loads((tmp_path / "runs" / summary["run_id"] / "history.json").read_text())
+    history = json.loads((tmp_path / summary["artifacts"]["finetune"] / "history.json").read_text())
     trained = {"classifier", "unfrozen"} if "--set" in args else {"classifier"}
     assert {epoch["trained"] for epoch in history["epochs"]} == trained
 

@@ -14,12 +14,12 @@ from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Pending, R
 
 from flows import run_state, up
 from flows.automations import FOLDER
-from flows.run_state import CUT, DIED, GIVEN_UP, MAX_DEATHS, STATES, deaths
+from flows.run_state import GIVEN_UP, INTERRUPTED, MAX_CRASHES, RESUMED, STATES, crashes
 from tasks.errors import HeadstartError
 
 START = [Pending(), Running()]
 DEATH = [*START, Crashed(), AwaitingRetry()]
-STOP = [*START, Crashed(), Scheduled(name=CUT)]
+STOP = [*START, Crashed(), Scheduled(name=INTERRUPTED)]
 
 
 class Server:
@@ -58,7 +58,7 @@ def automations() -> dict[str, Any]:
 
 def test_silence_is_ended_by_every_end_and_by_a_place_in_the_queue(automations: dict[str, Any]):
     expected = set(automations["headstart-crashed"]["trigger"]["expect"])
-    names = {*STATES.values(), "heartbeat", AwaitingRetry().name, CUT}
+    names = {*STATES.values(), "heartbeat", AwaitingRetry().name, INTERRUPTED}
     names |= {"Completed", "Failed", "Cancelled", "Cancelling"}
     assert names <= {event.removeprefix("prefect.flow-run.") for event in expected}
 
@@ -71,7 +71,7 @@ def test_no_event_that_starts_a_run_again_is_counted_by_the_other_automation_too
 
 def test_up_and_the_automation_say_the_same_of_a_run_that_is_started_again(automations: dict[str, Any]):
     [action] = automations["headstart-again"]["actions"]
-    assert (action["state"], action["name"], action["message"]) == ("SCHEDULED", AwaitingRetry().name, DIED)
+    assert (action["state"], action["name"], action["message"]) == ("SCHEDULED", AwaitingRetry().name, RESUMED)
 
 
 @pytest.mark.parametrize(
@@ -83,27 +83,27 @@ def test_up_and_the_automation_say_the_same_of_a_run_that_is_started_again(autom
         ([Scheduled(), *DEATH * 2, *START], 2),
         ([Scheduled(), *STOP * 6, *START], 0),
         # Its server's automation answered the crash, before the stop did.
-        ([Scheduled(), *START, Crashed(), AwaitingRetry(), Scheduled(name=CUT), *START], 0),
+        ([Scheduled(), *START, Crashed(), AwaitingRetry(), Scheduled(name=INTERRUPTED), *START], 0),
         ([Scheduled(), *DEATH * 4, *STOP, *START, Crashed()], 1),
         # One crash that was answered four times.
         ([Scheduled(), *START, Crashed(), *[AwaitingRetry()] * 4, *START], 1),
     ],
 )
 def test_crashes_since_the_last_stop_count_as_deaths_and_stops_do_not(history: list[State], died: int):
-    assert deaths(history) == died
+    assert crashes(history) == died
 
 
 @pytest.mark.parametrize(("cycle", "fails"), [(DEATH, True), (STOP, False)])
 def test_a_run_fails_that_died_time_and_again_and_not_one_that_was_stopped_as_often(
     cycle: list[State], fails: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    for count in range(MAX_DEATHS + 2):
+    for count in range(MAX_CRASHES + 2):
         server = Server([Scheduled(), *cycle * count, *START])
         [flow_run_id] = server.histories
         monkeypatch.setattr(run_state, "flow_run", SimpleNamespace(run_count=count + 1, id=flow_run_id))
         monkeypatch.setattr(run_state, "get_client", lambda sync_client, server=server: server)
-        if fails and count >= MAX_DEATHS:
-            with pytest.raises(HeadstartError, match=f"died {MAX_DEATHS} times"):
+        if fails and count >= MAX_CRASHES:
+            with pytest.raises(HeadstartError, match=f"crashed {MAX_CRASHES} times"):
                 run_state.check_restarts()
         else:
             run_state.check_restarts()
@@ -114,7 +114,7 @@ def test_up_starts_dead_runs_again_until_they_died_too_often_and_outlasts_an_abs
 ):
     server = Server(
         [Scheduled(), *START, Crashed()],
-        [Scheduled(), *DEATH * (MAX_DEATHS - 1), *START, Crashed()],
+        [Scheduled(), *DEATH * (MAX_CRASHES - 1), *START, Crashed()],
         [Scheduled(), *START, Failed()],
     )
     server.away = 2
@@ -122,20 +122,20 @@ def test_up_starts_dead_runs_again_until_they_died_too_often_and_outlasts_an_abs
     monkeypatch.setattr(up, "LOOK_S", 0.01)
     stop, said = threading.Event(), []
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         said.append(text)
         if len(said) == 3:
             stop.set()
 
-    up._recover([], stop, tell)
+    up._recover([], stop, report)
     ends = [history[-1] for history in server.histories.values()]
     assert [(state.name, state.message) for state in ends] == [
-        ("AwaitingRetry", DIED),
+        ("AwaitingRetry", RESUMED),
         ("Failed", GIVEN_UP),
         ("Failed", None),
     ]
     assert [text.split(":")[0] for text in said] == [
-        "can't look for runs that died, and try again",  # once for both times
-        "a run's process died, and the run goes on where it was",
+        "can't look for crashed runs, and will try again",  # once for both times
+        "a run's process crashed, and the run resumes",
         "a run failed",
     ]

@@ -42,11 +42,11 @@ def test_the_choice_is_shown_kept_used_and_not_made_twice(tmp_path: Path, capsys
     assert summary["lineage"]["boundary"] == record["chosen"]["backbone.boundary"]
     assert summary["timings_s"]["auto"] > 0
 
-    tried = {path: path.stat().st_mtime_ns for path in workspace.glob("trials/*/*.json")}
+    tried = {path: path.stat().st_mtime_ns for path in workspace.glob("artifacts/try/*/artifact.json")}
     assert len(tried) == len(settings)
     again, kept, _ = retrained(folder, workspace, "--force")
     assert kept["chosen"] == record["chosen"]
-    assert {path: path.stat().st_mtime_ns for path in workspace.glob("trials/*/*.json")} == tried
+    assert {path: path.stat().st_mtime_ns for path in workspace.glob("artifacts/try/*/artifact.json")} == tried
     assert again["images"]["embedded"] == 0
     assert again["lineage"]["head_digest"] == summary["lineage"]["head_digest"]
     nothing_new = headstart(folder, "--workspace", workspace, "--name", "tints", *TINY)

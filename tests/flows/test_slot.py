@@ -10,7 +10,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.slot import is_under_way, one_slot, slot_name
+from flows.slot import is_under_way, one_run_at_a_time, slot_name
 from tasks.errors import WorkspaceError
 from tasks.records import Run
 from tests.runs import make_run
@@ -32,13 +32,13 @@ def test_the_second_waits_for_the_first(client: SyncPrefectClient, run: Run):
 
     def second() -> None:
         inside.wait(20)
-        with temporary_settings({PREFECT_API_URL: str(client.api_url)}), one_slot(run):
+        with temporary_settings({PREFECT_API_URL: str(client.api_url)}), one_run_at_a_time(run):
             order.append("second")
 
     thread = threading.Thread(target=second)
     thread.start()
     assert not is_under_way(run, client)
-    with one_slot(run):
+    with one_run_at_a_time(run):
         inside.set()
         assert is_under_way(run, client)
         thread.join(2)
@@ -49,12 +49,16 @@ def test_the_second_waits_for_the_first(client: SyncPrefectClient, run: Run):
 
 
 def test_it_does_not_wait_for_ever(client: SyncPrefectClient, run: Run):
-    with one_slot(run), pytest.raises(WorkspaceError, match="run again when it is done"), one_slot(run, timeout_s=0.5):
+    with (
+        one_run_at_a_time(run),
+        pytest.raises(WorkspaceError, match="run again when it is done"),
+        one_run_at_a_time(run, timeout_s=0.5),
+    ):
         pass
 
 
 def test_a_fault_gives_the_slot_back(client: SyncPrefectClient, run: Run):
-    with pytest.raises(RuntimeError), one_slot(run):
+    with pytest.raises(RuntimeError), one_run_at_a_time(run):
         raise RuntimeError
     assert not is_under_way(run, client)
 
@@ -65,5 +69,6 @@ def test_models_of_one_name_in_two_workspaces_have_two_slots(run: Run):
 
 def test_a_local_workspace_has_a_lock_and_asks_nobody(tmp_path: Path):
     run = make_run(tmp_path, "photos")
-    with one_slot(run):  # no server is there
+    nobody = {PREFECT_API_URL: "http://127.0.0.1:9/api"}
+    with temporary_settings(nobody), one_run_at_a_time(run):
         assert not is_under_way(run, None)  # type: ignore[arg-type]

@@ -18,9 +18,9 @@ import psutil
 import pytest
 from playwright.sync_api import expect
 
-from flows.run_state import CUT, DIED, GIVEN_UP, MAX_DEATHS
+from flows.deployments import deployments
+from flows.run_state import GIVEN_UP, INTERRUPTED, MAX_CRASHES, RESUMED
 from flows.server import configured_server
-from flows.up import deployments
 from tasks.errors import UsageError
 from tasks.storage.repository import versions
 from tasks.workspace import Workspace
@@ -121,7 +121,7 @@ def test_the_next_start_goes_on_with_that_run_and_the_one_retrain_is_promoted(up
     assert run["id"] == cut.run["id"]
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     assert versions(place.workspace, "tints") == [1], run["state"]["message"]
-    assert CUT in [state["name"] for state in states(up, run)]
+    assert INTERRUPTED in [state["name"] for state in states(up, run)]
     assert last_snapshot(place.workspace, "tints") == digests(place.source)
     time.sleep(QUIET_S + 3)  # nothing more comes of it
     assert (len(up.events()), len(up.unfinished()), len(up.runs())) == (1, 0, 1)
@@ -154,11 +154,11 @@ def test_batches_at_random_and_a_killed_process_lose_nothing_and_embed_nothing_t
     assert len(rows) == len(set(rows))
     assert {sha256 for sha256, _ in rows} == digests(place.source)
     runs = up.runs()
-    [died] = [run for run in runs if DIED in [state["message"] for state in states(up, run)]]
+    [died] = [run for run in runs if RESUMED in [state["message"] for state in states(up, run)]]
     assert overlaps([run for run in runs if run != died]) == []  # another may run before that one is started again
     assert len(up.events()) == len(runs)
     assert {run["state_type"] for run in runs} == {"COMPLETED"}
-    assert "a run's process died, and the run goes on where it was: Process exited" in up.log.read_text()
+    assert "a run's process crashed, and the run resumes: Process exited" in up.log.read_text()
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_run_that_died_too_often_fails_and_says_so(up: Up):
     created = up.ask(f"/deployments/{manual['id']}/create_flow_run", state=waiting)
     path = f"/flow_runs/{created['id']}"
     crashed = {"type": "CRASHED", "message": "out of memory"}
-    for state in [crashed, waiting] * (MAX_DEATHS - 1) + [crashed]:
+    for state in [crashed, waiting] * (MAX_CRASHES - 1) + [crashed]:
         up.ask(f"{path}/set_state", state=state, force=True)
     up.wait_for(lambda: up.get(path)["state_type"] == "FAILED")
     assert up.get(path)["state"]["message"] == GIVEN_UP

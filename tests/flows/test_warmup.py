@@ -12,8 +12,9 @@ from flows.warmup import preload
 run = new_run("", "twice", tempfile.mkdtemp(), parse_config({"backbone": {"name": "embedded"}}))
 for thread in [preload(run), preload(run)]:
     thread.join()
-files = run.workspace.files("artifacts/extractor")
-print(*[file.name for file in files], "great_expectations" in sys.modules, "keras" in sys.modules)
+[extractor] = run.workspace.names("artifacts/extractor")
+print(*run.workspace.names(f"artifacts/extractor/{extractor}"))
+print("great_expectations" in sys.modules, "keras" in sys.modules)
 """
 
 

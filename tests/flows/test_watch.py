@@ -16,7 +16,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Pending, Scheduled
 
-from flows.debounce import Patience
+from flows.debounce import DebounceSettings
 from flows.watch import EVENT, Sensor, watch
 from tasks.ingest.listing import listing_table, remember_listing, write_listing
 from tasks.ingest.sources import list_source
@@ -71,9 +71,9 @@ def run(tmp_path: Path) -> Run:
     return make_run(tmp_path / "w", photos.class_folders(tmp_path / "photos", {"cat": 3, "dog": 2}))
 
 
-def sensor_of(run: Run, server: Server, said: list[str] | None = None, **patience: Any) -> Sensor:
-    tell = [].append if said is None else said.append
-    return Sensor(run, Patience(**{"quiet_s": 5, **patience}), tell, server.client)
+def sensor_of(run: Run, server: Server, said: list[str] | None = None, **settings: Any) -> Sensor:
+    report = [].append if said is None else said.append
+    return Sensor(run, DebounceSettings(**{"settle_s": 5, **settings}), report, server.client)
 
 
 def settle(sensor: Sensor, start: float = 0.0, seconds: int = 8) -> None:
@@ -227,8 +227,8 @@ def test_a_server_that_is_away_is_waited_for(run: Run, server: Server, monkeypat
     said: list[str] = []
     monkeypatch.setattr("flows.watch.get_client", lambda sync_client: server.client())
     stop = threading.Event()
-    patience = Patience(quiet_s=0.2, poll_s=0.1)
-    thread = threading.Thread(target=watch, args=(run, patience, stop, said.append))
+    settings = DebounceSettings(settle_s=0.2, poll_s=0.1)
+    thread = threading.Thread(target=watch, args=(run, settings, stop, said.append))
     thread.start()
     _until(lambda: any("nobody answers" in line for line in said))
     server.away = False

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tasks.config import parse_config
-from tasks.lineage import library_versions
 from tasks.records import Candidate, Decision, Features, GateResult, Head, Run, Variant
 from tasks.storage import artifacts
 from tasks.storage.artifacts import RECORD, artifacts_in_use, current_artifacts, kept
+from tasks.storage.lineage import library_versions
 from tests.runs import make_extractor_record, make_head_record, make_run, make_snapshot_record
 
 

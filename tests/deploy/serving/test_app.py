@@ -94,6 +94,14 @@ def test_health_and_metadata(client):
     assert client.post("/v2/repository/index").json() == [{"name": "colours", "version": "1", "state": "READY"}]
 
 
+def test_head_is_answered_as_get_without_the_body(client):
+    for path in ("/", "/about", "/v2/health/ready", "/v2/models/colours/versions/1"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) == len(client.get(path).content)
+    assert client.head("/classify").status_code == 405
+
+
 def test_metrics_count_requests_by_route_and_status(client):
     client.post("/classify", content=b"no image")
     text = client.get("/metrics").text
@@ -145,7 +153,7 @@ def test_a_fault_of_the_server_is_counted_and_tells_the_client_nothing(tmp_path,
     def fail(*arguments: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr("deploy.serving.app.decode_image", fail)
+    monkeypatch.setattr("deploy.serving.routes.decode_image", fail)
     with running(tmp_path) as url:
         answer = httpx.post(f"{url}/classify", content=encoded())
         assert (answer.status_code, answer.json()) == (500, {"error": "a fault in the server; its log says more"})

@@ -15,8 +15,10 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from deploy.serving.protocol import InferRequest, parse_infer_request
+from deploy.serving.routes import HeaderLength
 from tasks.errors import RequestError
 from tests.deploy.serving.pictures import encoded
 from tests.deploy.serving.running import LIMITS
@@ -80,6 +82,9 @@ CASES = {
     "image-top-zero": ("/classify?top=0", encoded(), {}, 400, "'top'"),
     "image-top-text": ("/classify?top=many", encoded(), {}, 400, "'top'"),
     "image-top-negative": ("/classify?top=-1", encoded(), {}, 400, "'top'"),
+    "image-top-astronomical": (f"/classify?top={'9' * 5000}", encoded(), {}, 400, "'top'"),
+    "image-top-underscored": ("/classify?top=1_0", encoded(), {}, 400, "'top'"),
+    "image-top-empty": ("/classify?top=", encoded(), {}, 400, "'top'"),
     "image-as-json": ("/classify", b"{}", {"Content-Type": "application/json"}, 415, "application/json"),
     "form-without-boundary": ("/classify", form(encoded()), {"Content-Type": "multipart/form-data"}, 400, "form"),
     "form-of-garbage": ("/classify", b"garbage", MULTIPART, 400, "form"),
@@ -173,6 +178,9 @@ CASES = {
     "header-length-beyond-the-body": (INFER, infer(), {HEADER_LENGTH: "99999"}, 400, "cut off"),
     "header-length-negative": (INFER, infer(), {HEADER_LENGTH: "-1"}, 400, "number of bytes"),
     "header-length-a-text": (INFER, infer(), {HEADER_LENGTH: "all"}, 400, "number of bytes"),
+    "header-length-astronomical": (INFER, infer(), {HEADER_LENGTH: "9" * 5000}, 400, "number of bytes"),
+    "header-length-signed": (INFER, infer(), {HEADER_LENGTH: "+9"}, 400, "number of bytes"),
+    "header-length-empty": (INFER, infer(), {HEADER_LENGTH: ""}, 400, "number of bytes"),
     "header-length-zero": (INFER, infer(), {HEADER_LENGTH: "0"}, 400, "JSON"),
     "model-unknown": ("/v2/models/animals/infer", infer(), {}, 404, "'animals'"),
     "version-unknown": ("/v2/models/colours/versions/9/infer", infer(), {}, 404, "'9'"),
@@ -253,7 +261,7 @@ def test_a_storm_of_malformed_requests_leaves_no_memory_behind(url):
     assert storm() - warmed < 20_000_000
 
 
-def parsed_or_refused(body: bytes, header_length: str | None) -> InferRequest | None:
+def parsed_or_refused(body: bytes, header_length: int | None) -> InferRequest | None:
     """None for a request that is refused as it should be; any other exception goes through."""
     try:
         return parse_infer_request(body, header_length, LIMITS)
@@ -279,11 +287,20 @@ def parsed_or_refused(body: bytes, header_length: str | None) -> InferRequest | 
             max_leaves=30,
         ).map(lambda value: json.dumps(value).encode()),
     ),
-    st.none() | st.text(max_size=5) | st.integers(-5, 500).map(str),
+    st.none() | st.integers(0, 500),
 )
 def test_any_bytes_are_parsed_or_refused_with_a_reason(body, header_length):
     request = parsed_or_refused(body, header_length)
     assert request is None or request.images.ndim == 4
+
+
+@given(st.text(max_size=5) | st.integers(-5, 10**20).map(str))
+def test_any_header_is_a_length_or_refused(text):
+    if text.isascii() and text.isdigit() and len(text) <= 18:
+        assert TypeAdapter(HeaderLength).validate_python(text) == int(text)
+    else:
+        with pytest.raises(ValidationError, match="has to be a number of bytes, 0 or more"):
+            TypeAdapter(HeaderLength).validate_python(text)
 
 
 @settings(max_examples=100, deadline=None)

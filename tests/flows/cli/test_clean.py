@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flows.cli import clean as module
 from flows.cli.clean import clean, what_is_needed
-from flows.cli.main import clean as module
 from tasks.errors import WorkspaceError
 from tasks.records import Run
 from tasks.runs import one_at_a_time
@@ -104,30 +104,48 @@ def test_keys_that_nobody_names_go_once_they_are_old(workspace: Workspace, tmp_p
     old, young, keras = "b" * 16, "c" * 16, f"{KEY}-keras"
     for key in (old, young, keras):
         store_rows(workspace, [10], key)
-        workspace.write_bytes(f"trunks/{key}.onnx", b"graph")
-    for path in [*tmp_path.glob("features/[ab]*/*"), *tmp_path.glob("trunks/[ab]*")]:
+    for path in tmp_path.glob("features/[ab]*/*"):
         os.utime(path, (0, 0))
     clean(workspace)
     assert workspace.names("features") == [KEY, keras, young]
-    assert workspace.names("trunks") == [f"{keras}.onnx", f"{young}.onnx"]
 
 
-def test_bytes_candidates_and_writes_that_nobody_needs_go(workspace: Workspace, tmp_path: Path):
+def test_artifacts_that_neither_a_run_nor_a_champion_is_made_of_go_once_they_are_old(tmp_path: Path):
+    run = decided(tmp_path, "20260102T000000-shapes-bbbbbb", range(10))
+    place, lineage = run.workspace, {"snapshot": "s", "recipe": KEY, "trunk": "artifacts/extractor/own/extractor.onnx"}
+    summary = {"run_id": run.run_id, "lineage": lineage, "artifacts": {"finetune": "artifacts/finetune/finished"}}
+    place.write_json(run.path("summary.json"), summary)
+    made = {"lineage": {**lineage, "artifacts": {"finetune": "artifacts/finetune/champion"}}, "files": {}}
+    place.write_json("models/shapes/1/manifest.json", made)
+    keys = ("finetune/finished", "finetune/champion", "finetune/nobodys", "finetune/young", "extractor/own")
+    for key in (*keys, "extractor/nobodys"):
+        place.write_bytes(f"artifacts/{key}/artifact.json", b"{}")
+    place.write_bytes("trunks/old.onnx", b"of an older headstart")
+    for file in [*place.files("artifacts"), *place.files("trunks")]:
+        if "young" not in file.path:
+            os.utime(place.path(file.path), (0, 0))
+    clean(place)
+    assert place.names("artifacts/finetune") == ["champion", "finished", "young"]
+    assert place.names("artifacts/extractor") == ["own"]
+    assert place.files("trunks") == []
+
+
+def test_bytes_runs_and_writes_that_nobody_needs_go(workspace: Workspace, tmp_path: Path):
     for number in (0, 20):
         workspace.write_bytes(f"images/{digest(number)[:2]}/{digest(number)}", b"pixels")
-    begun = "20260103T000000-shapes-cccccc"
-    for run_id in ("20260102T000000-shapes-bbbbbb", "20260101T120000-shapes-dddddd", begun):
-        workspace.write_bytes(f"runs/{run_id}/candidate/model.onnx", b"model")
-    workspace.write_json("unfinished/shapes.json", {"run_id": begun})
+    interrupted, lately = "20260101T120000-shapes-dddddd", "20260103T000000-shapes-cccccc"
+    for run_id in ("20260102T000000-shapes-bbbbbb", interrupted, lately):
+        workspace.write_bytes(f"runs/{run_id}/quarantine.jsonl", b"")
+    os.utime(tmp_path / "runs" / interrupted / "quarantine.jsonl", (0, 0))
     for name, age in ((".x.part", 0), (".y.part", time.time())):
         path = tmp_path / "features" / KEY / name
         path.write_bytes(b"half")
         os.utime(path, (age, age))
     clean(workspace)
     assert [file.name for file in workspace.files("images")] == [digest(20)]
-    assert [file.path for file in workspace.files("runs") if file.name == "model.onnx"] == [
-        "runs/20260102T000000-shapes-bbbbbb/candidate/model.onnx",
-        f"runs/{begun}/candidate/model.onnx",
+    assert [file.path for file in workspace.files("runs") if file.name == "quarantine.jsonl"] == [
+        "runs/20260102T000000-shapes-bbbbbb/quarantine.jsonl",
+        f"runs/{lately}/quarantine.jsonl",
     ]
     assert ".x.part" not in workspace.names(f"features/{KEY}")
     assert ".y.part" in workspace.names(f"features/{KEY}")

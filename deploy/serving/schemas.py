@@ -1,0 +1,211 @@
+"""What goes over the wire, as pydantic models: they check requests, write answers and become the OpenAPI document.
+
+The Open Inference Protocol has far more than a server of one model needs; what is here is what this server reads and
+writes.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    Strict,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from tasks.errors import RequestError
+
+INPUT = "image"
+OUTPUTS = ("probabilities", "label")
+
+OutputName = Literal["probabilities", "label"]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def digits(of: str, *, at_least: int) -> BeforeValidator:
+    """Reads a number from a header or a query: digits alone, and few.
+
+    int() would also read '1_000' and '+1', and refuse thousands of digits with an error of its own.
+    """
+
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,18}", text) or int(text) < at_least:
+            allowed = {"of": of, "at_least": at_least}
+            raise PydanticCustomError("digits", "has to be a number of {of}, {at_least} or more", allowed)
+        return int(text)
+
+    return BeforeValidator(read)
+
+
+class RequestPart(BaseModel):
+    """An object in a request's JSON. It may hold more than is read here, as other servers' extensions do."""
+
+    model_config = ConfigDict(strict=True, frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raises RequestError (400) for the first wrong field: what it has to be, and what was found."""
+        try:
+            return handler(value)
+        except ValidationError as exc:
+            path = exc.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
+            if not path:  # it is no object: the field that holds it says so
+                raise
+        allowed = (cls.model_fields[str(path[0])].description or "").rstrip(".")
+        allowed = allowed[:1].lower() + allowed[1:]
+        found = reprlib.repr(value[path[0]]) if path[0] in value else "nothing"  # a line, however deep or long it is
+        raise RequestError(400, f"{path[0]!r}: {allowed}; found {found}")
+
+
+class TensorParameters(RequestPart):
+    binary_data_size: Positive | None = None
+    """A number of bytes: so many of those behind the JSON are this tensor."""
+
+
+class InputTensor(RequestPart):
+    name: Literal["image"]
+    """The input is named 'image'."""
+    datatype: Literal["UINT8"]
+    """'image' has datatype UINT8, decoded RGB in 0..255."""
+    shape: Annotated[tuple[Positive, Positive, Positive, Literal[3]], Strict(False)]  # JSON has no tuples
+    """[N, height, width, 3], four whole numbers, none below 1."""
+    data: list[Any] | None = None  # NumPy checks the numbers, which pydantic would do one by one
+    """As many whole numbers in 0..255 as the shape holds, flat or nested."""
+    parameters: TensorParameters = TensorParameters()
+    """An object; it holds 'binary_data_size' where the tensor is bytes behind the JSON."""
+
+
+class OutputParameters(RequestPart):
+    binary_data: bool | None = None
+    """True or false: as bytes behind the JSON, or in it."""
+    classification: int = Field(default=0, ge=0)
+    """A number of classes: so many of the most probable as text, in place of the tensor; 0 for the tensor."""
+
+
+class RequestedOutput(RequestPart):
+    name: OutputName
+    """'probabilities' or 'label'."""
+    parameters: OutputParameters = OutputParameters()
+    """An object."""
+
+
+class RequestParameters(RequestPart):
+    binary_data_output: bool = False
+    """True or false: all outputs as bytes behind the JSON, where they don't say otherwise."""
+
+
+class InferenceRequest(RequestPart):
+    """The JSON of `POST …/infer`."""
+
+    id: str | None = None
+    """A string; the answer has it too."""
+    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
+    """A list of one tensor, named 'image'."""
+    outputs: Annotated[list[RequestedOutput], Field(min_length=1, max_length=len(OUTPUTS))] | None = None
+    """A list of one or two of 'probabilities' and 'label'; both by default."""
+    parameters: RequestParameters = RequestParameters()
+    """An object."""
+
+
+class OutputTensor(BaseModel):
+    name: OutputName
+    datatype: Literal["FP32", "BYTES"]
+    shape: list[int]
+    data: list[float] | list[str] | None = None
+    parameters: TensorParameters | None = None
+
+
+class InferenceResponse(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
+class Problem(BaseModel):
+    error: str
+
+
+class Liveness(BaseModel):
+    live: bool
+
+
+class RefusedVersion(BaseModel):
+    version: Positive
+    reasons: tuple[str, ...]
+
+
+class Readiness(BaseModel):
+    ready: bool
+    refused: list[RefusedVersion]
+
+
+class About(BaseModel):
+    name: str
+    version: Positive
+    labels: tuple[str, ...]
+    max_body_bytes: Positive
+    refused: list[RefusedVersion]
+
+
+class ServerMetadata(BaseModel):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ModelReadiness(BaseModel):
+    name: str
+    ready: bool
+
+
+class IndexEntry(BaseModel):
+    name: str
+    version: str
+    state: str
+
+
+class ClassProbability(BaseModel):
+    label: str
+    probability: Share
+
+
+class ImageSize(BaseModel):
+    width_px: Positive
+    height_px: Positive
+
+
+class Classification(BaseModel):
+    """The answer of `POST /classify`: the best class, and the most probable ones."""
+
+    model: str
+    version: Positive
+    label: str
+    probability: Share
+    classes: list[ClassProbability]
+    image: ImageSize
