@@ -23,13 +23,13 @@ from __future__ import annotations
 
 
 class HeadstartError(Exception):
-    """Anything that headstart raises on purpose."""
+    """The base of all errors that headstart raises on purpose."""
 
     exit_status = 1
 
 
 class UsageError(HeadstartError):
-    """The command was given something that it can't work with."""
+    """Bad usage: an argument, option or file that the command can't use."""
 
     exit_status = 2
 

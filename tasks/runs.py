@@ -20,7 +20,7 @@ RUN_ID = re.compile(r"\d{8}T\d{6}-(?P<name>.+)-[0-9a-f]{6}")
 
 
 def new_run(source: str, name: str, workspace: str, config: Config, now: datetime | None = None) -> Run:
-    """A run to be: its id sorts by time and names the model. Raises ConfigError for a bad name."""
+    """A new run, whose id sorts by time and names the model. Raises ConfigError for a bad name."""
     started = now or datetime.now(UTC)
     return Run(
         run_id=f"{started:%Y%m%dT%H%M%S}-{check_name(name)}-{secrets.token_hex(3)}",
@@ -33,7 +33,7 @@ def new_run(source: str, name: str, workspace: str, config: Config, now: datetim
 
 
 def finished_runs(workspace: Workspace, name: str) -> Iterator[dict[str, Any]]:
-    """The summaries of a model's runs that came to a decision of their own, newest first."""
+    """The summaries of a model's finished runs, newest first; runs with nothing new have none."""
     for run_id in reversed(workspace.names("runs")):
         match = RUN_ID.fullmatch(run_id)
         if match and match["name"] == name and workspace.exists(f"runs/{run_id}/summary.json"):
@@ -41,7 +41,7 @@ def finished_runs(workspace: Workspace, name: str) -> Iterator[dict[str, Any]]:
 
 
 def finished_run(workspace: Workspace, run_id: str) -> tuple[Run, dict[str, Any]]:
-    """A run of before, and its summary. Raises UsageError where there is none that came to a decision."""
+    """An earlier run and its summary. Raises UsageError where there is no such finished run."""
     match = RUN_ID.fullmatch(run_id)
     if match is None or not workspace.exists(f"runs/{run_id}/summary.json"):
         raise UsageError(f"{workspace.url} has no finished run {run_id!r}; `headstart status` lists the runs")
@@ -61,8 +61,8 @@ def finished_run(workspace: Workspace, run_id: str) -> tuple[Run, dict[str, Any]
 def one_at_a_time(run: Run, timeout_s: float = 3600) -> Iterator[None]:
     """Holds the name's lock: two retrains of one name never run at the same time, two of different names may.
 
-    The lock is the operating system's, so it goes with the process that holds it, however that ends. On an object
-    store there is none: there a slot on Prefect's server does this, see `flows.slot`.
+    The lock is the operating system's, so it is released when its process ends or is killed. Object stores have no
+    locks: `flows.slot` uses a slot on Prefect's server there.
 
     Raises:
         WorkspaceError: another run, or a cleaning, holds a lock for longer than `timeout_s`.
@@ -71,14 +71,14 @@ def one_at_a_time(run: Run, timeout_s: float = 3600) -> Iterator[None]:
         yield
         return
     with _lock(run.workspace, f"{run.name}.lock", f"another retrain of {run.name}, or `headstart clean`,", timeout_s):
-        # Passed through, not held: whoever cleans from now on finds the name's lock taken.
+        # Waited for, not held: a cleaning that starts from now on finds the name's lock taken.
         with _lock(run.workspace, CLEANING, "`headstart clean`", timeout_s):
             pass
         yield
 
 
 def is_locked(workspace: Workspace, name: str) -> bool:
-    """Whether a run of this name, or a cleaning, is under way in a local workspace."""
+    """Whether a run of this name, or a cleaning, is active in a local workspace."""
     if not workspace.exists(f"locks/{name}.lock"):
         return False
     try:
@@ -90,10 +90,10 @@ def is_locked(workspace: Workspace, name: str) -> bool:
 
 @contextmanager
 def no_run(workspace: Workspace) -> Iterator[None]:
-    """Keeps every retrain from starting; the other side of `one_at_a_time`. On an object store it does nothing.
+    """Keeps every retrain from starting, the counterpart of `one_at_a_time`. Without effect on an object store.
 
     Raises:
-        WorkspaceError: a retrain, or another such block, is under way.
+        WorkspaceError: a retrain, or another such block, is active.
     """
     if not workspace.is_local:
         yield

@@ -1,16 +1,15 @@
 """The workspace: one fsspec URL under which everything that headstart keeps lies.
 
-    snapshots/<id>.parquet   snapshots/assignments/<name>.parquet
-    features/<recipe>/<digest>.parquet   inspections/<digest>.parquet   trunks/<recipe>.onnx
-    images/<first two>/<sha256>   (encoded images of sources that have no files of their own)
-    quarantine/<name>.jsonl   trials/<snapshot>/<digest>.json   (what `--auto` tried)
-    runs/<run_id>/{summary.json, decision.json, auto.json, report.html, model_card.md, candidate/…, done/…}
-    unfinished/<name>.json   (the run that a later one goes on with, where one died: see tasks/resume.py)
     models/<name>/config.pbtxt   models/<name>/<version>/{model.onnx, manifest.json}
+    snapshots/<id>.parquet   snapshots/assignments/<name>.parquet
+    runs/<run_id>/{summary.json, decision.json, auto.json, quarantine.jsonl, report.html, model_card.md}
+    artifacts/<stage>/<key>/…   (see `tasks.storage.artifacts`)
+    features/<key>/<digest>.parquet   inspections/<digest>.parquet   stamps/<digest>.parquet
+    images/<first two>/<sha256>   (encoded images of sources without files)
+    quarantine/<name>.jsonl   quarantine/<name>.decisions.json   listings/<name>.parquet   watch/<name>.json
 
-`models/` and `snapshots/` are the truth; the rest can be deleted and is rebuilt. Every write is whole or not at
-all: on a local disk the bytes go to a file aside, are synced, and are renamed into place; an object store's single
-PUT is atomic by itself.
+`models/` and `snapshots/` are the truth; the rest can be deleted and is rebuilt. Every write is atomic: on a local disk
+the bytes go to a temporary file, are synced, and are renamed into place; an object store's single PUT is atomic.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file: its path relative to the workspace, its size, and when it was last written."""
+    """A file: its path relative to the workspace, its size, and the time of its last write."""
 
     path: str
     size_bytes: int
@@ -72,13 +71,13 @@ class Workspace:
     url: str
 
     def __reduce__(self):
-        """Another process opens it anew, with credentials of its own: none travel."""
+        """Another process opens the URL with its own credentials; none are pickled."""
         return type(self), (self.url,)
 
     @cached_property
     def _fs_root(self) -> tuple[Any, str]:
         try:
-            # Others write here too: no listing is remembered.
+            # Other processes write here too, so listings are not cached.
             fs, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ValueError, ImportError) as exc:
             raise WorkspaceError(f"the workspace {self.url!r} can't be opened: {exc}") from exc
@@ -100,7 +99,7 @@ class Workspace:
         return f"{self._fs_root[1]}/{relative}" if relative else self._fs_root[1]
 
     def display(self, relative: str) -> str:
-        """What to show a person, and to open: a local path, or the URL."""
+        """The path as a person sees and opens it: a local path, or the URL."""
         return self.path(relative) if self.is_local else self.fs.unstrip_protocol(self.path(relative))
 
     def check_writable(self) -> None:
@@ -127,8 +126,8 @@ class Workspace:
     def write_bytes(self, relative: str, content: bytes, *, create: bool = False) -> None:
         """Writes a whole file, atomically: a reader sees the old content or the new, never a part.
 
-        With `create` an object store refuses a file that is there already with another content, so that of two
-        writers one finds out. (On a local disk whole folders are renamed into place, which fails likewise.)
+        With `create` an object store refuses to overwrite a file by another content, so that the second of two writers
+        fails. (On a local disk whole folders are renamed into place, which fails likewise.)
         """
         target = self.path(relative)
         try:
@@ -139,14 +138,14 @@ class Workspace:
         except OSError as exc:
             if create and isinstance(exc, FileExistsError):
                 if self.read_bytes(relative) == content:
-                    return  # by a try before this one, or by this one: an answer may be lost on its way
-                raise WorkspaceError(f"{self.display(relative)} is there already: another writer was faster") from exc
+                    return  # written by an earlier attempt, or by this one whose response was lost
+                raise WorkspaceError(f"{self.display(relative)} exists already: another writer was faster") from exc
             raise WorkspaceError(
                 f"can't write {target}: {exc.strerror or exc}; give a folder that can be written with --workspace"
             ) from exc
 
     def names(self, relative: str) -> list[str]:
-        """The sorted names directly under a folder; none where the folder is absent."""
+        """The sorted names directly under a folder; empty where the folder does not exist."""
         try:
             entries = self.fs.ls(self.path(relative), detail=False)
         except FileNotFoundError:
@@ -154,7 +153,7 @@ class Workspace:
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
     def files(self, relative: str) -> list[FileInfo]:
-        """Every file anywhere under a folder, sorted by path; none where the folder is absent."""
+        """Every file below a folder, sorted by path; empty where the folder does not exist."""
         found = self.fs.find(self.path(relative), detail=True)
         return [
             FileInfo(path.removeprefix(f"{self.path('')}/"), int(info["size"]), _modified(info))
@@ -163,7 +162,7 @@ class Workspace:
         ]
 
     def remove(self, relative: str) -> None:
-        """Removes a file or a whole folder; nothing happens where it is absent."""
+        """Removes a file or a whole folder, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.path(relative), recursive=True)
 
@@ -181,7 +180,7 @@ class Workspace:
 
 
 def _modified(info: Mapping[str, Any]) -> datetime:
-    """When a file was last written, by what its file system says of it; now, where it does not say."""
+    """The time of a file's last write, by its file system; now, where that has no such time."""
     times = (info.get(key) for key in ("mtime", "LastModified", "created"))
     time = next((time for time in times if time is not None), datetime.now(UTC))
     return time if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
@@ -203,7 +202,7 @@ def _replace_file(target: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` outlive a power cut."""
+    """Makes a rename in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

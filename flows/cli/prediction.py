@@ -5,13 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import typer
+
+from flows.cli import options
+from flows.cli.output import plain_errors, print_json, say
 from tasks.errors import DecodeError, SourceError, UsageError
-from tasks.modality.images import read_bytes
-from tasks.networks.classifier import Classifier
-from tasks.storage.repository import champion, read_model
 from tasks.workspace import Workspace, check_name
+
+if TYPE_CHECKING:
+    from tasks.networks.classifier import Classifier
+
+app = typer.Typer()
+
+
+@app.command()
+def predict(
+    model: options.ModelOrFile,
+    images: options.Images,
+    workspace: options.Workspace = "./workspace",
+    as_json: options.Json = False,
+) -> None:
+    """Name the class and its probability for each image, through ONNX Runtime and nothing heavier."""
+    with plain_errors():
+        predictions = predict_images(load_model(Workspace(workspace), model), images)
+        if as_json:
+            print_json({"predictions": predictions})
+        else:
+            for row in predictions:
+                say(f"{row['probability']:6.1%}  {row['label']}  {row['image']}")
 
 
 def load_model(workspace: Workspace, model: str) -> Classifier:
@@ -20,6 +43,9 @@ def load_model(workspace: Workspace, model: str) -> Classifier:
     Raises:
         UsageError: there is neither such a file nor such a model.
     """
+    from tasks.networks.classifier import Classifier
+    from tasks.storage.repository import champion, read_model
+
     if model.endswith(".onnx"):
         if not Path(model).is_file():
             raise UsageError(f"there is no file {model}")
@@ -37,7 +63,9 @@ def predict_images(classifier: Classifier, images: Sequence[Path]) -> list[dict[
     Raises:
         UsageError: a file can't be read or is no image; its path is in the message.
     """
-    answers = classifier.classify_all(partial(_read, path) for path in images)
+    from tasks.modality.images import read_bytes
+
+    answers = classifier.classify_all(partial(read_bytes, str(path)) for path in images)
     rows = []
     for path in images:
         try:
@@ -47,7 +75,3 @@ def predict_images(classifier: Classifier, images: Sequence[Path]) -> list[dict[
         best = int(probabilities.argmax())
         rows.append({"image": str(path), "label": classifier.labels[best], "probability": float(probabilities[best])})
     return rows
-
-
-def _read(path: Path) -> bytes:
-    return read_bytes(str(path))

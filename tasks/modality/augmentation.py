@@ -1,7 +1,7 @@
-"""Augmentation: an albumentations pipeline kept as data, one deterministic view for each (image, view number).
+"""Augmentation: an albumentations pipeline as data, and one deterministic view for each (image, view number).
 
-A policy is a JSON file as `albumentations.save` writes it. Its canonical text is part of the feature key, so a
-changed policy never meets features made under another one.
+A policy is a JSON file as `albumentations.save` writes it. Its canonical text is part of the feature key, so features
+of one policy are never used for another.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Bytes to pixels: the one decoder that inspection, extraction, evaluation, `predict` and `serve` share.
 
-A client of model.onnx needs just this step: decode, apply the EXIF orientation, give RGB.
+A client of model.onnx needs only this step: decode, apply the EXIF orientation, convert to RGB.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.errors import DecodeError, SourceChangedError, SourceError
 
-# Pillow's own bound only warns; ours is an error, and is set by the configuration (ingest.max_pixels).
+# Pillow's own limit only warns; ours is an error, and is set by the configuration (ingest.max_pixels).
 Image.MAX_IMAGE_PIXELS = None
-# Pillow warns of odd metadata, which is no fault of the pixels. Once, here: a filter for a call is one for all threads.
+# Pillow warns of odd metadata, which says nothing of the pixels. Set once: a filter for a call affects all threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# Formats that are opened at all: each is a plain raster format whose decoder is part of Pillow.
+# The accepted formats: plain raster formats whose decoders are part of Pillow.
 # (MPO, the pictures of some phones and 3-D cameras, is opened as JPEG.)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 DEFAULT_MAX_PIXELS = 100_000_000
-# What JPEG can hold. A strip of few pixels but millions long is an attack: resized, it would fill the memory.
+# The limit of JPEG. A strip of few pixels but millions long is an attack: resized, it would fill the memory.
 MAX_SIDE_PX = 65_535
-# What Pillow's decoders raise on damaged bytes; the less obvious ones were found by feeding them 300,000 such files.
+# What Pillow's decoders raise on damaged bytes; the less obvious ones were found by a fuzz of 300,000 files.
 DAMAGE = (
     OSError,
     ValueError,
@@ -56,15 +56,15 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_checked(uri: str, sha256: str) -> bytes:
-    """An image's bytes, if they are still those of its digest. Raises SourceChangedError, SourceError."""
+    """An image's bytes, checked against its digest. Raises SourceChangedError, SourceError."""
     content = read_bytes(uri)
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise SourceChangedError(f"{uri} changed while the run was reading it; run again once the copy has settled")
+        raise SourceChangedError(f"{uri} changed while the run was reading it; run again when the copy is complete")
     return content
 
 
 def open_image(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """Opens an image by its header; no pixel is decoded yet.
+    """Opens an image by its header; pixels are not decoded yet.
 
     Raises:
         DecodeError: not an image, one of an unsupported kind, or one of more than `max_pixels` pixels or MAX_SIDE_PX.
@@ -89,10 +89,10 @@ def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, enough_px: int 
     """Decodes an image as the model sees it.
 
     Args:
-        content: an encoded image. Of an animation the first frame counts.
+        content: an encoded image; the first frame of an animation.
         max_pixels: bound against decompression bombs.
-        enough_px: a JPEG may be decoded at half, a quarter or an eighth of its size, as long as both sides keep this
-            many pixels: what is resized to much less anyway need not be decoded whole. None: it is decoded whole.
+        enough_px: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as both sides keep this
+            many pixels, since it is resized to fewer anyway. None: always at full size.
 
     Returns:
         uint8 [H, W, 3], RGB, upright (EXIF orientation applied), transparency laid over white, 16-bit grey scaled
@@ -103,7 +103,7 @@ def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, enough_px: int 
     """
     image = open_image(content, max_pixels)
     if enough_px and image.mode == "RGB":
-        image.draft("RGB", (enough_px, enough_px))  # does nothing to other formats
+        image.draft("RGB", (enough_px, enough_px))  # without effect on other formats
     return np.asarray(to_rgb(load(image)))
 
 
@@ -111,7 +111,7 @@ def load(image: Image.Image) -> Image.Image:
     """Decodes the pixels of an opened image and turns it upright. Raises DecodeError."""
     try:
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # else it copies upright images, too
+        ImageOps.exif_transpose(image, in_place=True)  # otherwise upright images are copied, too
         return image
     except DAMAGE as exc:
         raise DecodeError(f"the image is truncated or damaged: {exc}") from exc

@@ -1,7 +1,7 @@
-"""What can be told of one image from its bytes alone: header, whether it decodes, light, focus, perceptual hash.
+"""Properties of one image, from its bytes: header, whether it decodes, brightness, sharpness, perceptual hash.
 
-An inspection is a function of the image's bytes, so that of a sound image is kept under their digest and never made
-twice. Faults are not kept: they are few, and a bound of the configuration may be behind one.
+An inspection is a function of the image's bytes, so that of a sound image is stored under their digest and never made
+twice. Faults are not stored: they are few, and may depend on a limit of the configuration.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.modality.images import load, open_image, to_rgb
 from tasks.storage.part_store import PartStore
 from tasks.workspace import Workspace
 
-# Raise this whenever a figure below is computed otherwise: rows of other versions then no longer count.
+# Raise this whenever a value below is computed differently: rows of other versions are then ignored.
 INSPECTOR = 2
 GREY_SIDE_PX = 128
 HASH_SIDE = 8
@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """The facts of one image. Sizes are those of the upright image, in pixels."""
+    """The properties of one image. Sizes are those of the upright image, in pixels."""
 
     width_px: int = 0
     height_px: int = 0
@@ -60,10 +60,10 @@ def inspection_store(workspace: Workspace) -> PartStore:
 
 
 def inspect(content: bytes, max_pixels: int) -> Inspection:
-    """Inspects one encoded image; what is wrong with it is in `fault`, never raised.
+    """Inspects one encoded image; what is wrong with it is returned in `fault`, not raised.
 
-    A JPEG is decoded at a reduced scale: that leaves out most of the inverse transform, but the decoder still walks
-    every byte of the entropy-coded data, so a truncated file shows.
+    A JPEG is decoded at a reduced scale: that skips most of the inverse transform, but the decoder still reads
+    every byte of the entropy-coded data, so a truncated file is noticed.
     """
     try:
         image = open_image(content, max_pixels)

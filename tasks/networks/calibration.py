@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-SMALLEST = 1e-30  # a float32 probability may round to 0, whose logarithm is none
+SMALLEST = 1e-30  # avoids log(0): a float32 probability may round to 0
 FOLDS = 5
 
 
@@ -29,19 +29,19 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 def uncalibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """What a model would have said at temperature 1, float64 [N, C], from what it says at `temperature`."""
+    """Probabilities at temperature 1, float64 [N, C], from those at `temperature`."""
     from scipy.special import softmax
 
     return softmax(_logits(probabilities, temperature), axis=1)
 
 
 def cross_fitted(probabilities: np.ndarray, targets: np.ndarray, temperature: float) -> np.ndarray:
-    """The same rows, each under a temperature fitted on the other folds alone, float64 [N, C].
+    """Probabilities of each row at a temperature fitted on the other folds, float64 [N, C].
 
-    Where a model's temperature was fitted on the very rows that it is judged on, they flatter it; these do not.
+    A temperature that was fitted on the rows that it is judged on looks better than it is; these don't.
 
     Args:
-        probabilities: float [N, C], as the model gives them.
+        probabilities: float [N, C], of the model.
         targets: int [N].
         temperature: the model's own.
     """
@@ -50,7 +50,7 @@ def cross_fitted(probabilities: np.ndarray, targets: np.ndarray, temperature: fl
     logits = _logits(probabilities, temperature)
     if len(targets) < FOLDS:
         return softmax(logits / temperature, axis=1)
-    fold = np.arange(len(targets)) % FOLDS  # rows are sorted by digest, which is as good as shuffled
+    fold = np.arange(len(targets)) % FOLDS  # rows are sorted by digest, which is as good as a shuffle
     fitted = [fit_temperature(logits[fold != own], targets[fold != own]) for own in range(FOLDS)]
     return softmax(logits / np.array(fitted)[fold, None], axis=1)
 

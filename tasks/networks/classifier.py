@@ -1,4 +1,4 @@
-"""model.onnx as anyone uses it: decoded photographs in, class and probabilities out. Needs no TensorFlow."""
+"""model.onnx as its users run it: decoded photographs in, class and probabilities out. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Classifier:
             raise HeadstartError(f"{where} can't be loaded by ONNX Runtime: {str(exc).splitlines()[0]}") from exc
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         if "labels" not in self.metadata:
-            raise HeadstartError(f"{where} is no model of headstart: its metadata has no 'labels'")
+            raise HeadstartError(f"{where} is not a model of headstart: its metadata has no 'labels'")
         self.labels: list[str] = json.loads(self.metadata["labels"])
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ class Classifier:
         """Float32 [C] for each image, in order; decoding and inference run on `workers` threads (0: one a core).
 
         Args:
-            images: each called in a worker for its encoded bytes.
+            images: functions that return an image's encoded bytes; each is called on a worker thread.
         """
         with ThreadPoolExecutor(workers or available_cores(), thread_name_prefix="classify") as pool:
             yield from pool.map(lambda read: self.probabilities(decode(read(), max_pixels)), images)

@@ -1,4 +1,4 @@
-"""The saved head in a run's folder."""
+"""Saves and loads a head."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def save_head(workspace: Workspace, path: str, model: keras.Model) -> None:
 
 
 def load_head(workspace: Workspace, path: str) -> keras.Model:
-    """Reads a head in safe mode: no code is run from the file."""
+    """Reads a head in Keras's safe mode: no code is run from the file."""
     import keras
 
     return keras.saving.load_model(workspace.local_file(path), compile=False, safe_mode=True)  # type: ignore[return-value]

@@ -1,8 +1,11 @@
-"""The process that Keras lives in: whatever needs TensorFlow is called there.
+"""Keras runs in a child process: functions that need TensorFlow are called there.
 
-TensorFlow takes 5 s of a core to import and holds Python's lock meanwhile, as tracing and exporting do. In a process
-of its own, begun first, it comes up beside Prefect and its server, and images are decoded and labels reviewed beside
-a training. One such process serves this one for good, so that TensorFlow is imported once.
+Importing TensorFlow takes 5 s of a core and holds Python's lock, as tracing and exporting do. In a child process that
+is started first, this happens while Prefect's server starts, and images are decoded and labels reviewed during a
+training. There is one such process for each parent, so TensorFlow is imported once.
+
+Why not a library: `ProcessPoolExecutor` runs one call at a time in a process, and parity's reference is made beside the
+training; the servers of `multiprocessing.managers` outlive a parent that is killed; neither calls back with progress.
 """
 
 from __future__ import annotations
@@ -29,16 +32,15 @@ from tasks.errors import HeadstartError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Keras first: two threads that enter its circle with TensorFlow from different ends each wait for the other, and Python
-# breaks the deadlock by handing out half-made modules.
+# Keras first: it and TensorFlow import each other. Two threads that begin at different ends wait for each other, and
+# Python resolves the deadlock with partly initialised modules.
 MODULES = ("keras", "tensorflow", "tf2onnx")
-# TensorFlow takes all of a GPU's memory otherwise, and the images may pass through the feature extractor in another
-# process.
+# Otherwise TensorFlow takes all of a GPU's memory, which another process may need for the feature extractor.
 ENVIRON = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 class KerasProcess:
-    """A child process, started with the object, that ends with its parent, however that ends."""
+    """A child process that is started with the object and ends with its parent, also where that is killed."""
 
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
@@ -47,7 +49,7 @@ class KerasProcess:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=sys.__stderr__,  # standard output belongs to the command's answer
+            stdout=sys.__stderr__,  # standard output is reserved for the command's result
             pass_fds=[theirs.fileno()],
             env=environ,
         )
@@ -55,16 +57,17 @@ class KerasProcess:
         self._sending = threading.Lock()
         self._numbers = itertools.count()
         self._answers: dict[int, SimpleQueue[tuple[str, Any]]] = {}
-        threading.Thread(target=self._deal, name="keras-process", daemon=True).start()
+        threading.Thread(target=self._receive, name="keras-process", daemon=True).start()
 
     @property
     def ended(self) -> bool:
         return self._process.poll() is not None
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls a module's function in a thread of that process; several threads may call at a time.
+        """Calls a module's function in a thread of that process; thread-safe.
 
-        Arguments and results are copied; an argument that is a function is called here, and its results are lost.
+        Arguments and results are pickled. An argument that is a function is called in this process; its results are
+        dropped.
 
         Raises:
             HeadstartError: the process ended.
@@ -86,14 +89,14 @@ class KerasProcess:
             what, value = answers.get()
         del self._answers[number]
         if what == "ended":
-            reason = "was killed, most likely for want of memory" if value < 0 else f"ended with status {value}"
+            reason = "was killed, most likely because memory ran out" if value < 0 else f"ended with status {value}"
             raise HeadstartError(f"the process in which Keras runs {reason}, during {function.__name__}")
         if what == "raised":
             raise value
         return value
 
-    def _deal(self) -> None:
-        """Gives each call its answers, and tells all that wait where the process has ended."""
+    def _receive(self) -> None:
+        """Passes each message to the call that waits for it; where the process has ended, to all of them."""
         try:
             while True:
                 number, *answer = self._connection.recv()
@@ -104,7 +107,7 @@ class KerasProcess:
 
 
 class _Callback:
-    """Stands for a function of the parent's."""
+    """Stands for a function of the parent."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -115,7 +118,7 @@ _process: KerasProcess | None = None
 
 
 def start() -> KerasProcess:
-    """This process's Keras process; started where there is none, or where it has ended."""
+    """The Keras process of this process; started where there is none, or where it has ended."""
     global _process
     with _starting:
         if _process is None or _process.ended:
@@ -124,12 +127,12 @@ def start() -> KerasProcess:
 
 
 def call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Calls a function where Keras is, see `KerasProcess.call`."""
+    """Calls a function in the Keras process, see `KerasProcess.call`."""
     return start().call(function, *args, **kwargs)
 
 
 def _serve(connection: Connection) -> None:
-    """Answers calls until the parent is gone, a thread each."""
+    """Runs calls, each in a thread, until the parent ends."""
     sending = threading.Lock()
 
     def send(*message: Any) -> None:
@@ -153,7 +156,7 @@ def _answer(send: Callable[..., None], function: Callable[..., Any], args: list[
         answer = "raised", exc
     try:
         send(*answer)
-    except OSError:  # the parent is gone
+    except OSError:  # the parent has ended
         return
     except Exception as exc:  # noqa: BLE001 - some exceptions can't be copied
         send("raised", RuntimeError(f"{type(answer[1]).__name__}: {answer[1]} ({exc})"))
@@ -165,9 +168,9 @@ def _call_back(send: Callable[..., None], number: int, *args: Any) -> None:
 
 @contextmanager
 def _without_banner() -> Iterator[None]:
-    """Keeps what TensorFlow's C++ says at its import (oneDNN is on, no GPU) off standard error; no variable does.
+    """Keeps the messages of TensorFlow's C++ code at its import (oneDNN, no GPU) off standard error; no variable does.
 
-    It writes to the file descriptor, so that is turned aside for the block; what anything else wrote follows after.
+    It writes to the file descriptor, which is redirected to a file for the block; all other output follows afterwards.
     """
     kept = os.dup(2)
     with tempfile.TemporaryFile() as aside:
@@ -179,19 +182,21 @@ def _without_banner() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             aside.seek(0)
-            said = [line for line in aside if not line.startswith((b"I0000", b"WARNING: All log messages before absl"))]
-            os.write(2, b"".join(said))
+            kept_lines = [
+                line for line in aside if not line.startswith((b"I0000", b"WARNING: All log messages before absl"))
+            ]
+            os.write(2, b"".join(kept_lines))
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # which the parent never writes to
+    sys.stdin.buffer.read()  # ends with the parent, which never writes to it
     os._exit(0)
 
 
 def _main() -> None:
     from tasks.garbage import collect_rarely
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the terminal's whole group; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent handles it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     collect_rarely()
     with _without_banner():
@@ -201,5 +206,5 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    # By its own name, so that what is copied is of the same classes on both sides.
+    # Imported by its name, so that pickled classes are the same on both sides.
     importlib.import_module("tasks.networks.keras_process")._main()

@@ -1,7 +1,7 @@
 """Small graphs written by hand in ONNX, and their composition: what extraction runs and what ships.
 
-The preprocessing is written once, here. Extraction runs it in front of the feature extractor, and the very same graph
-ships inside model.onnx, so training and serving can't disagree about a resize, a scale or the order of channels.
+The preprocessing is written once, here. Extraction runs it in front of the feature extractor, and the same graph ships
+inside model.onnx, so training and serving can't differ in a resize, a scale or the order of channels.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def part(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) 
 
 
 def keep_output(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> onnx.ModelProto:
-    """Makes a value that other nodes use an output, too, in front of the others."""
+    """Makes a value that other nodes use an output, before the others."""
     outputs = [output, *model.graph.output]
     del model.graph.output[:]
     model.graph.output.extend(outputs)
@@ -142,7 +142,7 @@ def rename_batch(model: onnx.ModelProto) -> None:
 
 
 def _model(graph: onnx.GraphProto, opsets: Sequence[onnx.OperatorSetIdProto] | None = None) -> onnx.ModelProto:
-    # Parts that were joined bring a domain each; of one domain the highest version holds.
+    # Joined parts declare a domain each; of one domain the highest version is used.
     versions = {"": OPSET}
     for entry in opsets or []:
         domain = "" if entry.domain == "ai.onnx" else entry.domain

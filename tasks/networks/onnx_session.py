@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def open_session(onnx_file: str | bytes) -> ort.InferenceSession:
-    """A session, from a path or bytes, that computes on the calling thread alone: its callers are the parallelism."""
+    """A session, from a path or bytes, that computes on the calling thread only: callers run several threads."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

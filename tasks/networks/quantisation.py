@@ -1,10 +1,10 @@
 """Static quantisation of a feature extractor to 8 bits.
 
 Activations are unsigned 8-bit, weights signed, a scale for each output channel. On processors without VNNI, ONNX
-Runtime adds pairs of products in 16 bits, which overflow for 8-bit weights, so the same file would answer otherwise
+Runtime adds pairs of products in 16 bits, which overflow for 8-bit weights, so the same file would give other results
 there. Weights of 7 bits can't: 2 * 255 * 64 < 2**15. Only depthwise convolutions, whose kernels multiply in 32 bits
-everywhere, keep 8: they lose most by the missing bit. Measured on MobileNetV2 at 224 px, as the squared error of the
-pooled features over their variance: 8-bit weights 0.05, 7-bit 0.16, 7-bit but depthwise 8: 0.08, all three equally
+everywhere, keep 8 bits: they lose most by the missing one. Measured on MobileNetV2 at 224 px, as the squared error of
+the pooled features over their variance: 8-bit weights 0.05, 7-bit 0.16, 7-bit but depthwise 8: 0.08, all three equally
 fast; unsigned weights, exact everywhere too, ran at an eighth of the speed.
 """
 
@@ -26,7 +26,7 @@ def quantise(model: onnx.ModelProto, boundary: str, images: Iterator[np.ndarray]
 
     Args:
         model: an exported feature extractor, or a model.onnx.
-        boundary: the value up to which it is quantised; what lies behind stays in float32.
+        boundary: the value up to which the graph is quantised; the rest stays in float32.
         images: uint8 [H, W, 3], to calibrate on.
     """
     preprocessing = part(model, ["image"], ["pixels"])

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.errors import DamagedFileError, RefusedError, UsageError
-from tasks.publish.signing import seal
+from tasks.publish.signing import sign_files
 from tasks.publish.stage import version_manifest
 from tasks.records import Run
 from tasks.runs import finished_run, one_at_a_time
@@ -96,7 +96,7 @@ def _publish(run: Run, summary: dict[str, Any], in_service: int | None, override
         lineage=summary["lineage"],
     )
     files = {"model.onnx": content}
-    write_version(run.workspace, run.name, candidate["version"], files, manifest, triton_config(run.name), seal)
+    write_version(run.workspace, run.name, candidate["version"], files, manifest, triton_config(run.name), sign_files)
     return read_manifest(run.workspace, run.name, candidate["version"])
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.errors import UsageError
-from tasks.publish.signing import seal
+from tasks.publish.signing import sign_files
 from tasks.storage.repository import (
     champion,
     newest_first,
@@ -51,7 +51,7 @@ def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datet
         "replaced": current,
         "published_at": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
     }
-    write_version(workspace, name, version, files, manifest, triton_config(name), seal)
+    write_version(workspace, name, version, files, manifest, triton_config(name), sign_files)
     return {
         "name": name,
         "version": version,

@@ -19,7 +19,7 @@ SIGNATURE_FILE = "model.sig"
 KEY_VARIABLE = "HEADSTART_SIGNING_KEY"  # the path of the private key; no part of a configuration that is written down
 
 
-def seal(files: Mapping[str, bytes]) -> dict[str, bytes]:
+def sign_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The signature over `files` (content by name) as a file of its own, or nothing where no key is configured.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tasks.errors import DamagedFileError
-from tasks.publish.signing import seal
+from tasks.publish.signing import sign_files
 from tasks.records import Candidate, Decision, Run, Variant
 from tasks.storage.lineage import lineage
 from tasks.storage.repository import MODEL, triton_config, version_in_service, version_path, write_version
@@ -49,7 +49,7 @@ def publish(run: Run, decision: Decision, variants: tuple[Variant, ...], artifac
         files,
         manifest,
         triton_config(run.name),
-        seal,
+        sign_files,
     )
     return path
 

@@ -1,7 +1,7 @@
-"""What a model's images were first found to be: the split of each, and its group of near-duplicates.
+"""The split of each image of a model, and its group of near-duplicates, as first assigned.
 
-`snapshots/assignments/<name>.parquet` has a row for each image that the model ever met. It only grows, and a split
-in it never changes; a group's name may, where a later image shows two groups to be one.
+`snapshots/assignments/<name>.parquet` has a row for each image of all runs. It only grows, and a split in it
+never changes; a group's name may change, where a later image joins two groups.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ SCHEMA = pa.schema(
     [
         ("sha256", pa.string()),
         ("split", pa.string()),
-        ("group", pa.string()),  # equal for near-duplicates; of a single image its own sha256
-        ("run_id", pa.string()),  # the work that met the image first, see `work_of` (of older workspaces: the run)
+        ("group", pa.string()),  # equal for near-duplicates; for a single image its own sha256
+        (
+            "run_id",
+            pa.string(),
+        ),  # the work that brought the image first, see `work_of` (in older workspaces a run's id)
     ]
 )
 
@@ -36,9 +39,9 @@ def assignments_path(name: str) -> str:
 
 
 def work_of(run: Run, catalogue_digest: str) -> str:
-    """Names what a run has to do: this catalogue, since the last run of the model that finished.
+    """Identifies the work of a run: this catalogue, after the last finished run of the model.
 
-    A run that resumes an interrupted one has the same work, so it finds the images that were entered by that one.
+    A run that resumes an interrupted one has the same work, so it recognises the images that the interrupted run added.
     """
     last = next(finished_runs(run.workspace, run.name), {})
     return hashlib.sha256(f"{catalogue_digest} {last.get('run_id')}".encode()).hexdigest()[:16]

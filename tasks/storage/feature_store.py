@@ -55,11 +55,11 @@ def load_rows(
 ) -> Rows:
     """The rows of some images under some views, on disk: view by view, each in the order of `sha256s`.
 
-    One pass through the store, a few MB at a time. The scratch file lies in the workspace where that is a local folder,
-    else where the system has its temporary files.
+    One pass through the store, a few MB at a time. The scratch file lies in a local workspace, else in the
+    system's folder for temporary files.
 
     Raises:
-        WorkspaceError: a row is missing (extraction makes it again), or there is no room for the scratch file.
+        WorkspaceError: a row is missing (a retrain makes it again), or the disk is too full for the scratch file.
     """
     folder = Path(workspace.path("")) if workspace.is_local else None
     count = len(sha256s) * len(views)
@@ -72,7 +72,7 @@ def load_features(
     """The rows of some images under one view, in the order of `sha256s`, in memory: [N, D] of `dtype`.
 
     Raises:
-        WorkspaceError: an image has no row (extraction makes it again).
+        WorkspaceError: an image has no row (a retrain makes it again).
     """
     return _collect(workspace, key, sha256s, [view], dtype, lambda width: np.empty((len(sha256s), width), dtype))
 
@@ -85,7 +85,7 @@ def _collect(
     dtype: type,
     make: Callable[[int], T],
 ) -> T:
-    """Fills what `make` gives for a width."""
+    """Fills an array (or scratch file) that `make` creates for the width of a row."""
     wanted = _Wanted(sha256s, views)
     filled = np.zeros(len(sha256s) * len(views), bool)
     result: T | None = None
@@ -106,7 +106,7 @@ def _collect(
 
 
 class _Wanted:
-    """Finds where the rows of some images under some views go: view by view, each in the order of the images."""
+    """Maps rows of the store to their places in the result: view by view, each in the order of the images."""
 
     def __init__(self, sha256s: Sequence[str], views: Sequence[int]) -> None:
         digests = np.array(sha256s, DIGEST)
@@ -115,7 +115,8 @@ class _Wanted:
         self._views = np.array(views)
 
     def places(self, part: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """(row of the part, place) of each row that is wanted, int [M] each; an image that is wanted twice has two."""
+        """(row of the part, place) of each requested row, int [M] each; an image that is requested twice has two
+        places."""
         digests = np.array(part["sha256"].to_pylist(), DIGEST)
         images = np.searchsorted(self._digests, digests)
         counts = np.searchsorted(self._digests, digests, side="right") - images

@@ -1,13 +1,12 @@
 """A content-addressed table store: Parquet parts in one folder, each named by the SHA-256 of its own bytes.
 
-Rows are keyed (here by image digest, and view). So a part can't be half written, two writers can't collide (equal
-parts have equal names), and damage shows when a part's bytes don't give its name: such a part is dropped, its rows
-count as missing, and the stage that asked makes them again.
+Rows have a key (such as image digest and view). A part is never half written, and two writers can't collide, since
+equal parts have equal names. A damaged part is one whose bytes don't have the digest in its name: it is dropped, its
+rows count as missing, and the stage that needs them makes them again.
 
-Parts are read one row group at a time, and only the columns that are asked for: what is in memory does not depend on
-how many rows there are. A part on a local disk is hashed before it is first read by a process. On an object store that
-would be a download of everything: there the pages that are read are checked by the checksum of each (CRC-32), and a
-part whose reading fails is hashed.
+Parts are read one row group at a time, and only the requested columns, so memory does not depend on the number of rows.
+A part on a local disk is hashed before a process first reads it. On an object store that would download everything:
+there each page that is read is checked by its CRC-32, and a part that can't be read is hashed.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ ROW_GROUP_BYTES = 8 << 20  # what one read brings into memory
 class PartStore:
     """The rows under one folder of the workspace, all of one Arrow `schema`.
 
-    `key` names the columns that identify a row; where two parts hold one key, either row serves, for rows are
-    functions of their key.
+    `key` names the columns that identify a row. Where two parts hold one key, either row is right: rows are functions
+    of their key.
     """
 
     def __init__(self, workspace: Workspace, folder: str, schema: pa.Schema, key: Sequence[str]) -> None:
@@ -81,7 +80,7 @@ class PartStore:
                 yield from self.read_part(path, columns)
 
     def read_part(self, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The rows of one part, as `read` gives them; none where it is gone or damaged."""
+        """The rows of one part, as `read` gives them; none where it was removed or is damaged."""
         try:
             if self.workspace.is_local and not self._is_sound(path):
                 self._drop(path)
@@ -109,12 +108,12 @@ class PartStore:
                 yield part.read_row_group(group, columns=None if columns is None else list(columns), use_threads=False)
 
     def _open(self, path: str) -> Any:
-        """A part on an object store, of which only the ranges that are read are transferred."""
+        """A part on an object store; only the ranges that are read are transferred."""
         return self.workspace.fs.open(self.workspace.path(path), "rb", cache_type="none")
 
     def _is_sound(self, path: str) -> bool:
         return has_digest(self.workspace, path, path.rsplit("/", 1)[-1].removesuffix(".parquet"))
 
     def _drop(self, path: str) -> None:
-        log.warning("%s is damaged (its content does not give its name): dropped, its rows are made again", path)
+        log.warning("%s is damaged (its digest is not its name): dropped, and its rows are made again", path)
         self.workspace.remove(path)

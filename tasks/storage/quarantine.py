@@ -1,6 +1,6 @@
-"""The quarantine: each file that was left out, by name, with its reason; the file itself is never touched.
+"""The quarantine: each file that was left out, by name, with its reason. The file itself is never changed.
 
-`quarantine/<name>.jsonl` is a model's register: an entry for each file and reason ever met.
+`quarantine/<name>.jsonl` is a model's register: an entry for each file and reason of all runs.
 `quarantine/<name>.decisions.json` holds what a person decided of them: an image that was released is used although
 an expectation rejects it; one that was dropped is left out for good and no longer reported.
 `quarantine.jsonl` in a stage's folder names what this stage left out, and in `runs/<run_id>/` what the run did.
@@ -28,9 +28,9 @@ Decided = Literal["released", "dropped"]
 
 
 class LeftOut(NamedTuple):
-    """A file that can't be used. `sha256` is None where it was not read, `uri` where it has no picture to show.
+    """A file that can't be used. `sha256` is None where the file was not read, `uri` where there is no picture to show.
 
-    `releasable`: a person may decide to use it all the same. No decision makes a damaged file an image.
+    `releasable`: a person may decide to use it anyway, which does not help a damaged file.
     """
 
     path: str
@@ -43,7 +43,7 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineEntry:
-    """One file and one reason, with the run that met it first, and the snapshot that this run made without it."""
+    """One file and one reason, with the run that found it first, and the snapshot that this run made without it."""
 
     path: str
     sha256: str | None
@@ -62,7 +62,7 @@ class QuarantineEntry:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was decided, by (path, sha256, label)."""
+    """The decisions of a person, by (path, sha256, label)."""
 
     made: dict[tuple[str, str | None, str | None], Decided] = field(default_factory=dict)
 
@@ -81,7 +81,7 @@ class Decisions:
         return labels
 
     def digest(self) -> str:
-        """SHA-256 of all decisions: with another one, a run may come to another end."""
+        """SHA-256 of all decisions, on which a run's result depends."""
         return hashlib.sha256(json.dumps(sorted(map(str, self.made.items()))).encode()).hexdigest()
 
 
@@ -94,7 +94,7 @@ def decisions_path(name: str) -> str:
 
 
 def name_rows(table: pd.DataFrame, reason: str, releasable: bool = False) -> list[LeftOut]:
-    """The rows of a catalogue, all left out for one reason."""
+    """Rows of a catalogue as files that are left out for one reason."""
     rows = zip(table["path"], table["sha256"], table["label"], table["uri"], strict=True)
     return [LeftOut(path, sha256, label, reason, releasable, uri) for path, sha256, label, uri in rows]
 
@@ -160,10 +160,10 @@ def read_decisions(workspace: Workspace, name: str) -> Decisions:
 
 
 def release(workspace: Workspace, name: str, files: Iterable[str]) -> list[QuarantineEntry]:
-    """Lets images in, by path or digest, that an expectation rejected; from the next run on.
+    """Uses images, by path or digest, although an expectation rejected them; from the next run on.
 
     Raises:
-        UsageError: a file is not in the quarantine, or was left out for what no decision can mend.
+        UsageError: a file is not in the quarantine, or its reason is one that no decision can mend.
     """
     return _decide(workspace, name, files, "released")
 

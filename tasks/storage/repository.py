@@ -1,9 +1,9 @@
 """The model repository: `models/<name>/<version>/`, the layout that Triton, KServe and OpenVINO Model Server load.
 
-A version is there whole or not at all, and versions only go up. On a local disk its folder is filled aside and
-renamed into place; on an object store, which has no rename, its manifest is written last and a folder without one is
-no version. A publish that died there is finished by its retry; where none comes, its number stays a gap, for a number
-that was taken is never given to another content.
+A version is published atomically, and version numbers only increase. On a local disk its folder is filled under a
+temporary name and renamed into place. On an object store, which has no rename, the manifest is written last, and a
+folder without a manifest is no version: an interrupted publish is finished by its retry; without a retry its number
+stays unused, since a number is never given to another content.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:  # serving needs neither records nor pydantic
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
-ASIDE = ".publishing-"  # begins the name of a folder that is being filled on a local disk
-Files = Mapping[str, bytes]  # content by path within the version's folder
+ASIDE = ".publishing-"  # prefix of a folder that is being filled on a local disk
+Files = Mapping[str, bytes]  # content by path, relative to the version's folder
 
 
 def newest_first(workspace: Workspace, name: str) -> Iterator[int]:
     """The published versions of a model, the highest first.
 
-    Each is looked at when it is asked for: on an object store a listing of the numbers is cheap, one of every file of
-    every version is not (400 versions took 37 ms and 725 ms).
+    Lazy: on an object store, listing the numbers is cheap, and looking into every version is not (400 versions took
+    37 ms and 725 ms).
     """
     for number in sorted(_taken(workspace, name), reverse=True):
         if workspace.is_local or workspace.exists(version_path(name, number, MANIFEST)):
@@ -49,12 +49,12 @@ def champion(workspace: Workspace, name: str, below: int | None = None) -> int |
 
 
 def next_version(workspace: Workspace, name: str) -> int:
-    """One above every number that was ever taken, whole or not."""
+    """One above every number in use, by finished and unfinished versions."""
     return max(_taken(workspace, name), default=0) + 1
 
 
 def unfinished(workspace: Workspace, name: str) -> Iterator[str]:
-    """Folders of publishes that died and, on an object store, were overtaken: their numbers can't come again."""
+    """Folders of interrupted publishes; on an object store those that a newer version has overtaken."""
     published = versions(workspace, name)
     for entry in workspace.names(f"models/{name}"):
         overtaken = entry.isdecimal() and int(entry) not in published and int(entry) < max(published, default=0)
@@ -127,17 +127,17 @@ def write_version(
     files: Files,
     manifest: Mapping[str, Any],
     config: str,
-    seal: Callable[[Files], Files] = lambda files: {},
+    sign: Callable[[Files], Files] = lambda files: {},
 ) -> None:
     """Publishes one version: all its files and its manifest, or nothing.
 
-    To try again after a failure is safe: what is there already with the same content is left as it is, so a version
-    that was begun on an object store is finished, under its number.
+    Safe to retry: files with the same content are left as they are, so a version that was begun on an object store is
+    finished under its number.
 
     Args:
-        files: their SHA-256 go into the manifest's `files`.
+        files: their SHA-256 are entered into the manifest's `files`.
         config: the text of Triton's `config.pbtxt` for the model's folder.
-        seal: given all files, the manifest among them, what lies beside them (a signature).
+        sign: given all files, the manifest among them, returns the files of a signature.
 
     Raises:
         WorkspaceError: the version exists already (and is another), or can't be written.
@@ -146,20 +146,20 @@ def write_version(
     manifest_bytes = json_bytes({**manifest, "name": name, "version": version, "files": digests})
     if workspace.exists(version_path(name, version, MANIFEST)):
         if workspace.read_bytes(version_path(name, version, MANIFEST)) == manifest_bytes:
-            return  # a retry of what was done
-        raise WorkspaceError(f"version {version} of {name} can't be published: it is there already, and is another")
+            return  # a retry after success
+        raise WorkspaceError(f"version {version} of {name} can't be published: it exists already, with another content")
     if version not in (newest := next_version(workspace, name) - 1, newest + 1):
-        raise WorkspaceError(f"version {version} of {name} can't be published: the next one is {newest + 1} by now")
-    seals = seal({**files, MANIFEST: manifest_bytes})
-    # Before the version: a server that finds a version must find its configuration.
+        raise WorkspaceError(f"version {version} of {name} can't be published: meanwhile the next one is {newest + 1}")
+    signature = sign({**files, MANIFEST: manifest_bytes})
+    # Written first: a server that finds a version must find its configuration.
     if not workspace.exists(f"models/{name}/config.pbtxt"):
         workspace.write_bytes(f"models/{name}/config.pbtxt", config.encode())
     folder = f"models/{name}/{ASIDE}{uuid.uuid4().hex}" if workspace.is_local else version_path(name, version)
-    # On an object store the model comes first: it claims the number, and a server that reads the bucket by itself never
-    # finds a version without one. The manifest comes last: it is what makes a version.
+    # On an object store the model comes first: it claims the number, and a server that reads the bucket directly never
+    # finds a version without a model. The manifest comes last: it makes the folder a version.
     for file in sorted(files, key=lambda file: file != MODEL):
         workspace.write_bytes(f"{folder}/{file}", files[file], create=True)
-    for file, content in seals.items():  # no two signatures of one content are alike; each of them holds
+    for file, content in signature.items():  # signatures differ each time, and each of them is valid
         workspace.write_bytes(f"{folder}/{file}", content)
     workspace.write_bytes(f"{folder}/{MANIFEST}", manifest_bytes, create=True)
     if workspace.is_local:
@@ -178,7 +178,7 @@ def _rename_into_place(workspace: Workspace, aside: str, target: str) -> None:
 def triton_config(name: str) -> str:
     """`config.pbtxt` for ONNX Runtime's backend: dynamic batch, height and width.
 
-    It holds for all versions, so the number of classes is left open: a later one may have more.
+    It applies to all versions, so the number of classes is left open: a later version may have more.
     """
     return f'''name: "{name}"
 backend: "onnxruntime"

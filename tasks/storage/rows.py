@@ -1,6 +1,6 @@
 """Rows of numbers on disk that read like a two-dimensional array: a batch of them in memory, never all.
 
-They are read with `pread`, not mapped: what the kernel keeps of the file is its cache, not memory of this process.
+They are read with `pread` and not mapped (`numpy.memmap`): mapped pages count as resident memory of the process.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ BLOCK_BYTES = 4 << 20  # one sequential read
 class Rows:
     """[N, D] of one dtype in a scratch file, made empty and then filled in any order.
 
-    It has an array's `shape`, `dtype`, `nbytes`, `len()` and `rows[indices]`, so what only asks for those takes either.
-    The file has no name: it is gone when it is closed, or when the process ends, however that happens. Reading is safe
-    from several threads.
+    It has an array's `shape`, `dtype`, `nbytes`, `len()` and `rows[indices]`, so code that needs no more takes either.
+    The file has no name: it disappears when it is closed, or when the process ends or is killed. Reading is
+    thread-safe.
     """
 
     def __init__(self, count: int, width: int, dtype: type | np.dtype, folder: Path | str | None = None) -> None:
         """Reserves the file.
 
         Args:
-            folder: where it lies; the system's folder for temporary files by default.
+            folder: of the file; by default the system's folder for temporary files.
 
         Raises:
             WorkspaceError: the disk has no room for it.
@@ -99,17 +99,17 @@ class Rows:
         self.close()
 
     def _runs(self, indices: np.ndarray) -> Iterator[tuple[int, int, int]]:
-        """(start, stop, first row) of each stretch of `indices` that is one stretch of the file, too."""
+        """(start, stop, first row) of each run of `indices` that is contiguous in the file."""
         if len(indices) == 0:
             return
         if indices.min() < 0 or indices.max() >= len(self):
-            raise IndexError(f"rows {indices.min()} to {indices.max()} of {len(self)} were asked for")
+            raise IndexError(f"rows {indices.min()} to {indices.max()} are out of range: there are {len(self)}")
         starts = np.flatnonzero(np.diff(indices, prepend=indices[0] - 2) != 1)
         stops = np.append(starts[1:], len(indices))
         yield from zip(starts.tolist(), stops.tolist(), indices[starts].tolist(), strict=True)
 
     def _transfer(self, operation: Any, rows: np.ndarray, first: int) -> None:
-        """Reads or writes one stretch whole; the system may do less than it is asked for in one call."""
+        """Reads or writes one contiguous run completely; a single system call may do less."""
         if self.row_bytes == 0:
             return
         content, offset = memoryview(rows.reshape(-1).view(np.uint8).data), first * self.row_bytes
@@ -127,12 +127,12 @@ def row_blocks(rows: np.ndarray | Rows, block_bytes: int = BLOCK_BYTES) -> Itera
 
 
 def rows_within(rows: np.ndarray | Rows, size_bytes: int) -> int:
-    """How many rows `size_bytes` hold: one at least."""
+    """How many rows fit into `size_bytes`, at least one."""
     return max(1, size_bytes * len(rows) // max(1, rows.nbytes))
 
 
 def _reserve(descriptor: int, size_bytes: int) -> None:
-    """Takes the space at once where the system can, so that a full disk shows before the work and not amid it."""
+    """Allocates the space at once, so that a full disk is an error before the work and not in the middle of it."""
     disk = os.fstatvfs(descriptor)
     if size_bytes > disk.f_bavail * disk.f_frsize:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

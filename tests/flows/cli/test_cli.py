@@ -6,11 +6,24 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from flows.cli.main import app
 from tests import photos
+
+Capture = pytest.CaptureFixture[str]
+
+
+def in_process(capfd: Capture, *args: object, **environ: str) -> tuple[Result, str]:
+    """The result of a command that ends before Prefect starts, and its standard output."""
+    capfd.readouterr()
+    result = CliRunner().invoke(app, list(map(str, args)), env={"COLUMNS": "200", **environ})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result, result.stdout + capfd.readouterr().out  # answers go around what a library may put in its place
 
 
 def headstart(*args: object, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -43,11 +56,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--set", "validate.suite=absent"], "absent"),
     ],
 )
-def test_a_mistake_exits_2_at_once_and_says_what_is_allowed(folder: Path, tmp_path: Path, args: list[str], says: str):
-    done = headstart("retrain", folder, "--workspace", tmp_path, "--json", *args)
-    assert done.returncode == 2
+def test_a_mistake_exits_2_at_once_and_says_what_is_allowed(
+    folder: Path, tmp_path: Path, args: list[str], says: str, capfd: Capture
+):
+    done, stdout = in_process(capfd, "retrain", folder, "--workspace", tmp_path, "--json", *args)
+    assert done.exit_code == 2
     assert says in done.stderr
-    assert done.stdout == ""
+    assert stdout == ""
+
+
+def test_a_mistake_ends_the_process_with_its_status_and_no_traceback(folder: Path, tmp_path: Path):
+    done = headstart("retrain", folder, "--workspace", tmp_path, "--json", "--set", "finetune.learning_rat=0.1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nearest known one is 'finetune.learning_rate'" in done.stderr
 
 
 def test_weights_that_cannot_be_downloaded_name_the_two_ways_on(folder: Path, tmp_path: Path):
@@ -59,26 +80,44 @@ def test_weights_that_cannot_be_downloaded_name_the_two_ways_on(folder: Path, tm
     assert "--backbone embedded" in done.stderr
 
 
-def test_a_workspace_that_is_no_folder_exits_1(folder: Path, tmp_path: Path):
+def test_a_workspace_that_is_no_folder_exits_1(folder: Path, tmp_path: Path, capfd: Capture):
     (tmp_path / "file").write_text("")
-    done = headstart("retrain", folder, "--workspace", tmp_path / "file")
-    assert done.returncode == 1
+    done, _ = in_process(capfd, "retrain", folder, "--workspace", tmp_path / "file")
+    assert done.exit_code == 1
     assert "give a folder that can be written with --workspace" in done.stderr
 
 
-def test_status_and_predict_of_what_is_not_there_exit_2(tmp_path: Path):
-    assert "run headstart retrain SOURCE --name hats" in headstart("status", "hats", "--workspace", tmp_path).stderr
-    done = headstart("predict", "hats", "photo.jpg", "--workspace", tmp_path)
-    assert done.returncode == 2
+def test_status_and_predict_of_what_is_not_there_exit_2(tmp_path: Path, capfd: Capture):
+    done, _ = in_process(capfd, "status", "hats", "--workspace", tmp_path)
+    assert "run headstart retrain SOURCE --name hats" in done.stderr
+    done, _ = in_process(capfd, "predict", "hats", "photo.jpg", "--workspace", tmp_path)
+    assert done.exit_code == 2
     assert "no model 'hats' has been published" in done.stderr
-    assert headstart("predict", tmp_path / "absent.onnx", "photo.jpg").returncode == 2
+    assert in_process(capfd, "predict", tmp_path / "absent.onnx", "photo.jpg")[0].exit_code == 2
 
 
-def test_config_lists_every_key():
+def test_config_lists_every_key(capfd: Capture):
     from tasks.config import known_keys
 
-    shown = headstart("config").stdout
+    _, shown = in_process(capfd, "config")
     assert all(f"{key} = " in shown for key in known_keys())
+
+
+def test_version_prints_the_name_and_the_version(capfd: Capture):
+    done, stdout = in_process(capfd, "--version")
+    assert (done.exit_code, stdout) == (0, f"headstart {version('headstart')}\n")
+
+
+@pytest.mark.parametrize("command", [[], ["retrain"], ["quarantine"], ["quarantine", "list"]])
+def test_h_is_help_everywhere(command: list[str], capfd: Capture):
+    assert in_process(capfd, *command, "-h")[1] == in_process(capfd, *command, "--help")[1] != ""
+
+
+def test_the_shell_completes_commands():
+    asked = {"_HEADSTART_COMPLETE": "complete_bash", "COMP_WORDS": "headstart re", "COMP_CWORD": "1"}
+    script = Path(sys.executable).with_name("headstart")
+    done = subprocess.run([script], capture_output=True, text=True, env={**os.environ, **asked}, check=False)
+    assert done.stdout.split() == ["retrain"]
 
 
 @pytest.mark.parametrize("command", ["retrain", "status", "predict", "config"])
@@ -170,8 +209,8 @@ def test_one_class_only_exits_4_with_a_decision_and_a_report(tmp_path: Path):
     assert Path(summary["report"]).exists()
 
 
-def test_an_empty_folder_exits_2(tmp_path: Path):
+def test_an_empty_folder_exits_2(tmp_path: Path, capfd: Capture):
     (tmp_path / "empty").mkdir()
-    done = headstart("retrain", tmp_path / "empty", "--workspace", tmp_path / "w", "--json")
-    assert done.returncode == 2
+    done, _ = in_process(capfd, "retrain", tmp_path / "empty", "--workspace", tmp_path / "w", "--json")
+    assert done.exit_code == 2
     assert "empty" in done.stderr

@@ -1,0 +1,152 @@
+"""Every option and argument of the command line, declared once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Workspace = Annotated[
+    str, typer.Option(envvar="HEADSTART_WORKSPACE", help="Where everything is kept: a folder, or an fsspec URL.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+
+# A retrain, once or whenever labels arrive.
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A folder with a subfolder a class (or train/, validation/ and test/ above those); a .csv, .jsonl or "
+        ".parquet of path,label[,split]; Label Studio's .json export; tfds:NAME; or any of these behind an fsspec URL."
+    ),
+]
+Name = Annotated[str, typer.Option(help="The model's name: its folder in the model repository.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file; see `headstart config`.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set one key, such as finetune.learning_rate=0.001."),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="The pre-trained network: mobilenet_v2, embedded, resnet50, …; several, with commas: --auto."),
+]
+Weights = Annotated[str | None, typer.Option(help="'imagenet', or the path of a weights file (no top).")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="What runs the feature extractor: onnxruntime, tensorflow, or auto (TensorFlow where it has a GPU)."
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="Of the feature extractor: fp32, or int8, which is twice as fast on a processor, and ships."),
+]
+Auto = Annotated[
+    bool, typer.Option("--auto", help="Let validation choose backbone, boundary, views, head and regularisation.")
+]
+Runner = Annotated[str | None, typer.Option(help="Where images are inspected and embedded: threads, or dask.")]
+DaskAddress = Annotated[
+    str | None, typer.Option(help="A Dask scheduler's address; without one, dask starts a cluster on this machine.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Run although nothing is new.")]
+
+# The sensor.
+SettleTime = Annotated[
+    float,
+    typer.Option(
+        "--quiet", min=0, help="Seconds for which no file may have changed: so a copy in progress is never read."
+    ),
+]
+MinNew = Annotated[int, typer.Option(min=1, help="New images that are worth a run …")]
+MaxWait = Annotated[float, typer.Option(min=0, help="… and the seconds after which fewer are.")]
+Marker = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Instead of a settle time: a file, in the source's folder or anywhere, that is written anew after "
+        "each delivery.",
+    ),
+]
+Poll = Annotated[
+    float | None,
+    typer.Option(min=0.1, help="Seconds between two listings of the source; 1 for a folder, 10 elsewhere."),
+]
+Nightly = Annotated[str, typer.Option(metavar="CRON", help="When a run starts by the clock.")]
+
+# Servers.
+Host = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Start before the first version is published.")]
+Webhook = Annotated[
+    str | None,
+    typer.Option(envvar="HEADSTART_WEBHOOK", help="Where failures, crashes and refusals are posted: an https URL."),
+]
+Silence = Annotated[
+    int,
+    typer.Option(
+        min=61,
+        help="Seconds without a heartbeat after which a run counts as crashed: more than twice their period, which "
+        "is PREFECT_FLOWS_HEARTBEAT_FREQUENCY where the runs are, or 180.",
+    ),
+]
+
+# Published models.
+ModelName = Annotated[str, typer.Argument(help="The model's name.")]
+AnyModelName = Annotated[str | None, typer.Argument(help="A model; all of them by default.")]
+ModelOrFile = Annotated[str, typer.Argument(help="A model's name in the workspace, or the path of a model.onnx.")]
+ModelDir = Annotated[str, typer.Argument(help="A version's folder, such as workspace/models/clothing/3.")]
+Images = Annotated[list[Path], typer.Argument(help="Photographs.")]
+PublicKey = Annotated[
+    str | None,
+    typer.Option(envvar="HEADSTART_PUBLIC_KEY", help="PEM file of the key that versions must be signed with."),
+]
+To = Annotated[int | None, typer.Option(help="The version to publish again; by default the one before.")]
+RefusedRun = Annotated[str, typer.Argument(help="A refused run's id, as `headstart status` shows it.")]
+By = Annotated[str, typer.Option(help="Who answers for it.")]
+Reason = Annotated[str, typer.Option(help="Why the gates are overridden.")]
+
+# The workspace.
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be freed.")]
+Files = Annotated[list[str], typer.Argument(help="Paths, or digests, as `quarantine list` shows them.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyFlags:
+    """The options that stand for keys of the configuration."""
+
+    set_: list[str] | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    engine: str | None = None
+    precision: str | None = None
+    auto: bool = False
+    runner: str | None = None
+    dask_address: str | None = None
+
+    def overrides(self) -> list[str]:
+        """As `section.key=value`; the flags win over `--set`."""
+        names = (self.backbone or "").split(",")
+        flags = {
+            "backbone.name": names[0],
+            "auto.backbones": json.dumps(names) if len(names) > 1 else None,
+            "auto.enabled": "true" if self.auto else None,
+            "backbone.weights": self.weights,
+            "backbone.precision": self.precision,
+            "extract.engine": self.engine,
+            "scale.runner": self.runner,
+            "scale.dask_address": self.dask_address,
+        }
+        return [*(self.set_ or []), *(f"{key}={value}" for key, value in flags.items() if value)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchFlags:
+    """The options of the sensor."""
+
+    quiet: float
+    min_new: int
+    max_wait: float
+    marker: str | None
+    poll: float | None

@@ -1,0 +1,35 @@
+"""`headstart serve`: a published model over HTTP."""
+
+from __future__ import annotations
+
+import typer
+
+from flows.cli import options
+from flows.cli.output import plain_errors
+from tasks.workspace import Workspace, check_name
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    name: options.ModelName,
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8000,
+    public_key: options.PublicKey = None,
+    wait: options.Wait = False,
+    workspace: options.Workspace = "./workspace",
+) -> None:
+    """Serve the model over HTTP: Open Inference Protocol v2, POST /classify, a web page, metrics."""
+    from deploy.serving.server import serve as serve_model
+
+    with plain_errors():
+        serve_model(
+            Workspace(workspace),
+            check_name(name),
+            host=host,
+            port=port,
+            public_key=public_key,
+            wait=wait,
+            on_start=lambda url: typer.echo(f"{name} is served at {url} (Ctrl-C stops it)", err=True),
+        )
