@@ -34,7 +34,7 @@ def ended_in(source: Path | str, workspace: Path | str, *, force: bool = False, 
     return retrain(**parameters, force=force, return_state=True)  # type: ignore[return-value]
 
 
-def retrained(source: Path | str, workspace: Path, **sections: Any) -> dict[str, Any]:
+def retrained(source: Path | str, workspace: Path, *, force: bool = False, **sections: Any) -> dict[str, Any]:
     """The summary of such a run, with a feature extractor that was exported before and gates that bear its haste."""
     gates = workspace.parent / "lenient.toml"
     gates.parent.mkdir(parents=True, exist_ok=True)
@@ -42,4 +42,4 @@ def retrained(source: Path | str, workspace: Path, **sections: Any) -> dict[str,
     sections = {**sections, "evaluate": {"gates": str(gates), **sections.get("evaluate", {})}}
     config = tiny(**sections)
     exported(new_run(str(source), NAME, str(workspace), config), policy_of(config))
-    return ended_in(source, workspace, **sections).result()
+    return ended_in(source, workspace, force=force, **sections).result()

@@ -161,7 +161,7 @@ def test_a_fault_is_raised_and_the_next_run_resumes_without_repeating_work(
 ):
     folder, workspace = photos.class_folders(tmp_path / "photos", CLASSES), Workspace(str(tmp_path / "w"))
     monkeypatch.setenv("HEADSTART_SIGNING_KEY", str(tmp_path / "absent.pem"))
-    with pytest.raises(ConfigError, match=r"absent\.pem"):  # it is read when all else is done
+    with pytest.raises(ConfigError, match="private key"):  # it is read when all else is done
         retrained(folder, tmp_path / "w")
     assert versions(workspace, NAME) == []
     done = artifacts(workspace)

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from flows.preflight import check_run
 from tasks.config import CHOSEN
+from tasks.errors import ConfigError
 from tests import photos
 from tests.flows.retraining import retrained
+from tests.runs import make_run
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -44,17 +47,16 @@ def test_the_choice_is_shown_kept_used_and_not_made_twice(tmp_path: Path, capsys
 
     tried = {path: path.stat().st_mtime_ns for path in workspace.glob("artifacts/try/*/artifact.json")}
     assert len(tried) == len(settings)
-    again, kept, _ = retrained(folder, workspace, "--force")
+    again, kept = searched(folder, workspace, force=True)
     assert kept["chosen"] == record["chosen"]
     assert {path: path.stat().st_mtime_ns for path in workspace.glob("artifacts/try/*/artifact.json")} == tried
     assert again["images"]["embedded"] == 0
     assert again["lineage"]["head_digest"] == summary["lineage"]["head_digest"]
-    nothing_new = headstart(folder, "--workspace", workspace, "--name", "tints", *TINY)
-    assert "nothing is new" in nothing_new.stdout
+    assert "nothing is new" in " ".join(retrained(folder, workspace, **TINY)["reasons"])
 
 
-def test_several_backbones_without_auto_exit_2(tmp_path: Path):
+def test_several_backbones_without_auto_are_a_mistake(tmp_path: Path):
     folder = photos.class_folders(tmp_path / "photos", {"red": 5, "green": 5})
-    done = headstart(folder, "--workspace", tmp_path / "w", "--backbone", "embedded,mobilenet_v2")
-    assert done.returncode == 2
-    assert "to choose among embedded, mobilenet_v2, give --auto" in done.stderr
+    with pytest.raises(ConfigError, match="to choose among embedded, mobilenet_v2, give --auto") as mistake:
+        check_run(make_run(tmp_path / "w", folder, config={"auto": {"backbones": ["embedded", "mobilenet_v2"]}}))
+    assert mistake.value.exit_status == 2

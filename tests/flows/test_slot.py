@@ -69,6 +69,7 @@ def test_models_of_one_name_in_two_workspaces_have_two_slots(run: Run):
 
 def test_a_local_workspace_has_a_lock_and_asks_nobody(tmp_path: Path):
     run = make_run(tmp_path, "photos")
-    nobody = {PREFECT_API_URL: "http://127.0.0.1:9/api"}
-    with temporary_settings(nobody), one_run_at_a_time(run):
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        with one_run_at_a_time(run):
+            assert is_under_way(run, None)  # type: ignore[arg-type]
         assert not is_under_way(run, None)  # type: ignore[arg-type]
