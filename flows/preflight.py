@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from tasks.config import POOLED, Config, Scale
 from tasks.errors import ConfigError
-from tasks.evaluate.gates import load_gates
+from tasks.evaluate.thresholds import load_gates
 from tasks.extract.engine import check_engine
 from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tasks.evaluate.gates import load_gates
+from tasks.evaluate.thresholds import load_gates
 from tasks.ingest.entries import Listing
 from tasks.ingest.listing import listing_digest, listing_table, remember_listing
 from tasks.orchestration import Account

@@ -71,7 +71,7 @@ Marker = Annotated[
 ]
 Poll = Annotated[
     float | None,
-    typer.Option(min=0.1, help="Seconds between two listings of the source; 1 for a folder, 10 elsewhere."),
+    typer.Option(min=0.1, help="Seconds between listings of the source; 1 for a folder, 10 elsewhere."),
 ]
 Nightly = Annotated[str, typer.Option(metavar="CRON", help="When a run starts by the clock.")]
 

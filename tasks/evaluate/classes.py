@@ -1,4 +1,4 @@
-"""What became of the champion's classes: it can be compared with on those that it shares with the candidate."""
+"""Classes that were added, removed or renamed since the champion; the comparison covers those that both have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ClassChanges:
     renamed: dict[str, str]
 
     def sentence(self) -> str:
-        """What changed, in words; empty where nothing did."""
+        """The changes in words; empty where there are none."""
         parts = [
             f"new {', '.join(self.added)}" if self.added else "",
             f"removed {', '.join(self.removed)}" if self.removed else "",

@@ -1,4 +1,4 @@
-"""Champion against challenger, paired: the same test images, each answered by both files."""
+"""The paired comparison of champion and challenger, on the same test images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESAMPLES = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """`difference` is challenger less champion, in accuracy; `low`..`high` its interval (one-sided each)."""
+    """`difference` is the challenger's accuracy less the champion's; `low`..`high` its interval (one-sided each)."""
 
     outcome: Outcome
     n: int
@@ -46,7 +46,7 @@ class ClassComparison:
 def compare(
     champion_right: np.ndarray, challenger_right: np.ndarray, *, margin: float, confidence: float, min_images: int
 ) -> Comparison:
-    """Judges two classifiers by their answers to the same images, as `outcome_of` says.
+    """Compares two classifiers by their predictions for the same images, see `outcome_of`.
 
     Args:
         champion_right, challenger_right: bool [N].
@@ -72,10 +72,10 @@ def compare(
 
 
 def outcome_of(won: int, lost: int, n: int, *, margin: float, confidence: float, min_images: int) -> Outcome:
-    """The verdict, which depends on three counts alone.
+    """The outcome, which depends on three counts only.
 
-    *better*: the exact McNemar test (two-sided, at 1 - confidence) finds the challenger ahead. *worse*: it finds it
-    behind. *equivalent*: the one-sided lower bound of the difference lies above -margin (non-inferiority). Otherwise,
+    *better*: the exact McNemar test (two-sided, at 1 - confidence) finds the challenger better. *worse*: it finds it
+    worse. *equivalent*: the one-sided lower bound of the difference lies above -margin (non-inferiority). Otherwise,
     and for fewer than `min_images`, there is *not enough data*.
     """
     if n < min_images:
@@ -98,10 +98,10 @@ def mcnemar_p(won: int, lost: int) -> float:
 def bootstrap_bounds(won: int, lost: int, n: int, confidence: float, seed: int = 0) -> tuple[float, float]:
     """One-sided lower and upper bounds of (won - lost) / n, by a paired bootstrap over the test images.
 
-    Resampling images is drawing the counts (won, lost, neither) from a multinomial, so one draw stands for one
-    resampled test set. One won and one lost image are added to what is drawn from (Bonett & Price 2012): where few or
-    none were lost, a plain bootstrap takes for granted that none ever is, and would pass a challenger that is 2 points
-    worse up to one time in three (`expectations/README.md` has the figures).
+    Resampling images is the same as drawing the counts (won, lost, neither) from a multinomial distribution. One won
+    and one lost image are added to the sample (Bonett & Price 2012): where few or none were lost, a plain bootstrap
+    assumes that none ever is, and would pass a challenger that is 2 points worse up to one time in three
+    (`expectations/README.md` has the measurements).
     """
     if n == 0:
         return -1.0, 1.0
@@ -114,10 +114,10 @@ def bootstrap_bounds(won: int, lost: int, n: int, confidence: float, seed: int =
 def compare_classes(
     labels: Sequence[str], champion_right: np.ndarray, challenger_right: np.ndarray
 ) -> list[ClassComparison]:
-    """Whether the challenger lost classes: for each, an exact one-sided McNemar test over that class's images.
+    """Whether classes got worse: for each, an exact one-sided McNemar test over the images of the class.
 
-    The p-values are Holm's (1979): of all classes together, one that did not get worse is named with a probability of
-    at most the level that they are held against.
+    The p-values are corrected by Holm (1979): the probability that any class that did not get worse is reported is at
+    most the level that they are compared with.
 
     Args:
         labels: the true class of each image.

@@ -18,11 +18,12 @@ import pyarrow as pa
 from tasks.evaluate.answers import Champion, champion_answers, score, validation_answers
 from tasks.evaluate.comparison import ClassComparison, Comparison, compare, compare_classes
 from tasks.evaluate.fresh_process import FreshProcess, answer_in_fresh_process
-from tasks.evaluate.gates import ChampionPolicy, Findings, Serving, judge, load_gates
+from tasks.evaluate.gates import Findings, judge
 from tasks.evaluate.latency import measure_latency
 from tasks.evaluate.metrics import calibration_error, chance_calibration_error, class_metrics, summary_metrics
 from tasks.evaluate.parity import measure_parity
 from tasks.evaluate.robustness import Changed, Robustness, measure_robustness
+from tasks.evaluate.thresholds import ChampionPolicy, Serving, load_gates
 from tasks.modality.images import decode, read_checked
 from tasks.networks import calibration
 from tasks.networks.classifier import Classifier

@@ -15,7 +15,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from tasks.report.statistics import ReliabilityBin, wilson_interval
+from tasks.networks.intervals import wilson_interval
+from tasks.report.statistics import ReliabilityBin
 from tasks.report.thumbnails import data_uri
 
 MATRIX_SIDE = 560
@@ -225,7 +226,7 @@ def reliability_figure(bins: Sequence[ReliabilityBin], before: Sequence[Reliabil
         circle = ElementTree.SubElement(svg, "circle", {"class": "ring", **ring})
         circle.append(_element("title", f"before: {b.n} images: claimed {b.confidence:.1%}, right {b.accuracy:.1%}"))
     for b in bins:
-        low, high = wilson_interval(b.accuracy * b.n, b.n)
+        low, high = wilson_interval(round(b.accuracy * b.n), b.n)
         whisker = {"x1": _n(x(b.confidence)), "x2": _n(x(b.confidence)), "y1": _n(y(low)), "y2": _n(y(high))}
         ElementTree.SubElement(svg, "line", {"class": "whisker", **whisker})
         dot = {"cx": _n(x(b.confidence)), "cy": _n(y(b.accuracy)), "r": _n(3 + 7 * math.sqrt(b.n / most))}

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from tasks.config import Config
+from tasks.networks.intervals import wilson_interval
 from tasks.records import SPLITS, Run
 from tasks.report import figures
 from tasks.report.changes import confusion_changes, data_changes
@@ -24,7 +25,6 @@ from tasks.report.statistics import (
     flipped,
     most_confused,
     reliability_bins,
-    wilson_interval,
     worst_mistakes,
 )
 from tasks.report.thumbnails import thumbnail_uri
@@ -115,7 +115,7 @@ def _key_figures(evidence: Evidence) -> list[dict[str, str]]:
         metrics = evidence.metrics.get(split) or {}
         n = int(metrics.get("n") or 0)
         if "accuracy" in metrics:
-            bounds = interval(wilson_interval(metrics["accuracy"] * n, n))
+            bounds = interval(wilson_interval(round(metrics["accuracy"] * n), n))
             cards.append(_card(f"{split} accuracy", percent(metrics["accuracy"]), f"{bounds} on {count(n)} images"))
     judged = evidence.metrics.get("test") or evidence.metrics.get("validation") or {}
     if judged.get("macro_f1") is not None:

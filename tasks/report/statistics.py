@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.report.evidence import Prediction
-
-Z_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
-
-
-def wilson_interval(successes: float, n: float, z: float = Z_95) -> tuple[float, float]:
-    """The Wilson score interval of a proportion, in 0..1; (0, 1) where `n` is 0.
-
-    Sound for the small n and the extreme shares of per-class recalls, where the textbook interval is not
-    (Brown, Cai, DasGupta 2001, "Interval Estimation for a Binomial Proportion").
-    """
-    if n <= 0:
-        return 0.0, 1.0
-    share = min(max(successes / n, 0.0), 1.0)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ import numpy as np
 
 from tasks.config import parse_config
 from tasks.evaluate.comparison import outcome_of
-from tasks.evaluate.gates import ChampionPolicy, load_gates
 from tasks.evaluate.metrics import wilson_interval
+from tasks.evaluate.thresholds import ChampionPolicy, load_gates
 from tasks.finetune.data import Split
 from tasks.finetune.head import train_head
 from tasks.runs import finished_runs

@@ -11,11 +11,12 @@ import pytest
 from tasks.errors import ConfigError
 from tasks.evaluate.comparison import compare, compare_classes
 from tasks.evaluate.fresh_process import FreshProcess
-from tasks.evaluate.gates import Findings, judge, load_gates
+from tasks.evaluate.gates import Findings, judge
 from tasks.evaluate.latency import Latency
 from tasks.evaluate.metrics import class_metrics, summary_metrics
 from tasks.evaluate.parity import Parity
 from tasks.evaluate.robustness import Changed
+from tasks.evaluate.thresholds import load_gates
 
 GATES = load_gates("gates", "clothing")
 TARGETS = np.arange(120) % 3
@@ -71,15 +72,15 @@ def test_a_weak_first_model_is_not_waved_through():
 
 def test_missing_evidence_refuses():
     assert {"parity of labels", "parity of probabilities"} <= refused(replace(findings(), parity=None)).keys()
-    assert "could not be scored" in refused(replace(findings(), champion_version=3))["champion"]
+    assert "can't be loaded" in refused(replace(findings(), champion_version=3))["champion"]
 
 
 @pytest.mark.parametrize(
     ("found", "says"),
     [
         (None, "no evidence"),
-        (FreshProcess(images=8, agreed=7, seconds=0.7), "answered 7 of 8 test images alike"),
-        (FreshProcess(images=8, agreed=8, seconds=31.0), "answered 8 of 8"),
+        (FreshProcess(images=8, agreed=7, seconds=0.7), "the same class for 7 of 8 test images"),
+        (FreshProcess(images=8, agreed=8, seconds=31.0), "the same class for 8 of 8"),
         (FreshProcess(images=8, agreed=0, seconds=0.2, problem="it ended with status 1: no"), "ended with status 1"),
     ],
 )
@@ -89,7 +90,7 @@ def test_a_file_that_does_not_serve_alone_is_refused(found: FreshProcess | None,
 
 def test_too_few_test_images_refuse_and_say_what_to_do():
     few = replace(findings(), targets=TARGETS[:6], probabilities=findings().probabilities[:6])
-    assert "6 test images, at least 15 are asked for; add labelled images" in refused(few)["test images"]
+    assert "6 test images (at least 15); add labelled images" in refused(few)["test images"]
 
 
 def test_a_class_without_test_images_refuses():
@@ -141,7 +142,7 @@ def test_a_slow_a_large_and_a_brittle_file_are_refused_each_by_name():
     slow = Latency(runs=5, image_size_px=224, median_ms=700.0, p95_ms=800.0, interval_ms=(700.0, 900.0))
     bad = replace(findings(), latency=slow, size_bytes=151_000_000, robustness=[changed("JPEG", 0.4)])
     assert refused(bad).keys() == {"latency", "size", "robustness to JPEG"}
-    assert "at most 800.0 ms on one thread" in refused(bad)["latency"]
+    assert "800.0 ms or less on one thread" in refused(bad)["latency"]
 
 
 def test_probabilities_that_promise_too_much_are_refused_and_noise_is_not():
@@ -187,7 +188,7 @@ def test_not_enough_data_says_how_much_is_needed():
     few = compare(champion, challenger, margin=0.02, confidence=0.95, min_images=15)
     reason = refused(replace(findings(), champion_version=1, comparison=few))["champion"]
     assert few.outcome == "not-enough-data"
-    assert "need about 1,521 test images" in reason
+    assert "takes about 1,521 test images" in reason
 
 
 def test_a_file_says_only_what_differs_and_a_model_has_its_own(tmp_path: Path):
@@ -214,5 +215,5 @@ def test_a_gates_file_with_a_bad_key_or_value_is_refused(tmp_path: Path, text: s
     file.write_text(text)
     with pytest.raises(ConfigError, match=says):
         load_gates(str(file), "hats")
-    with pytest.raises(ConfigError, match="there is no"):
+    with pytest.raises(ConfigError, match="does not exist"):
         load_gates(str(tmp_path / "absent.toml"), "hats")

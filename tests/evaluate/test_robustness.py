@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tasks.evaluate.gates import load_gates
 from tasks.evaluate.latency import MIN_RUNS, WARM_UP, measure_latency
 from tasks.evaluate.robustness import Changed, measure_robustness
+from tasks.evaluate.thresholds import load_gates
 from tasks.networks.classifier import Classifier
 from tests.deploy.serving.models import colour_model
 

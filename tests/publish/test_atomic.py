@@ -144,7 +144,7 @@ def test_of_two_writers_of_one_version_on_an_object_store_one_finds_out(bucket_u
         write_version(workspace, NAME, 1, {"model.onnx": other}, manifest(other, 1), triton_config(NAME))
     assert workspace.read_bytes(version_path(NAME, 1, "model.onnx")) == content
     write_version(workspace, NAME, 1, {"model.onnx": content}, manifest(content, 1), triton_config(NAME))
-    with pytest.raises(WorkspaceError, match="is there already, and is another"):
+    with pytest.raises(WorkspaceError, match="exists already, with another content"):
         write_version(workspace, NAME, 1, {"model.onnx": other}, manifest(other, 1), triton_config(NAME))
 
 
