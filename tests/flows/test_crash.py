@@ -29,7 +29,7 @@ from tests import photos
 from tests.prefect_server import PrefectServer, prefect_server
 from tests.runs import process_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SILENCE_S = 30
 PAUSE_S = 1  # between two events: the server takes two at once, and SQLite one writer
@@ -125,7 +125,6 @@ def impatient(server: PrefectServer) -> Iterator[None]:
     wait_for(before)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("impatient")
 def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is_left_alone(server: PrefectServer):
     reported = {"type": "CRASHED", "message": "reported"}
@@ -170,7 +169,6 @@ def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is
     assert "No heartbeat" in _state(server, runs["silent by hand"])["state"]["message"]
 
 
-@pytest.mark.timeout(1200)
 def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: PrefectServer, posted, tmp_path: Path):
     source = photos.class_folders(tmp_path / "photos", {"red": 40, "green": 40, "blue": 40})
     disturbed = Workspace(str(tmp_path / "disturbed"))
