@@ -56,12 +56,15 @@ class PrefectServer:
     def stop(self) -> None:
         if self._process:
             self._process.terminate()
-            self._process.wait(30)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
             self._process = None
 
     def _is_healthy(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/api/health", timeout=2).status_code == 200
+            return httpx.get(f"{self.url}/api/health", timeout=10).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -35,12 +35,12 @@ class Up:
     log: Path
 
     def ask(self, path: str, **body: Any) -> Any:
-        answer = httpx.post(f"{self.url}/api{path}", json=body, timeout=30)
+        answer = httpx.post(f"{self.url}/api{path}", json=body, timeout=100)
         answer.raise_for_status()
         return answer.json()
 
     def get(self, path: str) -> Any:
-        return httpx.get(f"{self.url}/api{path}", timeout=30).raise_for_status().json()
+        return httpx.get(f"{self.url}/api{path}", timeout=100).raise_for_status().json()
 
     def events(self) -> list[dict[str, Any]]:
         """What the sensor announced, oldest first."""
@@ -70,7 +70,7 @@ class Up:
     def stop(self) -> int:
         """As Ctrl-C does; returns the exit status."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def running(folder: Path, source: Path, *flags: object, **environ: str) -> Itera
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(60)
+            process.wait(120)
 
 
 def moment(text: str) -> float:

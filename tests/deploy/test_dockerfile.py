@@ -85,5 +85,5 @@ def test_the_serving_image_serves(tmp_path):
     with subprocess.Popen(serve, cwd=app, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         url = next(found[1] for line in process.stderr if (found := re.search(r"serving on (http://127\S+)", line)))
-        assert httpx.post(f"{url}/classify", content=encoded("blue"), timeout=20).json()["label"] == "blue"
+        assert httpx.post(f"{url}/classify", content=encoded("blue"), timeout=60).json()["label"] == "blue"
         process.terminate()

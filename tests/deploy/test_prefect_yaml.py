@@ -15,12 +15,11 @@ import yaml
 from flows.deployments import deployments
 from flows.watch import EVENT
 from tasks.networks.registry import BACKBONES
+from tests.prefect_server import prefect_server
 from tests.runs import make_run
-from tests.up import free_port
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
-PREFECT = Path(sys.executable).with_name("prefect")
 GIVEN = {"source": "/photos", "name": "clothing", "workspace": "/workspace"}
 NAMES = ("clothing-on-labels", "clothing-nightly", "clothing-manual")
 
@@ -28,45 +27,18 @@ NAMES = ("clothing-on-labels", "clothing-nightly", "clothing-manual")
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API of a server on which the compose file's command has deployed all."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    environment = {
-        **os.environ,
-        "PATH": f"{PREFECT.parent}:{os.environ['PATH']}",
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
-        "PREFECT_API_URL": url,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            _wait_until_healthy(url)
-            settings = {"HEADSTART_HOME": str(ROOT)} | {f"HEADSTART_{key.upper()}": GIVEN[key] for key in GIVEN}
-            deploy = COMPOSE["services"]["deployments"]["command"]
-            for _ in range(2):  # as often as one likes
-                done = subprocess.run(
-                    deploy, cwd=ROOT, env={**environment, **settings}, capture_output=True, text=True, timeout=200
-                )
-                assert done.returncode == 0, done.stdout + done.stderr
-            yield url
-        finally:
-            process.terminate()
-
-
-def _wait_until_healthy(url: str) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/health", timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.3)
-    pytest.fail("Prefect's server was not healthy within 180 s")
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
+        settings = {"HEADSTART_HOME": str(ROOT)} | {f"HEADSTART_{key.upper()}": GIVEN[key] for key in GIVEN}
+        environ = {**server.environ, **settings, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        deploy = COMPOSE["services"]["deployments"]["command"]
+        for _ in range(2):  # as often as one likes
+            done = subprocess.run(deploy, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+        yield f"{server.url}/api"
 
 
 def deployed(url: str, name: str) -> dict[str, Any]:
-    return httpx.get(f"{url}/deployments/name/retrain/{name}").json()
+    return httpx.get(f"{url}/deployments/name/retrain/{name}", timeout=100).json()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,27 +58,31 @@ def test_one_goes_by_the_clock_and_the_others_do_not(url: str):
 
 
 def test_an_event_starts_the_first_with_what_the_event_says(url: str):
-    automations = httpx.post(f"{url}/automations/filter", json={}).json()
+    automations = httpx.post(f"{url}/automations/filter", json={}, timeout=100).json()
     actions = [each["actions"][0] for each in automations]
     started = [action["deployment_id"] for action in actions if action["type"] == "run-deployment"]
     assert started == [deployed(url, NAMES[0])["id"]]
-    resource = {"prefect.resource.id": "headstart.model.clothing"}
-    said = {**GIVEN, "source": "/other photos/it's {{ odd }}", "new": 3}
-    event = {"event": EVENT, "resource": resource, "payload": said, "occurred": "2026-01-02T03:04:05Z"}
-    sent = [
-        {**event, "id": "00000000-0000-4000-8000-000000000001"},
-        {**event, "id": "00000000-0000-4000-8000-000000000001"},  # the same again
-        {
-            **event,
-            "id": "00000000-0000-4000-8000-000000000002",
-            "resource": {"prefect.resource.id": "headstart.model.x"},
-        },
-    ]
-    httpx.post(f"{url}/events", json=sent).raise_for_status()
-    _eventually(lambda: _runs(url, deployed(url, NAMES[0])["id"]))
-    time.sleep(2)
-    runs = _runs(url, deployed(url, NAMES[0])["id"])
-    assert [run["parameters"] for run in runs] == [{**GIVEN, "source": said["source"]}]
+    odd, later = "/other photos/it's {{ odd }}", "/later"
+
+    def event(number: int, model: str, source: str) -> dict[str, Any]:
+        return {
+            "event": EVENT,
+            "id": f"00000000-0000-4000-8000-{number:012}",
+            "resource": {"prefect.resource.id": f"headstart.model.{model}"},
+            "payload": {**GIVEN, "source": source, "new": 3},
+            "occurred": "2026-01-02T03:04:05Z",
+        }
+
+    def sources() -> list[str]:
+        return [run["parameters"]["source"] for run in _runs(url, started[0])]
+
+    # The second is the first again, the third another model's; the last one comes when all are answered.
+    _send(url, event(1, "clothing", odd), event(1, "clothing", odd), event(2, "x", odd))
+    _eventually(lambda: odd in sources())
+    _send(url, event(3, "clothing", later))
+    _eventually(lambda: later in sources())
+    assert sorted(sources()) == [later, odd]
+    assert all({**run["parameters"], "source": ""} == {**GIVEN, "source": ""} for run in _runs(url, started[0]))
 
 
 def test_the_form_has_a_description_a_default_choices_and_bounds(url: str):
@@ -132,12 +108,17 @@ def test_headstart_up_registers_the_same_three(url: str, tmp_path: Path):
         assert set(each["parameters"]) == {*theirs["parameters"], "config"}
 
 
+def _send(url: str, *events: dict[str, Any]) -> None:
+    httpx.post(f"{url}/events", json=events, timeout=100).raise_for_status()
+
+
 def _runs(url: str, deployment: str) -> list[dict[str, Any]]:
-    return httpx.post(f"{url}/flow_runs/filter", json={"deployments": {"id": {"any_": [deployment]}}}).json()
+    wanted = {"deployments": {"id": {"any_": [deployment]}}}
+    return httpx.post(f"{url}/flow_runs/filter", json=wanted, timeout=100).json()
 
 
 def _eventually(what: Any) -> Any:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (found := what()):
         assert time.monotonic() < deadline
         time.sleep(0.3)

@@ -31,7 +31,7 @@ def test_the_second_waits_for_the_first(client: SyncPrefectClient, run: Run):
     order, inside = [], threading.Event()
 
     def second() -> None:
-        inside.wait(20)
+        inside.wait(120)
         with temporary_settings({PREFECT_API_URL: str(client.api_url)}), one_run_at_a_time(run):
             order.append("second")
 
@@ -43,7 +43,7 @@ def test_the_second_waits_for_the_first(client: SyncPrefectClient, run: Run):
         assert is_under_way(run, client)
         thread.join(2)
         order.append("first")
-    thread.join(60)
+    thread.join(120)
     assert order == ["first", "second"]
     assert not is_under_way(run, client)
 

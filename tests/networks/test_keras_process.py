@@ -105,24 +105,25 @@ PARENT = """
 import sys
 from tasks.networks import keras_process
 from tests.networks.test_keras_process import pid_and_backend
-import time
+from tests.networks.test_keras_process import meet
 print(keras_process.call(pid_and_backend)[0], flush=True)
 if sys.argv[1] == "ends":
     sys.exit()
-keras_process.call(time.sleep, 600)
+keras_process.call(meet, sys.argv[2], "calls", "never comes")
 """
 
 
 @pytest.mark.parametrize("how", ["ends", "is killed in a call"])
-def test_it_ends_with_its_parent(how):
-    command = [sys.executable, "-c", PARENT, how]
+def test_it_ends_with_its_parent(how, tmp_path):
+    command = [sys.executable, "-c", PARENT, how, tmp_path]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
         child = psutil.Process(int(parent.stdout.readline()))
         if how == "ends":
             parent.wait(60)
         else:
-            time.sleep(0.5)
+            while not (tmp_path / "calls").exists():
+                time.sleep(0.01)
             parent.kill()
-    psutil.wait_procs([child], timeout=30)
+    psutil.wait_procs([child], timeout=120)
     assert not child.is_running()

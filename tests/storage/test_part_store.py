@@ -11,13 +11,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.errors import WorkspaceError
 from tasks.storage import digests
-from tasks.storage.feature_store import append_rows, feature_store, load_features, load_rows, stored_views
 from tasks.storage.part_store import ROW_GROUP_BYTES, PartStore
 from tasks.workspace import Workspace
 
@@ -138,33 +135,3 @@ def test_rows_come_a_few_at_a_time(tmp_path: Path):
     assert len(tables) > 2
     assert max(table.nbytes for table in tables) < 2 * ROW_GROUP_BYTES
     assert sum(table.num_rows for table in tables) == 300_000
-
-
-def test_what_is_stored_is_known_by_image_and_view(tmp_path: Path):
-    workspace = Workspace(str(tmp_path))
-    append_rows(workspace, "r", ["a", "a", "b"], [0, 1, 0], np.ones((3, 2), np.float16))
-    assert stored_views(workspace, "r", ["b", "zz", "a"], 2).tolist() == [[True, False], [False, False], [True, True]]
-    assert not stored_views(workspace, "other", ["a"], 1).any()
-
-
-def test_rows_are_laid_out_view_by_view(tmp_path: Path):
-    workspace = Workspace(str(tmp_path))
-    values = np.arange(12, dtype=np.float16).reshape(4, 3)
-    append_rows(workspace, "r", ["a", "b", "a", "b"], [1, 0, 0, 1], values)
-    with load_rows(workspace, "r", ["b", "a"], [0, 1]) as laid:
-        assert (laid[:] == values[[1, 2, 3, 0]]).all()
-    with pytest.raises(WorkspaceError, match="1 of 2 images have no row"):
-        load_rows(workspace, "r", ["b", "zz"], [0, 1])
-
-
-def test_features_come_back_in_the_order_asked_for(tmp_path: Path):
-    workspace = Workspace(str(tmp_path))
-    values = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float16)
-    append_rows(workspace, "r", list("abc"), [0, 0, 0], values[:3])
-    append_rows(workspace, "r", ["a", "b", "a"], [1, 1, 0], values[[3, 4, 0]])
-
-    assert (load_features(workspace, "r", ["c", "a", "c"], 0) == values[[2, 0, 2]]).all()
-    assert (load_features(workspace, "r", ["b", "a"], 1) == values[[4, 3]]).all()
-    assert ("a", 1) in set(feature_store(workspace, "r").keys())
-    with pytest.raises(WorkspaceError, match="1 of 2 images have no row"):
-        load_features(workspace, "r", ["a", "zz"], 0)

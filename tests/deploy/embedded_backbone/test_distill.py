@@ -163,8 +163,10 @@ def test_command_goes_on_after_kill_and_writes_weights(photos, teacher, tmp_path
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     command = [sys.executable, "-m", "deploy.embedded_backbone.distill", *arguments]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "images.rows").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "images.rows").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()

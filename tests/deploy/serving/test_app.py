@@ -16,7 +16,7 @@ from tests.deploy.serving.running import running
 def client(tmp_path_factory) -> Iterator[httpx.Client]:
     workspace = tmp_path_factory.mktemp("served")
     publish(workspace, 1)
-    with running(workspace) as url, httpx.Client(base_url=url, timeout=20) as client:
+    with running(workspace) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -141,7 +141,7 @@ def test_a_slow_body_is_given_up(tmp_path):
         yield b"\xff"
 
     with running(tmp_path, limits=Limits(timeout_s=0.3)) as url:
-        answer = httpx.post(f"{url}/classify", content=drip(), timeout=20)
+        answer = httpx.post(f"{url}/classify", content=drip(), timeout=60)
         assert answer.status_code == 408
         assert "0.3 s" in answer.json()["error"]
         assert httpx.post(f"{url}/classify", content=encoded()).status_code == 200

@@ -25,9 +25,9 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path):
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         url = next(found[1] for line in process.stderr if (found := re.search(r"serving on (http://127\S+)", line)))
-        assert httpx.post(f"{url}/classify", content=encoded(), timeout=20).json()["label"] == "red"
+        assert httpx.post(f"{url}/classify", content=encoded(), timeout=60).json()["label"] == "red"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) in (0, -signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
 
 
 def test_serving_needs_neither_tensorflow_nor_prefect():

@@ -1,0 +1,105 @@
+"""Rows of features by image and view: each is found once, in the order asked for, and a missing one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.errors import WorkspaceError
+from tasks.storage.feature_store import append_rows, feature_store, load_features, load_rows, stored_views
+from tasks.workspace import Workspace
+
+DIGESTS = [f"{number:064x}" for number in range(60)]
+VALUES = np.random.default_rng(0).normal(size=(2, len(DIGESTS), 7)).astype(np.float16)  # [view, image, D]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Workspace:
+    """Both views of all images, in six parts whose rows are in no order."""
+    workspace = Workspace(str(tmp_path))
+    places = np.random.default_rng(1).permutation(2 * len(DIGESTS))
+    for part in np.array_split(places, 6):
+        views, images = np.divmod(part, len(DIGESTS))
+        append_rows(workspace, "r", [DIGESTS[image] for image in images], views.tolist(), VALUES[views, images])
+    return workspace
+
+
+def test_what_is_stored_is_known_by_image_and_view(tmp_path: Path):
+    workspace = Workspace(str(tmp_path))
+    append_rows(workspace, "r", ["a", "a", "b"], [0, 1, 0], np.ones((3, 2), np.float16))
+    assert stored_views(workspace, "r", ["b", "zz", "a"], 2).tolist() == [[True, False], [False, False], [True, True]]
+    assert not stored_views(workspace, "other", ["a"], 1).any()
+
+
+def test_rows_are_laid_out_view_by_view(tmp_path: Path):
+    workspace = Workspace(str(tmp_path))
+    values = np.arange(12, dtype=np.float16).reshape(4, 3)
+    append_rows(workspace, "r", ["a", "b", "a", "b"], [1, 0, 0, 1], values)
+    with load_rows(workspace, "r", ["b", "a"], [0, 1]) as laid:
+        assert (laid[:] == values[[1, 2, 3, 0]]).all()
+    with pytest.raises(WorkspaceError, match="1 of 2 images have no row"):
+        load_rows(workspace, "r", ["b", "zz"], [0, 1])
+
+
+def test_features_come_back_in_the_order_asked_for(tmp_path: Path):
+    workspace = Workspace(str(tmp_path))
+    values = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float16)
+    append_rows(workspace, "r", list("abc"), [0, 0, 0], values[:3])
+    append_rows(workspace, "r", ["a", "b", "a"], [1, 1, 0], values[[3, 4, 0]])
+
+    assert (load_features(workspace, "r", ["c", "a", "c"], 0) == values[[2, 0, 2]]).all()
+    assert (load_features(workspace, "r", ["b", "a"], 1) == values[[4, 3]]).all()
+    assert ("a", 1) in set(feature_store(workspace, "r").keys())
+    with pytest.raises(WorkspaceError, match="1 of 2 images have no row"):
+        load_features(workspace, "r", ["a", "zz"], 0)
+
+
+def test_parts_in_no_order_give_rows_in_the_order_asked_for(stored: Workspace):
+    order = np.random.default_rng(2).permutation(len(DIGESTS))[:40]
+    wanted = [DIGESTS[image] for image in order]
+    for view in (0, 1):
+        assert (load_features(stored, "r", wanted, view) == VALUES[view, order]).all()
+    with load_rows(stored, "r", wanted, [1, 0]) as laid:
+        assert (laid[:] == np.concatenate([VALUES[1, order], VALUES[0, order]])).all()
+
+
+def test_a_row_that_two_parts_hold_counts_once(stored: Workspace):
+    append_rows(stored, "r", [DIGESTS[3], "f" * 64], [0, 0], np.stack([VALUES[0, 3], VALUES[0, 0]]))
+    assert (load_features(stored, "r", DIGESTS, 0) == VALUES[0]).all()
+    assert stored_views(stored, "r", [DIGESTS[3]], 2).tolist() == [[True, True]]
+
+
+def test_rows_keep_the_type_that_they_were_written_in(tmp_path: Path):
+    workspace = Workspace(str(tmp_path))
+    values = np.random.default_rng(3).normal(size=(2, 5)).astype(np.float32)
+    append_rows(workspace, "keras", DIGESTS[:2], [0, 0], values)
+    found = load_features(workspace, "keras", DIGESTS[:2], 0, np.float32)
+    assert found.dtype == np.float32
+    assert (found == values).all()
+
+
+def test_rows_of_another_key_are_not_found(stored: Workspace):
+    append_rows(stored, "other", ["f" * 64], [0], VALUES[0, :1])
+    assert not stored_views(stored, "r", ["f" * 64], 1).any()
+    with pytest.raises(WorkspaceError, match="1 of 1 images have no row in features/r"):
+        load_features(stored, "r", ["f" * 64], 0)
+
+
+def test_rows_of_a_damaged_part_are_missing_and_the_error_says_what_to_do(stored: Workspace):
+    path = Path(stored.path(feature_store(stored, "r").parts()[0]))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    lost = int((~stored_views(stored, "r", DIGESTS, 2)).sum())
+    assert lost == 20  # a sixth of them
+    with pytest.raises(WorkspaceError, match=r"of 60 images have no row .*view 0, 1.*run the retrain again"):
+        load_rows(stored, "r", DIGESTS, [0, 1])
+
+
+def test_laid_out_rows_leave_nothing_in_the_workspace(stored: Workspace):
+    before = sorted(Path(stored.path("")).rglob("*"))
+    with load_rows(stored, "r", DIGESTS, [0]) as laid:
+        assert len(laid) == len(DIGESTS)
+    assert sorted(Path(stored.path("")).rglob("*")) == before
