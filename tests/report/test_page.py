@@ -202,7 +202,7 @@ def test_a_run_without_suspects_or_quarantine_has_no_such_sections(tmp_path):
     [
         ("contrast is 0.0, expected at least 0.01 (not-blank: deviation of grey, 0 (blank) to 0.5)", "not blank"),
         ("the image is truncated or damaged: broken data stream", "the image is truncated or damaged"),
-        ("the same picture also has the label 'cat' (cat/a.jpg)", "the same picture also has the label"),
+        ("the same image also has the label 'cat' (cat/a.jpg)", "the same image also has the label"),
         ("not an image of a supported kind (JPEG, PNG)", "not an image of a supported kind"),
         ("the file is empty", "the file is empty"),
     ],
