@@ -129,7 +129,7 @@ def test_what_is_confused_more_and_less_than_by_the_champion(tmp_path):
 
 
 def test_whether_more_labels_would_help_is_said_with_the_classes_that_gained(tmp_path):
-    text = text_of(section_of(render(make_run(tmp_path)), "outlook"))
+    text = text_of(section_of(render(make_run(tmp_path)), "forecast"))
     assert "twice as many would bring about 2.5 points more" in text
     assert "gained most: dress (+7.0), hat (+7.0)" in text
 
