@@ -9,5 +9,5 @@ from tasks.records import Run
 
 @stage("augment")
 def choose_policy(run: Run) -> Policy:
-    """The checked augmentation policy; extraction applies it to each training image as it decodes it."""
+    """Checks the augmentation policy, which extraction applies to training images while it decodes them."""
     return policy_of(run.config)

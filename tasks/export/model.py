@@ -1,5 +1,4 @@
-"""model.onnx: preprocessing, the very feature extractor that made the features, the head, calibrated softmax and label
-lookup."""
+"""model.onnx: preprocessing, the feature extractor that made the features, the head, calibrated softmax and labels."""
 
 from __future__ import annotations
 
@@ -14,13 +13,13 @@ from tasks.records import Candidate, Head, Run
 
 
 def export_model(run: Run, head: Head, version: int) -> Candidate:
-    """Writes `model.onnx`: the file that is judged, and ships if it is promoted.
+    """Writes `model.onnx`, the file that is evaluated, and published if the gates promote it.
 
     Input `image` uint8 [N, H, W, 3] RGB, N, H and W dynamic; outputs `probabilities` float32 [N, C] and `label`
     string [N]; metadata `labels`, `name`, `version`, `snapshot`, `recipe`.
 
     Raises:
-        ExportError: the parts don't fit, or the checker refuses the whole.
+        ExportError: the parts don't fit together, or the ONNX checker rejects the model.
     """
     snapshot, extractor = head.features.snapshot, head.features.extractor
     layers = to_onnx(

@@ -11,11 +11,11 @@ from tasks.records import Candidate, Decision, Head, Run, Variant
 
 @stage("export", reads=lambda run, head, version: run.name)
 def export_candidate(run: Run, head: Head, version: int) -> Candidate:
-    """model.onnx under the version that it will have if the gates promote it."""
+    """Writes model.onnx with the version that it will have if the gates promote it."""
     return keras_process.call(export_model, run, head, version)
 
 
 @stage("variants", reads=lambda run, decision: run.config.export)
 def make_variants(run: Run, decision: Decision) -> tuple[Variant, ...]:
-    """The promoted model in the other precisions that the configuration asks for, measured."""
+    """Makes and measures the promoted model in the other configured precisions."""
     return export_variants(run, decision)

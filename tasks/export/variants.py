@@ -1,9 +1,9 @@
-"""Variants of a promoted model.onnx beside it: float16 (half the size) and int8 (a quarter, and faster on processors
-that multiply bytes).
+"""Variants of a promoted model.onnx: float16 (half the size) and int8 (a quarter; faster on CPUs with int8 products).
 
-Only the feature extractor, from `pixels` to the freeze boundary, changes: positions of a resize don't fit into 16 bits,
-and the head costs little and loses much. What each variant loses and gains is measured on this machine, over the whole
-test split; one that loses more accuracy than `export.max_accuracy_drop` is not published, and the manifest says so.
+Only the feature extractor, from `pixels` to the freeze boundary, is converted: resize positions don't fit into 16 bits,
+and converting the head would save little and lose much accuracy. Each variant is measured on this machine, over the
+whole test split. One that loses more accuracy than `export.max_accuracy_drop` is not published; the manifest records
+that.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tasks.records import Candidate, Decision, Run, Snapshot, Variant
 from tasks.storage.snapshots import read_snapshot
 from tasks.storage.tables import read_table
 
-CALIBRATION_IMAGES = 100  # of the training split; the ranges of activations hardly move beyond
-TIMED_IMAGES, TIMED_TURNS = 8, 3
+CALIBRATION_IMAGES = 100  # of the training split; more images hardly change the ranges of activations
+TIMED_IMAGES, TIMED_ROUNDS = 8, 3
 
 
 def export_variants(run: Run, decision: Decision) -> tuple[Variant, ...]:
-    """Makes and measures the variants that the configuration asks for.
+    """Makes and measures the configured variants.
 
     Raises:
         ExportError: the graph can't be converted.
-        SourceChangedError, SourceError: an image can't be read any more.
+        SourceChangedError, SourceError: an image can no longer be read.
     """
     if not run.config.export.variants:
         return ()
@@ -74,27 +74,27 @@ def _variant(run: Run, candidate: Candidate, test: pd.DataFrame, precision: str)
 
 
 def to_float16(model: onnx.ModelProto, boundary: str) -> onnx.ModelProto:
-    """Weights and arithmetic from `pixels` to `boundary` in float16; inputs and outputs as they are."""
+    """Weights and arithmetic from `pixels` to `boundary` in float16; inputs and outputs stay unchanged."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    before, extractor, behind = _parts(model, boundary)
-    return _joined(before, convert_float_to_float16(extractor, keep_io_types=True), behind)
+    before, extractor, after = _parts(model, boundary)
+    return _joined(before, convert_float_to_float16(extractor, keep_io_types=True), after)
 
 
 def _parts(model: onnx.ModelProto, boundary: str) -> list[onnx.ModelProto]:
-    """What is before the feature extractor, the feature extractor, and what is behind it. Raises ExportError."""
+    """The graph before the feature extractor, the feature extractor, and the rest. Raises ExportError."""
     outputs = [output.name for output in model.graph.output]
     return [part(model, inputs, ends) for inputs, ends in pairwise([["image"], ["pixels"], [boundary], outputs])]
 
 
-def _joined(before: onnx.ModelProto, extractor: onnx.ModelProto, behind: onnx.ModelProto) -> onnx.ModelProto:
+def _joined(before: onnx.ModelProto, extractor: onnx.ModelProto, after: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    ONNXModel(extractor).topological_sort()  # converters append their casts at the end
+    ONNXModel(extractor).topological_sort()  # converters append casts at the end
     extractor.ir_version = before.ir_version
-    for each in (before, extractor, behind):
-        del each.graph.value_info[:]  # inferred again, for the whole
-    return chain(before, extractor, behind)
+    for each in (before, extractor, after):
+        del each.graph.value_info[:]  # inferred again for the whole model
+    return chain(before, extractor, after)
 
 
 def _calibration(run: Run, snapshot: Snapshot) -> Iterator[np.ndarray]:
@@ -106,21 +106,21 @@ def _calibration(run: Run, snapshot: Snapshot) -> Iterator[np.ndarray]:
 
 
 def _measure(run: Run, content: bytes, made: bytes, test: pd.DataFrame) -> dict[str, Any]:
-    """Accuracy over the test split and time an image on one core, beside those of the model.onnx that was judged."""
+    """Accuracy on the test split and time for an image on one core, compared with the evaluated model.onnx."""
     variant = Classifier(made)
     max_pixels = run.config.ingest.max_pixels
     reads = [partial(read_checked, uri, sha256) for uri, sha256 in zip(test["uri"], test["sha256"], strict=True)]
-    answers = variant.classify_all(reads, workers=run.config.extract.workers, max_pixels=max_pixels)
-    predicted = np.array([variant.labels[answer.argmax()] for answer in answers], object)
-    truth, judged = test["label"].to_numpy(object), test["predicted"].to_numpy(object)
+    predictions = variant.classify_all(reads, workers=run.config.extract.workers, max_pixels=max_pixels)
+    predicted = np.array([variant.labels[probabilities.argmax()] for probabilities in predictions], object)
+    truth, evaluated = test["label"].to_numpy(object), test["predicted"].to_numpy(object)
     accuracy = float((predicted == truth).mean())
     images = [decode(read(), max_pixels) for read in reads[:TIMED_IMAGES]]
     own_ms, whole_ms = _milliseconds([variant, Classifier(content)], images)
     return {
         "n": len(test),
         "accuracy": accuracy,
-        "accuracy_drop": float((judged == truth).mean()) - accuracy,
-        "label_agreement": float((predicted == judged).mean()),
+        "accuracy_drop": float((evaluated == truth).mean()) - accuracy,
+        "label_agreement": float((predicted == evaluated).mean()),
         "ms_per_image": round(own_ms, 3),
         "speedup": round(whole_ms / own_ms, 3),
         "bytes": len(made),
@@ -129,9 +129,9 @@ def _measure(run: Run, content: bytes, made: bytes, test: pd.DataFrame) -> dict[
 
 
 def _milliseconds(classifiers: Sequence[Classifier], images: Sequence[np.ndarray]) -> list[float]:
-    """Processor time an image of each classifier, on one core; they take turns, so that both meet the same machine."""
+    """CPU time for an image with each classifier, on one core; alternating, so that load affects both equally."""
     best = [float("inf")] * len(classifiers)
-    for _ in range(TIMED_TURNS):
+    for _ in range(TIMED_ROUNDS):
         for number, classifier in enumerate(classifiers):
             started = time.thread_time()
             for pixels in images:

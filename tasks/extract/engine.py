@@ -1,12 +1,12 @@
-"""The pass through the feature extractor: decode, augment and infer, each core busy.
+"""The pass through the feature extractor: decode, augment and infer.
 
-`onnxruntime`, for processors: a worker thread takes an image from bytes to feature rows by itself. There is no queue
-between stages, so no core waits for another, and each image's pixels stay in its core's cache. ONNX Runtime runs one
-image at a time on one thread for each worker: measured on MobileNetV2 at 224 px with 2 cores, 430 images/s so, 412 in
-batches of 4, and 284 in batches of 64 spread over both cores.
+`onnxruntime`, for CPUs: each worker thread takes an image from bytes to feature rows. Without queues between the steps
+no core waits for another, and an image's pixels stay in the cache of one core. ONNX Runtime runs one image at a time on
+one thread for each worker. MobileNetV2 at 224 px on 2 cores reached 430 images/s that way, 412 in batches of 4, and 284
+in batches of 64 that use both cores.
 
 `tensorflow`, for a GPU: worker threads decode, augment and run the preprocessing graph, while the GPU runs the Keras
-feature extractor on the batch before.
+feature extractor on the previous batch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GPU_BATCH_IMAGES = 64
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One image to embed, under each of `views`, and which outputs of the feature extractor are wanted of it."""
+    """One image to embed: which views of it, and which outputs of the feature extractor."""
 
     sha256: str
     uri: str
@@ -39,61 +39,70 @@ class Task:
     outputs: tuple[str, ...] = ("features",)
 
 
-# For each output of a task float16 [len(views), D], an activation map being one long row.
-Answers = dict[str, np.ndarray]
+# float16 [len(views), D] for each output of a task; an activation map is flattened to one row.
+Outputs = dict[str, np.ndarray]
+# Gives the views of a task's image, uint8 [H, W, 3] each; called on worker threads.
+Images = Callable[[Task], list[np.ndarray]]
 
 
 class Engine(Protocol):
-    """What runs the feature extractor. `images` gives each task's views, uint8 [H, W, 3]; it is called on worker
-    threads."""
+    """Runs the feature extractor; gives the outputs in the order of `tasks`."""
 
-    def embed(
-        self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
-    ) -> Iterator[tuple[Task, Answers]]: ...
+    def embed(self, tasks: Sequence[Task], images: Images, workers: int) -> Iterator[tuple[Task, Outputs]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How images become pixels: limits of the decoder, and the views.
+
+    `enough_px`: sides that a large JPEG may be reduced to while decoding, see `tasks.modality.images.decode`.
+    `augmenter` makes the views above 0; None where there are none.
+    """
+
+    max_pixels: int
+    enough_px: int | None = None
+    augmenter: Augmenter | None = None
+
+    def views(self, task: Task) -> list[np.ndarray]:
+        """Reads and decodes a task's image; see `embed` for the errors."""
+        pixels = decode(read_checked(task.uri, task.sha256), self.max_pixels, self.enough_px)
+        if self.augmenter is None:
+            return [pixels] * len(task.views)
+        return [self.augmenter.view(pixels, task.sha256, view) for view in task.views]
 
 
 def embed(
     tasks: Sequence[Task],
     engine: Engine,
-    augmenter: Augmenter | None,
-    *,
+    decoding: Decoding,
     workers: int = 0,
-    max_pixels: int,
-    enough_px: int | None = None,
     on_image: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[Task, Answers]]:
+) -> Iterator[tuple[Task, Outputs]]:
     """Feature rows of each image, in the order of `tasks`.
 
     Args:
-        augmenter: makes the views above 0; None where there are none.
-        workers: threads; 0 takes one for each core.
-        enough_px: sides that a large JPEG may be decoded down to, see `tasks.modality.images.decode`.
+        workers: threads; 0 means one for each core.
         on_image: called after each image (progress).
 
     Raises:
-        SourceChangedError: an image's bytes are no longer those that were inspected.
-        DecodeError: pixels that were decodable at reduced size are damaged at full size.
+        SourceChangedError: an image's bytes changed since they were inspected.
+        DecodeError: an image could be decoded at reduced size, but not at full size.
     """
-
-    def images(task: Task) -> list[np.ndarray]:
-        pixels = decode(read_checked(task.uri, task.sha256), max_pixels, enough_px)
-        return [pixels if augmenter is None else augmenter.view(pixels, task.sha256, view) for view in task.views]
-
-    for done in engine.embed(tasks, images, workers or available_cores()):
+    for done in engine.embed(tasks, decoding.views, workers or available_cores()):
         on_image()
         yield done
 
 
 def check_engine(engine: str, precision: str) -> None:
-    """Raises ConfigError for an 8-bit feature extractor on TensorFlow: it has no such form there."""
+    """Raises ConfigError for an 8-bit feature extractor on TensorFlow, which can't run it."""
     if precision == "int8" and engine == "tensorflow":
         raise ConfigError(
-            "an int8 feature extractor runs in ONNX Runtime: leave --engine tensorflow or --precision int8 away"
+            "an int8 feature extractor only runs in ONNX Runtime: remove --engine tensorflow or --precision int8"
         )
 
 
 def choose_engine(run: Run, extractor: FeatureExtractor) -> Engine:
-    """The engine that the configuration names; `auto` takes TensorFlow where it has a GPU, else ONNX Runtime.
+    """The configured engine; `auto` takes TensorFlow if it has a GPU, else ONNX Runtime.
 
     Raises:
         ConfigError: an 8-bit feature extractor on TensorFlow.
@@ -106,19 +115,17 @@ def choose_engine(run: Run, extractor: FeatureExtractor) -> Engine:
 
 
 class OnnxRuntimeEngine:
-    """The exported feature extractor in ONNX Runtime, one image a worker."""
+    """The exported feature extractor in ONNX Runtime, one image at a time on each worker."""
 
     def __init__(self, onnx_file: str | bytes) -> None:
         self._session = open_session(onnx_file)
 
-    def embed(
-        self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
-    ) -> Iterator[tuple[Task, Answers]]:
-        def one(task: Task) -> tuple[Task, Answers]:
-            answers = [self._session.run(task.outputs, {"image": image[None]}) for image in images(task)]
+    def embed(self, tasks: Sequence[Task], images: Images, workers: int) -> Iterator[tuple[Task, Outputs]]:
+        def one(task: Task) -> tuple[Task, Outputs]:
+            views = [self._session.run(task.outputs, {"image": image[None]}) for image in images(task)]
             return task, {
-                name: np.stack([_row(np.asarray(answer[place])) for answer in answers])
-                for place, name in enumerate(task.outputs)
+                name: np.stack([_row(np.asarray(values)) for values in column])
+                for name, column in zip(task.outputs, zip(*views, strict=True), strict=True)
             }
 
         with ThreadPoolExecutor(workers, thread_name_prefix="embed") as pool:
@@ -126,17 +133,17 @@ class OnnxRuntimeEngine:
 
 
 class TensorflowEngine:
-    """The Keras feature extractor in TensorFlow, in batches, behind the preprocessing graph that ships."""
+    """The Keras feature extractor in TensorFlow, in batches, after the preprocessing graph of model.onnx."""
 
     def __init__(self, extractor: FeatureExtractor) -> None:
-        import keras  # noqa: F401 - before TensorFlow, as everywhere: see tasks/networks/keras_process.py
+        import keras  # noqa: F401 - before TensorFlow, see tasks/networks/keras_process.py
         import tensorflow as tf
 
         from tasks.networks.extractor import build_outputs
         from tasks.networks.onnx_graph import preprocessing
         from tasks.networks.registry import get_backbone
 
-        # What ships computes in float32: so does this, also where the GPU has shorter products.
+        # Full float32 also on GPUs with TensorFloat-32, because model.onnx computes in float32.
         tf.config.experimental.enable_tensor_float_32_execution(False)
         graph = preprocessing(extractor.image_size_px, get_backbone(extractor.backbone).normalisation)
         self._preprocessing = open_session(graph.SerializeToString())
@@ -147,9 +154,7 @@ class TensorflowEngine:
             lambda pixels: model(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
         )
 
-    def embed(
-        self, tasks: Sequence[Task], images: Callable[[Task], list[np.ndarray]], workers: int
-    ) -> Iterator[tuple[Task, Answers]]:
+    def embed(self, tasks: Sequence[Task], images: Images, workers: int) -> Iterator[tuple[Task, Outputs]]:
         def pixels(task: Task) -> np.ndarray:
             views = [np.asarray(self._preprocessing.run(["pixels"], {"image": view[None]})[0]) for view in images(task)]
             return np.concatenate(views).transpose(0, 2, 3, 1)
@@ -159,25 +164,25 @@ class TensorflowEngine:
             coming = pool.map(pixels, batches[0] if batches else [])
             for batch, following in zip_longest(batches, batches[1:], fillvalue=()):
                 ready = np.concatenate(list(coming))
-                coming = pool.map(pixels, following)  # made while this batch is computed
-                answers = self._forward(ready)
-                yield from _dealt(batch, {name: values.numpy() for name, values in answers.items()})  # type: ignore[union-attr]
+                coming = pool.map(pixels, following)  # prepared during this batch
+                outputs = self._forward(ready)
+                yield from _by_task(batch, {name: values.numpy() for name, values in outputs.items()})  # type: ignore[union-attr]
 
 
-def _dealt(batch: Sequence[Task], answers: dict[str, np.ndarray]) -> Iterator[tuple[Task, Answers]]:
-    """Each task's rows of a batch's answers."""
+def _by_task(batch: Sequence[Task], outputs: dict[str, np.ndarray]) -> Iterator[tuple[Task, Outputs]]:
+    """Each task's rows of the outputs of a batch."""
     stops = np.cumsum([len(task.views) for task in batch]).tolist()
     for task, stop in zip(batch, stops, strict=True):
-        mine = slice(stop - len(task.views), stop)
-        yield task, {name: np.stack([_row(answer) for answer in answers[name][mine]]) for name in task.outputs}
+        rows = slice(stop - len(task.views), stop)
+        yield task, {name: np.stack([_row(values) for values in outputs[name][rows]]) for name in task.outputs}
 
 
-def _row(answer: np.ndarray) -> np.ndarray:
-    return answer.reshape(-1).astype(np.float16)
+def _row(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1).astype(np.float16)
 
 
 def _has_gpu() -> bool:
-    """Whether TensorFlow has a GPU to run on; where no device is there to be had, it need not be imported to tell."""
+    """Whether TensorFlow has a GPU; imports TensorFlow only where there is a device."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return False
     import keras  # noqa: F401 - before TensorFlow

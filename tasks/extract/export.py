@@ -1,4 +1,4 @@
-"""The feature extractor's one export to ONNX."""
+"""Exports the feature extractor to ONNX."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tasks.workspace import user_cache
 
 
 def ensure_exported(run: Run, extractor: FeatureExtractor) -> bool:
-    """Exports the float32 feature extractor where the workspace has no sound graph of it. True where it had to."""
+    """Exports the float32 feature extractor, unless the workspace has a sound graph of it. True if it did."""
     from filelock import FileLock
 
     artifact = Artifact(run.workspace, "extractor", extractor.head_key)
     place = hashlib.sha256(run.workspace.display(artifact.folder).encode()).hexdigest()[:16]
-    # Of the threads and processes of this machine whoever comes second finds it done.
+    # Threads and processes of one machine export it only once.
     with FileLock(user_cache("files") / f"{place}.lock"):
         if artifact.read() is not None:
             return False
@@ -37,7 +37,7 @@ def _exported(extractor: FeatureExtractor) -> bytes:
 
 
 def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:
-    """The graph from `image` uint8 [N, H, W, 3] to what `FeatureExtractor` says."""
+    """The graph from `image` uint8 [N, H, W, 3] to the outputs of `FeatureExtractor`."""
     lower = to_onnx(build_extractor(extractor), input_name="pixels", output_name=extractor.output, channels_first=True)
     model = chain(preprocessing(extractor.image_size_px, get_backbone(extractor.backbone).normalisation), lower)
     if extractor.boundary != POOLED:

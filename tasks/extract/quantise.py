@@ -1,4 +1,4 @@
-"""The feature extractor in 8 bits: quantised on training images; features are made by it, and it ships."""
+"""The 8-bit feature extractor, calibrated on training images; it makes the features and is part of model.onnx."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tasks.storage.artifacts import Artifact
 from tasks.storage.snapshots import read_snapshot
 
 CALIBRATION_IMAGES = 64
-# Part of every 8-bit key: raise it when the same images would give another graph.
+# Part of every 8-bit key: raise it when the same images would give a different graph.
 QUANTISATION_VERSION = 1
 
 
 def quantised(run: Run, extractor: FeatureExtractor, snapshot: Snapshot) -> FeatureExtractor:
-    """The 8-bit form of an exported feature extractor, calibrated where the model has none yet.
+    """The 8-bit version of an exported feature extractor; calibrates it if the model has none yet.
 
-    Each model name has one of its own, for the ranges are those of its images. It is calibrated once and then kept, for
-    with other ranges each feature would be another. Its key names the images that it was calibrated on; where the
-    file is lost, it is made again, from the same images if they are there.
+    Each model name has its own one, because the ranges depend on its images. It is calibrated only once, because other
+    ranges would change all features. Its key depends on the calibration images. A lost file is made again, from the
+    same images if they still exist.
     """
     artifact = Artifact(run.workspace, "extractor", f"{extractor.head_key}-int8-{run.name}")
     path = artifact.path("extractor.onnx")
@@ -39,7 +39,7 @@ def quantised(run: Run, extractor: FeatureExtractor, snapshot: Snapshot) -> Feat
 
 
 def _quantise(run: Run, extractor: FeatureExtractor, images: list[tuple[str, str]]) -> onnx.ModelProto:
-    """The 8-bit graph, calibrated on images given as (sha256, uri); its metadata has the keys of its outputs."""
+    """The 8-bit graph, calibrated on images given as (sha256, uri); its metadata holds the keys of its outputs."""
     identity = {"trunk": extractor.head_key, "version": QUANTISATION_VERSION, "images": [name for name, _ in images]}
     pixels = (decode(read_checked(uri, sha256), run.config.ingest.max_pixels) for sha256, uri in images)
     float32 = onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path))
@@ -51,7 +51,7 @@ def _quantise(run: Run, extractor: FeatureExtractor, images: list[tuple[str, str
 
 
 def _calibration_images(run: Run, snapshot: Snapshot) -> list[tuple[str, str]]:
-    """(sha256, uri) of training images. The lowest digests are as good as a draw, and stay when others arrive."""
+    """(sha256, uri) of training images. The lowest digests are a random sample that hardly changes as images arrive."""
     table = read_snapshot(run.workspace, snapshot.id, ["sha256", "uri", "split"])
     chosen = table[table["split"] == "train"].sort_values("sha256").head(CALIBRATION_IMAGES)
     return list(chosen[["sha256", "uri"]].itertuples(index=False, name=None))

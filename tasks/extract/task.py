@@ -16,13 +16,13 @@ from tasks.orchestration import count_embedded, mapping, page_progress, stage
 from tasks.progress import Progress
 from tasks.records import FeatureExtractor, Features, Run, Snapshot
 
-_engines: dict[tuple[str, FeatureExtractor, str], Engine] = {}  # one at most: this process's last
+_engines: dict[tuple[str, FeatureExtractor, str], Engine] = {}  # at most one: the last of this process
 _choosing = threading.Lock()
 
 
 @stage("trunk")
 def make_extractor(run: Run, snapshot: Snapshot, policy: Policy) -> FeatureExtractor:
-    """Exports the feature extractor (and quantises it on request), if the workspace has no such file yet."""
+    """Exports the feature extractor (and quantises it on request), unless the workspace has it already."""
     extractor = extractor_of(run, policy)
     ensure_exported(run, extractor)
     return quantised(run, extractor, snapshot) if run.config.backbone.precision == "int8" else extractor
@@ -30,7 +30,7 @@ def make_extractor(run: Run, snapshot: Snapshot, policy: Policy) -> FeatureExtra
 
 @stage("extract")
 def extract_features(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, policy: Policy) -> Features:
-    """Embeds the images of a snapshot that have no row yet, shard by shard."""
+    """Embeds the images of a snapshot that have missing rows, shard by shard."""
     todo = plan.missing_tasks(run, snapshot, extractor, policy)
     shards = plan.cut(todo, run.config.extract.shard_images)
     show = page_progress(run.name, "extract") if len(shards) > 1 else None
@@ -56,12 +56,12 @@ def embed_shard(
     shard: Sequence[Task],
     on_image: Callable[[], None] | None = None,
 ) -> int:
-    """One shard: retried by itself, written as one part. Returns how many images it has."""
+    """Embeds one shard; retried separately. Returns the number of images."""
     return plan.embed_shard(run, extractor, policy, _engine(run, extractor), shard, on_image or (lambda: None))
 
 
 def _engine(run: Run, extractor: FeatureExtractor) -> Engine:
-    """The engine of this process for the feature extractor: made for its first shard, here or in a Dask worker."""
+    """The engine of this process (or Dask worker) for the feature extractor, made for the first shard."""
     key = (run.workspace.url, extractor, run.config.extract.engine)
     with _choosing:
         if key not in _engines:
@@ -71,6 +71,6 @@ def _engine(run: Run, extractor: FeatureExtractor) -> Engine:
 
 
 def _one_thread(run: Run) -> Run:
-    """The run as a Dask worker is given it, which does as many shards at a time as it has threads."""
+    """The run for a Dask worker, which already embeds a shard on each of its threads."""
     extract = run.config.extract.model_copy(update={"workers": 1})
     return replace(run, config=run.config.model_copy(update={"extract": extract}))

@@ -1,9 +1,9 @@
-"""Splits that never move: an image keeps the split that it was first given, over every later snapshot.
+"""Permanent splits: an image keeps its first split in every later snapshot.
 
-Near-duplicates go together: a new image joins the split of its group. Else a split that the source gives is taken.
-Missing ones are made class by class: groups are ranked by a salted hash of a digest, and the first of the new ones
-fill what their class lacks in test, then in validation; the rest train. So a split is a function of the images and
-the order of their arrival, never of a seed or of a file's name.
+Near-duplicates share a split: a new image joins the split of its group. Otherwise it takes the split that the source
+gives. Missing splits are made class by class: new groups are ranked by a salted hash of a digest, and the first ones
+fill what their class lacks in test, then in validation; the rest is for training. So splits depend only on the images
+and the order of their arrival, never on a seed or a file name.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from tasks.storage.tables import read_table
 
 log = logging.getLogger(__name__)
 
-TRAIN, VALIDATION, TEST = range(len(SPLITS))  # where splits meet in one group, the greater wins
+TRAIN, VALIDATION, TEST = range(len(SPLITS))  # of several splits in one group, the greatest wins
 NONE = -1
-# Keeps the ranks apart from any other use of the digests' leading bytes.
+# Makes the ranks independent of other uses of the leading bytes of digests.
 RANK_SALT = 0x9E3779B97F4A7C15
-# A group of several images may not fit where a single one does; so many rounds fill the gaps that are left.
+# A group of several images may not fit where a single image does, so several rounds fill the remaining gaps.
 FILLING_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """A catalogue with its splits, the assignments grown by it, and the images that have to be left out."""
+    """A catalogue with its splits, the extended assignments, and the images to leave out."""
 
     table: pd.DataFrame
     assignments: pd.DataFrame
@@ -42,13 +42,13 @@ class Assigned:
 
 
 def make_snapshot(run: Run, catalogue: Catalogue) -> Snapshot:
-    """Gives every image of a catalogue its split, and writes the snapshot and the grown assignments.
+    """Assigns a split to every image of a catalogue, and writes the snapshot and the extended assignments.
 
-    The assignments are written first: where the process dies between the two, the next run finds the images that were
-    entered for the same work, and comes to the same snapshot.
+    The assignments are written first: after a crash between the two writes, the next run recognises the images by
+    their work, and makes the same snapshot.
 
     Raises:
-        InvalidDataError: a class is left without an image to train on.
+        InvalidDataError: a class has no training image.
     """
     table = read_table(run.workspace, catalogue.table_path)
     found = assign(table, read_assignments(run), run.config.split, catalogue.work)
@@ -73,35 +73,35 @@ def assign(table: pd.DataFrame, earlier: pd.DataFrame, shares: config.Split, wor
     Args:
         table: a catalogue; `split` is null where the source gives none, `group` where an image is alone.
         earlier: the assignments so far.
-        shares: of each class, what validation and test get where the source does not give them.
-        work: what new images are entered under.
+        shares: of each class that validation and test get, where the source does not give these splits.
+        work: identifies the new images, see `work_of`.
 
     Returns:
-        The table, sorted by (sha256, label), every split and group filled, without the images that are left out: two
-        images that were given different splits and are now found to be near-duplicates can't both stay.
+        The table, sorted by (sha256, label), with every split and group filled. Left out are images whose group turns
+        out to have another split than they were first given.
     """
     table = table.sort_values(["sha256", "label"], ignore_index=True)
     table["group"] = table["group"].where(table["group"].notna(), table["sha256"])
     given = _split_codes(table["split"])
-    held = _held_codes(table["sha256"], earlier)
-    _warn_of_moves(table, given, held)
-    split = _splits(table, given, held, shares)
-    assignments = _grown(earlier, table.assign(split=_names(split)), held == NONE, work)
-    strays = (held != NONE) & (held != split)
+    assigned = _earlier_codes(table["sha256"], earlier)
+    _warn_of_moves(table, given, assigned)
+    split = _splits(table, given, assigned, shares)
+    assignments = _grown(earlier, table.assign(split=_names(split)), assigned == NONE, work)
+    strays = (assigned != NONE) & (assigned != split)
     kept = table.assign(split=_names(split))[~strays].reset_index(drop=True)
-    return Assigned(kept, assignments, _left_out(table, split, held, strays))
+    return Assigned(kept, assignments, _left_out(table, split, assigned, strays))
 
 
-def _splits(table: pd.DataFrame, given: np.ndarray, held: np.ndarray, shares: config.Split) -> np.ndarray:
+def _splits(table: pd.DataFrame, given: np.ndarray, assigned: np.ndarray, shares: config.Split) -> np.ndarray:
     """The split of each row's group, int64 [N]."""
     groups = pd.factorize(table["group"])[0]
     lacking = [split for split in (TEST, VALIDATION) if split not in given]
     fixed = np.where((given == TRAIN) & bool(lacking), NONE, given)
-    of_held, of_given = (_greatest_of_each(groups, codes) for codes in (held, fixed))
-    split = np.where(of_held != NONE, of_held, of_given)[groups]
+    by_assigned, by_given = (_greatest_by_group(groups, codes) for codes in (assigned, fixed))
+    split = np.where(by_assigned != NONE, by_assigned, by_given)[groups]
     classes, sizes = pd.factorize(table["label"])[0], np.bincount(groups)
-    # An image that the source gives no split may come into any. One that it gives to train may come only into a split
-    # that the source lacks, and only after those without one: it is cut from train.
+    # Images without a given split may get any split. Images given as train may only get a split that the source lacks,
+    # and only after the images without a given split.
     order = np.lexsort((ranks(table["sha256"]), given != NONE, classes))
     for wanted, share in ((TEST, shares.test_share), (VALIDATION, shares.validation_share)):
         for _ in range(FILLING_ROUNDS):
@@ -114,8 +114,8 @@ def _splits(table: pd.DataFrame, given: np.ndarray, held: np.ndarray, shares: co
     return split
 
 
-def _greatest_of_each(groups: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The greatest code among each group's rows."""
+def _greatest_by_group(groups: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The greatest code of each group's rows."""
     greatest = np.full(groups.max(initial=-1) + 1, NONE)
     np.maximum.at(greatest, groups, codes)
     return greatest
@@ -126,20 +126,22 @@ def _names(codes: np.ndarray) -> np.ndarray:
 
 
 def _split_codes(splits: pd.Series) -> np.ndarray:
-    """Places in SPLITS, int64 [N], -1 for null."""
+    """Indices into SPLITS, int64 [N], -1 for null."""
     return pd.Categorical(splits, categories=list(SPLITS)).codes.astype(np.int64)
 
 
-def _held_codes(digests: pd.Series, earlier: pd.DataFrame) -> np.ndarray:
-    """The split that each image was given before, int64 [N], -1 for a new one."""
+def _earlier_codes(digests: pd.Series, earlier: pd.DataFrame) -> np.ndarray:
+    """The split that each image has already, int64 [N], -1 for a new image."""
     place = pd.Index(earlier["sha256"]).get_indexer(pd.Index(digests))
-    codes = np.append(_split_codes(earlier["split"]), NONE)  # place -1 is the last
+    codes = np.append(_split_codes(earlier["split"]), NONE)  # place -1 selects the last
     return codes[place]
 
 
 def _deficits(classes: np.ndarray, split: np.ndarray, wanted: int, share: float) -> np.ndarray:
-    """How many images each class lacks in the `wanted` split: its share, rounded, and at least one, less those it
-    has; but never the last that is left to train on."""
+    """How many images each class lacks in the `wanted` split: its rounded share, at least one, less those it has.
+
+    At least one image of each class is left for training.
+    """
     sizes = np.bincount(classes)
     due = np.maximum(np.rint(sizes * share).astype(np.int64), 1)
     has = np.bincount(classes[split == wanted], minlength=len(sizes))
@@ -148,7 +150,7 @@ def _deficits(classes: np.ndarray, split: np.ndarray, wanted: int, share: float)
 
 
 def _that_fit(leaders: np.ndarray, sizes: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Of the leaders of groups, sorted by class, the first of each class whose groups fit into `counts[class]`."""
+    """From group leaders sorted by class: the first ones of each class whose groups fit into `counts[class]`."""
     fits = sizes <= counts[classes[leaders]]
     leaders, sizes = leaders[fits], sizes[fits]
     taken = np.cumsum(sizes)
@@ -158,21 +160,21 @@ def _that_fit(leaders: np.ndarray, sizes: np.ndarray, classes: np.ndarray, count
 
 
 def _grown(earlier: pd.DataFrame, table: pd.DataFrame, new: np.ndarray, work: str) -> pd.DataFrame:
-    """The assignments with the new images, and with the groups as they are known now."""
+    """The assignments with the new images and the present groups."""
     groups = earlier["sha256"].map(table.set_index("sha256")["group"])
     known = earlier.assign(group=groups.where(groups.notna(), earlier["group"]))
     fresh = table.loc[new, ["sha256", "split", "group"]].assign(run_id=work)
     return pd.concat([known, fresh], ignore_index=True)
 
 
-def _left_out(table: pd.DataFrame, split: np.ndarray, held: np.ndarray, strays: np.ndarray) -> list[LeftOut]:
-    """Why each stray has to go: it names the image that it is a near-duplicate of."""
+def _left_out(table: pd.DataFrame, split: np.ndarray, assigned: np.ndarray, strays: np.ndarray) -> list[LeftOut]:
+    """The strays with the reason, which names the near-duplicate of each."""
     found = []
     for row in np.flatnonzero(strays).tolist():
         mates = (table["group"] == table.at[row, "group"]) & (split == split[row]) & ~strays
         reason = (
-            f"it was first seen in {SPLITS[held[row]]}, and is a near-duplicate of {table.loc[mates, 'path'].iloc[0]} "
-            f"in {SPLITS[split[row]]}: both can't stay"
+            f"it was first assigned to {SPLITS[assigned[row]]}, but is a near-duplicate of "
+            f"{table.loc[mates, 'path'].iloc[0]} in {SPLITS[split[row]]}"
         )
         found += name_rows(table.loc[[row]], reason)
     return found
@@ -189,18 +191,20 @@ def ranks(digests: pd.Series) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def _warn_of_moves(table: pd.DataFrame, given: np.ndarray, held: np.ndarray) -> None:
-    """Says which images the source now gives another split than they have. They keep what they have: a test image
-    that is trained on, or a training image that is tested on, would make every later comparison worthless."""
-    moved = (held != NONE) & (given != NONE) & (held != given)
-    # Where a source has no test (or validation) set, ours was cut from what it calls train: that is no change.
-    moved &= (given != TRAIN) | np.isin(held, given)
+def _warn_of_moves(table: pd.DataFrame, given: np.ndarray, assigned: np.ndarray) -> None:
+    """Warns of images that the source now gives another split than they have.
+
+    They keep their split: training on test images, or testing on training images, would make comparisons worthless.
+    """
+    moved = (assigned != NONE) & (given != NONE) & (assigned != given)
+    # Where a source has no test (or validation) set, ours was taken from its train set: that is no change.
+    moved &= (given != TRAIN) | np.isin(assigned, given)
     if rows := np.flatnonzero(moved).tolist():
         examples = ", ".join(
-            f"{table.at[row, 'path']} ({SPLITS[held[row]]} since it was first seen, now given as {SPLITS[given[row]]})"
+            f"{table.at[row, 'path']} (stays {SPLITS[assigned[row]]}, now given as {SPLITS[given[row]]})"
             for row in rows[:3]
         )
-        log.warning("%d images keep their split although the source now gives another: %s", len(rows), examples)
+        log.warning("%d images keep their split, although the source now gives another one: %s", len(rows), examples)
 
 
 def _check_training_images(table: pd.DataFrame) -> None:
@@ -208,4 +212,4 @@ def _check_training_images(table: pd.DataFrame) -> None:
     without = sizes[sizes["train"] == 0]
     if len(without):
         found = (f"{label!r} ({row.validation} in validation, {row.test} in test)" for label, row in without.iterrows())
-        raise InvalidDataError([f"no image to train on in the class {', '.join(found)}"])
+        raise InvalidDataError([f"no training image in the class {', '.join(found)}"])

@@ -9,5 +9,5 @@ from tasks.split.assign import make_snapshot
 
 @stage("split", reads=lambda run, catalogue: [run.name, run.config.split])
 def split_images(run: Run, catalogue: Catalogue) -> Snapshot:
-    """Gives each image its split for ever, and names the snapshot by its content."""
+    """Assigns each image its permanent split, and writes the snapshot."""
     return make_snapshot(run, catalogue)

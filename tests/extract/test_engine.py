@@ -13,7 +13,7 @@ import pytest
 from tasks.config import POOLED
 from tasks.errors import ConfigError
 from tasks.extract import engine as module
-from tasks.extract.engine import OnnxRuntimeEngine, Task, TensorflowEngine, choose_engine, embed
+from tasks.extract.engine import Decoding, OnnxRuntimeEngine, Task, TensorflowEngine, choose_engine, embed
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.augmentation import Augmenter, Policy, load_policy
@@ -51,7 +51,9 @@ def test_onnx_runtime_and_tensorflow_make_the_same_rows(
     run, snapshot, extractor, policy = stage(boundary)
     tasks = missing_tasks(run, snapshot, extractor, policy)
     engines = [OnnxRuntimeEngine(run.workspace.local_file(extractor.onnx_path)), TensorflowEngine(extractor)]
-    onnx, tensorflow = (list(embed(tasks, engine, Augmenter(policy), max_pixels=10**6)) for engine in engines)
+    onnx, tensorflow = (
+        list(embed(tasks, engine, Decoding(max_pixels=10**6, augmenter=Augmenter(policy)))) for engine in engines
+    )
     assert [task for task, _ in onnx] == [task for task, _ in tensorflow] == tasks
     for (task, mine), (_, other) in zip(onnx, tensorflow, strict=True):
         assert mine.keys() == other.keys() == set(task.outputs)
@@ -118,7 +120,7 @@ def test_an_int8_extractor_is_refused_by_tensorflow_and_auto_keeps_it_from_it(
     run, _, extractor, _ = stage(POOLED)
     eight = replace(extractor, precision="int8")
     wanted = make_run(tmp_path, tmp_path, config={"extract": {"engine": "tensorflow"}})
-    with pytest.raises(ConfigError, match="an int8 feature extractor runs in ONNX Runtime"):
+    with pytest.raises(ConfigError, match="an int8 feature extractor only runs in ONNX Runtime"):
         choose_engine(wanted, eight)
     monkeypatch.setattr(module, "_has_gpu", lambda: True)
     assert isinstance(choose_engine(run, eight), OnnxRuntimeEngine)

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from tasks.config import POOLED
 from tasks.export.model import export_model
-from tasks.extract.engine import choose_engine, embed
+from tasks.extract.engine import Decoding, choose_engine, embed
 from tasks.extract.plan import missing_tasks
 from tasks.extract.quantise import quantised
 from tasks.finetune.head import build_head
@@ -122,7 +122,7 @@ def test_the_shipped_model_has_the_very_extractor_that_made_the_features(stage: 
     run, snapshot, _, eight = stage(boundary)
     tasks = missing_tasks(run, snapshot, eight, POLICY)[:4]
     rows = np.concatenate(
-        [answers[eight.output] for _, answers in embed(tasks, choose_engine(run, eight), None, max_pixels=10**6)]
+        [answers[eight.output] for _, answers in embed(tasks, choose_engine(run, eight), Decoding(max_pixels=10**6))]
     ).astype(np.float32)
     head = build_head(np.abs(np.random.default_rng(0).normal(size=(50, 1280))), 2, run.config.finetune)
     head.get_layer("classifier").set_weights([np.random.default_rng(1).normal(size=(256, 2)), np.zeros(2)])

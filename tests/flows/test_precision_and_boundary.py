@@ -54,7 +54,7 @@ def test_it_ends_in_a_decision_with_full_parity_and_predicts(
         ({"backbone": {"boundary": "block_12_ad"}}, "has no layer 'block_12_ad'.*block_12_add"),
         (
             {"backbone": {"precision": "int8"}, "extract": {"engine": "tensorflow"}},
-            "an int8 feature extractor runs in ONNX Runtime",
+            "an int8 feature extractor only runs in ONNX Runtime",
         ),
     ],
 )

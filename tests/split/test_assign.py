@@ -102,7 +102,7 @@ def test_an_image_keeps_its_split_when_the_source_changes_its_mind(caplog):
     table, _ = assign(changed, assigned, SHARES, "r2")
     assert splits_of(table)[digest(8)] == "test"
     assert splits_of(table)[digest(0)] == "train"
-    assert "cat/8.jpg (test since it was first seen, now given as train)" in caplog.text
+    assert "cat/8.jpg (stays test, now given as train)" in caplog.text
     assert "2 images keep their split" in caplog.text
 
 
@@ -156,7 +156,7 @@ def test_an_image_that_proves_a_leak_makes_the_older_training_image_go():
         found = module.assign(later, assigned, SHARES, run_id)
         assigned = found.assignments
         assert [(item.path, item.sha256) for item in found.left_out] == [("cat/0.jpg", digest(0))]
-        assert "first seen in train, and is a near-duplicate of cat/" in found.left_out[0].reason
+        assert "first assigned to train, but is a near-duplicate of cat/" in found.left_out[0].reason
         assert digest(0) not in splits_of(found.table)
         assert splits_of(found.table)[digest(30)] == "test"
     assert splits_of(assigned)[digest(0)] == "train"
