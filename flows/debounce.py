@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 
 from tasks.errors import SourceError, UsageError, WorkspaceError
-from tasks.ingest.entries import LABEL_STUDIO_SUFFIX, MANIFEST_SUFFIXES, remote_mark
+from tasks.ingest.entries import LABEL_STUDIO_SUFFIX, MANIFEST_SUFFIXES, remote_signature
 from tasks.ingest.listing import Arrivals
 from tasks.workspace import Workspace
 
@@ -146,7 +146,7 @@ def marker_signature(path: str) -> str | None:
     fs, file = fsspec.core.url_to_fs(path)
     fs.invalidate_cache()
     try:
-        return remote_mark(fs.info(file))
+        return remote_signature(fs.info(file))
     except FileNotFoundError:
         return None
     except OSError as exc:

@@ -17,8 +17,8 @@ from tasks.finetune.choice import (
     ROUNDS,
     candidates,
     choice_text,
-    record_of,
-    standing_choice,
+    search_record,
+    valid_choice,
     with_choice,
 )
 from tasks.finetune.task import measure_cost, try_head
@@ -36,7 +36,7 @@ def choose_settings(run: Run, snapshot: Snapshot) -> Run:
     if not run.config.auto.enabled:
         return run
     with timed("auto"):
-        record = standing_choice(run, snapshot) or record_of(run, snapshot, _search(run, snapshot))
+        record = valid_choice(run, snapshot) or search_record(run, snapshot, _search(run, snapshot))
     run.workspace.write_json(run.path(RECORD), record)
     print(choice_text(record, run.run_id), file=sys.stderr)
     return replace(run, config=with_choice(run.config, record))

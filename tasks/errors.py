@@ -9,7 +9,7 @@ traceback, and exits with `exit_status`.
     │   ├── ConfigError           2  a key, value or file of the configuration
     │   ├── SourceError           2  the images' source is missing, empty or not of a known form
     │   └── WeightsError          2  the backbone's weights can't be had or don't fit
-    ├── RefusedError              3  the gates refused, and nobody may override them
+    ├── RefusedError              3  the gates refused, and can't be overridden
     ├── InvalidDataError          4  the data failed validation
     ├── WorkspaceError            1  the workspace can't be read or written
     │   └── DamagedFileError      1  a file's content does not match its digest
@@ -47,7 +47,7 @@ class WeightsError(UsageError):
 
 
 class RefusedError(HeadstartError):
-    """A candidate can't be published: a gate refused it that nobody may override."""
+    """A candidate can't be published: a gate that can't be overridden refused it."""
 
     exit_status = 3
 

@@ -1,4 +1,4 @@
-"""A route whose requests are timed and counted, and whose faults become answers of one form: `{"error": …}`."""
+"""A route whose requests are timed and counted, and whose errors become answers of one form: `{"error": …}`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MeasuredRoute(APIRoute):
             started = time.perf_counter()
             try:
                 response = await handler(request)
-            except Exception as exc:  # noqa: BLE001 - whatever happens is counted, and answered
+            except Exception as exc:  # noqa: BLE001 - every error is counted and answered
                 response = _failure(request, exc)
             metrics = request.app.state.server.metrics
             metrics.latency.labels(pattern).observe(time.perf_counter() - started)
@@ -60,7 +60,7 @@ def _failure(request: Request, exc: Exception) -> Response:
         error = exc.errors()[0]
         return problem(400, f"{error['loc'][-1]!r} {error['msg']}; found {reprlib.repr(error['input'])}")
     if isinstance(exc, ClientDisconnect):
-        return Response(status_code=499)  # nobody is there to read it; the count is what is wanted
+        return Response(status_code=499)  # the client has gone; only the count matters
     # A fault of ours: it is logged in full, and the client learns no more than that.
     log.error("%s %s failed", request.method, request.url.path, exc_info=exc)
     return problem(500, "a fault in the server; its log says more")

@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus's text format."""
+"""The server's metrics, in Prometheus's text format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56
 
 
 class Metrics:
-    """One server's metrics, in a registry of their own, so that several servers live in one process."""
+    """One server's metrics, in a registry of its own, so that a process can hold several servers."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -40,7 +40,7 @@ class Metrics:
         self.waiting = Gauge("headstart_waiting_images", "Images that wait for the model", registry=self.registry)
 
     def watch(self, version: Callable[[], float], waiting: Callable[[], float]) -> None:
-        """Reads the two gauges when they are asked for."""
+        """Reads the two gauges when they are requested."""
         self.version.set_function(version)
         self.waiting.set_function(waiting)
 

@@ -23,7 +23,7 @@ TRIAL_SIDE_PX = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a model says of one image: `probabilities` float32 [C] in the order of `model.labels`."""
+    """The prediction for one image: `probabilities` float32 [C] in the order of `model.labels`."""
 
     model: ServedModel
     probabilities: np.ndarray
@@ -52,7 +52,7 @@ class ServedModel:
         self.batch = self._best_batch()
 
     def _best_batch(self) -> int:
-        """How many images to answer together: as many as make one image cheaper.
+        """How many images to predict in one batch: as many as make one image cheaper.
 
         A batch spares a small network its overhead, and costs a larger one its cache: MobileNetV2 at 224 px took
         7.0 ms an image alone and 8.3 ms in a batch of 8 on one core.

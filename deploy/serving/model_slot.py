@@ -30,7 +30,7 @@ class Refusal:
 
 
 class ModelSlot:
-    """Holds the model that answers now. `refresh` may swap it under `infer`: each batch keeps its own."""
+    """Holds the model in service. `refresh` may replace it during `infer`: each batch keeps the model it began with."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ModelSlot:
 
     @property
     def model(self) -> ServedModel:
-        """The model that answers now. Raises RequestError (503) while there is none."""
+        """The model in service. Raises RequestError (503) while there is none."""
         if self._model is None:
             raise RequestError(503, f"no version of {self.name!r} can be served yet; see GET /v2/health/ready")
         return self._model
@@ -108,7 +108,7 @@ class ModelSlot:
         return hashlib.sha256(self.workspace.read_bytes(path)).hexdigest() if self.workspace.exists(path) else ""
 
     def _load(self, version: int) -> list[str]:
-        """Puts the version into the slot, or says why it may not be there."""
+        """Puts a version into service, or enters why it was refused."""
         folder = f"{self.workspace.url.rstrip('/')}/{version_path(self.name, version)}"
         verification = verify(folder, public_key=self._public_key)
         if not verification.ok:

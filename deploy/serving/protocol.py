@@ -30,7 +30,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True, kw_only=True)
 class InferRequest:
-    """`images` uint8 [N, H, W, 3], and what to answer."""
+    """`images` uint8 [N, H, W, 3], and the requested outputs."""
 
     id: str | None
     images: np.ndarray

@@ -1,4 +1,4 @@
-"""The routes: the Open Inference Protocol v2, `POST /classify`, metrics, and what the page for people asks."""
+"""The routes: the Open Inference Protocol v2, `POST /classify`, metrics, and the requests of the web page."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Server:
             raise RequestError(503, f"the model did not answer within {self.limits.timeout_s:g} s") from None
 
     async def off_loop(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs what takes a while beside the event loop."""
+        """Runs work that takes a while outside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *arguments)
 
     def refused(self) -> list[schemas.RefusedVersion]:
@@ -192,13 +192,13 @@ async def model_metadata(request: Request) -> schemas.ModelMetadata:
 
 @_of_a_model("GET", "/ready")
 async def model_ready(request: Request) -> schemas.ModelReadiness:
-    """Whether the model answers."""
+    """Whether the model is ready."""
     return schemas.ModelReadiness(name=_server(request).slot.model.name, ready=True)
 
 
 @_of_a_model("GET", "/config")
 async def model_config(request: Request) -> dict[str, Any]:
-    """The model's configuration, as Triton says it."""
+    """The model's configuration, in Triton's form."""
     return protocol.model_config(_server(request).slot.model)
 
 
@@ -216,7 +216,7 @@ async def live() -> schemas.Liveness:
 
 @router.get("/v2/health/ready", responses={503: {"model": schemas.Readiness, "description": "Not yet"}})
 async def ready(request: Request, response: Response) -> schemas.Readiness:
-    """Whether the server answers."""
+    """Whether the server is live."""
     server = _server(request)
     response.status_code = 200 if server.slot.ready else 503
     return schemas.Readiness(ready=server.slot.ready, refused=server.refused())
@@ -233,7 +233,7 @@ async def repository_index(request: Request) -> list[schemas.IndexEntry]:
 
 @router.get("/about", responses=_refusals(503))
 async def about(request: Request) -> schemas.About:
-    """The model that answers, and refused versions."""
+    """The model in service, and refused versions."""
     server = _server(request)
     model = server.slot.model
     return schemas.About(

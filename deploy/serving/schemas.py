@@ -1,4 +1,4 @@
-"""What goes over the wire, as pydantic models: they check requests, write answers and become the OpenAPI document.
+"""Requests and answers as pydantic models: they validate, serialise, and become the OpenAPI document.
 
 The Open Inference Protocol has far more than a server of one model needs; what is here is what this server reads and
 writes.
@@ -60,7 +60,7 @@ class RequestPart(BaseModel):
             return handler(value)
         except ValidationError as exc:
             path = exc.errors(include_url=False, include_context=False, include_input=False)[0]["loc"]
-            if not path:  # it is no object: the field that holds it says so
+            if not path:  # not an object: reported by the field that holds it
                 raise
         allowed = (cls.model_fields[str(path[0])].description or "").rstrip(".")
         allowed = allowed[:1].lower() + allowed[1:]

@@ -31,7 +31,7 @@ def serve(
     limits: Limits | None = None,
     on_start: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serves the newest verified version of `name` until it is told to stop (SIGINT or SIGTERM).
+    """Serves the newest verified version of `name` until SIGINT or SIGTERM.
 
     Args:
         host: an address to listen on; the default can be reached from this machine alone.

@@ -1,8 +1,8 @@
-"""Does model.onnx work where nothing of headstart is? (TFX's InfraValidator asks the same before it blesses a model.)
+"""Does model.onnx work without headstart? (TFX's InfraValidator checks the same before a model is published.)
 
-A fresh interpreter, isolated from this one's paths and variables, loads the candidate with bare ONNX Runtime and
-answers a few real test images one by one, as a server would. It has one budget of time for all of it, its own start
-included; past that it is killed.
+A new interpreter, isolated from this one's paths and variables, loads the candidate with ONNX Runtime alone and
+predicts a few test images one by one, as a server would. It has one time budget, its start included, and is killed
+after that.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ RUNNER = Path(__file__).with_name("fresh_runner.py")
 
 @dataclass(frozen=True, kw_only=True)
 class FreshProcess:
-    """What the fresh process did. `problem` says why it did not get to the end; None where it did."""
+    """The result of the new process; `problem` is why it did not finish, None where it did."""
 
     images: int
-    agreed: int  # answers with the label that was judged
+    agreed: int  # predictions with the label of the evaluation
     seconds: float  # from its start to its end
     load_s: float = 0.0
     slowest_ms: float = 0.0
     problem: str | None = None
 
 
-def answer_in_fresh_process(
+def predict_in_fresh_process(
     model_file: str, images: Sequence[np.ndarray], labels: Sequence[str], budget_s: float
 ) -> FreshProcess:
-    """Asks a fresh process about `images`, each uint8 [H, W, 3] RGB.
+    """Predicts `images`, each uint8 [H, W, 3] RGB, in a new process.
 
     Args:
         model_file: a local path.
-        labels: what each image was answered in the evaluation.
-        budget_s: seconds after which it is killed.
+        labels: predicted for each image in the evaluation.
+        budget_s: seconds after which the process is killed.
     """
     started = time.perf_counter()
 
@@ -61,11 +61,11 @@ def answer_in_fresh_process(
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return stopped(f"it ended with status {done.returncode}: {last[:300]}")
-    said = json.loads(done.stdout)
+    output = json.loads(done.stdout)
     return FreshProcess(
         images=len(images),
-        agreed=sum(found == wanted for found, wanted in zip(said["labels"], labels, strict=True)),
+        agreed=sum(found == wanted for found, wanted in zip(output["labels"], labels, strict=True)),
         seconds=time.perf_counter() - started,
-        load_s=said["load_s"],
-        slowest_ms=1000 * max(said["took_s"], default=0.0),
+        load_s=output["load_s"],
+        slowest_ms=1000 * max(output["took_s"], default=0.0),
     )

@@ -1,4 +1,4 @@
-"""How long does model.onnx take for one image, on one thread?"""
+"""The latency of model.onnx: one image on one thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.networks.classifier import Classifier
 
-WARM_UP = 3  # runs that don't count: the first allocates
+WARM_UP = 3  # runs that are not counted: the first one allocates memory
 MIN_RUNS = 5
 
 
@@ -28,7 +28,7 @@ def measure_latency(classifier: Classifier, image_size_px: int, *, runs: int, bu
     """Times single images of the backbone's own size.
 
     Args:
-        runs: at most so many; fewer, but `MIN_RUNS`, where they take longer than `budget_s` seconds together.
+        runs: the most; fewer, but at least `MIN_RUNS`, where they take longer than `budget_s` seconds in all.
     """
     pixels = np.random.default_rng(0).integers(0, 256, (image_size_px, image_size_px, 3), dtype=np.uint8)
     for _ in range(WARM_UP):
@@ -49,7 +49,7 @@ def measure_latency(classifier: Classifier, image_size_px: int, *, runs: int, bu
 
 
 def _p95_interval(ordered: np.ndarray) -> tuple[float, float]:
-    """From order statistics: how many of the runs lie below the true percentile is binomial, whatever they follow."""
+    """From order statistics: the number of runs below the true percentile is binomial for every distribution."""
     from scipy.stats import binom
 
     low, high = binom.ppf([0.025, 0.975], len(ordered), 0.95).astype(int)

@@ -1,11 +1,10 @@
-"""Parity: does model.onnx, over the whole test split, say what Keras says?
+"""Parity: does model.onnx predict what Keras predicts, over the whole test split?
 
-Keras's own features of an image never change under one key, so they are kept (float32, in a store beside the
-trunk's), and a later run computes them for new test images only. They don't depend on the head: they are made while it
-is trained.
+Keras's own features of an image never change under one key, so they are stored (float32, beside the extractor's), and a
+later run computes them for new test images only. They don't depend on the head: they are made while it is trained.
 
-An 8-bit feature extractor has no Keras form; its features, too, are what was trained on. So there the reference is the
-Keras head on what the trunk's own file answers: the gate then says that nothing was lost behind the feature extractor.
+An 8-bit feature extractor has no Keras form, and the head was trained on its features. There the reference is the Keras
+head on the features of the extractor's own file: the gate then shows that nothing was lost behind the extractor.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Parity:
 
 
 def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) -> int:
-    """Stores the reference's features of test images that have none yet. Returns how many it made."""
+    """Stores the reference features of test images that have none yet; returns their number."""
     table = read_snapshot(run.workspace, snapshot.id, ["sha256", "uri", "split"])
     test = table[table["split"] == "test"]
     known = stored_views(run.workspace, _key(extractor), test["sha256"].tolist(), 1)[:, 0]
@@ -58,7 +57,7 @@ def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) ->
 
 
 def measure_parity(run: Run, head: Head, sha256s: Sequence[str], probabilities: np.ndarray) -> Parity:
-    """Compares `probabilities` float32 [N, C], as model.onnx gave them, with the reference's on the same images."""
+    """Compares `probabilities` float32 [N, C], of model.onnx, with the reference's on the same images."""
     from scipy.special import softmax
 
     logits = keras_process.call(_keras_logits, run, head, sha256s)

@@ -1,6 +1,6 @@
-"""Does the model still say the same of a picture that was recompressed, blurred, lit otherwise or tilted a little?
+"""Robustness: does the prediction survive recompression, blur, another brightness and a slight rotation?
 
-A bounded sample of test images is changed and answered again; each answer is set beside the one to the image as it is.
+A limited sample of test images is changed and predicted again, and compared with the predictions for the originals.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tasks.evaluate.comparison import bootstrap_bounds
 from tasks.networks.classifier import Classifier
 from tasks.networks.onnx_session import available_cores
 
-LARGEST = 4  # times the model's own size: a picture of many megapixels is made smaller before it is changed
+LARGEST = 4  # times the input size: a picture of many megapixels is reduced before it is changed
 
 
 class Robustness(Section):
-    """How much each change does, how many images are asked, and what they may lose."""
+    """The strength of each change, the number of images, and the loss that is allowed."""
 
     images: int = Field(ge=1)
     max_accuracy_drop: float = Field(ge=0, le=1)
@@ -35,7 +35,7 @@ class Robustness(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Changed:
-    """One kind of change: what became of `n` images' answers. `drop` is in accuracy; `interval` is its, at 95 %."""
+    """The result of one kind of change on `n` images; `drop` is the loss of accuracy, `interval` its 95 % interval."""
 
     kind: str
     strength: str
@@ -46,41 +46,37 @@ class Changed:
     interval: tuple[float, float]
 
 
-def measure_robustness(
-    classifier: Classifier,
-    read: Sequence[Callable[[], np.ndarray]],
-    targets: np.ndarray,
-    right_before: np.ndarray,
-    image_size_px: int,
-    limits: Robustness,
-    workers: int = 0,
-) -> list[Changed]:
-    """Answers each image under each change.
+@dataclass(frozen=True)
+class Sample:
+    """Test images: functions that return them (uint8 [H, W, 3] RGB, called on a worker thread), their classes int [N],
+    whether each was predicted right unchanged, bool [N], and the model's input size."""
 
-    Args:
-        read: each gives an image, uint8 [H, W, 3] RGB; called in a worker.
-        targets: int [N].
-        right_before: bool [N], whether the image as it is was answered right.
-        workers: threads; 0 takes one a core.
-    """
-    if not read:
+    readers: Sequence[Callable[[], np.ndarray]]
+    targets: np.ndarray
+    right_before: np.ndarray
+    image_size_px: int
+
+
+def measure_robustness(classifier: Classifier, sample: Sample, limits: Robustness, workers: int = 0) -> list[Changed]:
+    """Predicts each image under each change, on `workers` threads (0: one for each core)."""
+    if not sample.readers:
         return []
 
-    def answers(number: int) -> list[bool]:
-        image = Image.fromarray(read[number]())
-        image.thumbnail((LARGEST * image_size_px, LARGEST * image_size_px))
+    def right(number: int) -> list[bool]:
+        image = Image.fromarray(sample.readers[number]())
+        image.thumbnail((LARGEST * sample.image_size_px, LARGEST * sample.image_size_px))
         sign = (
             1 if number % 2 else -1
         )  # half of the images darker and tilted to one side, half brighter and to the other
         return [
-            int(classifier.probabilities(np.asarray(change(image, sign, limits))).argmax()) == targets[number]
+            int(classifier.probabilities(np.asarray(change(image, sign, limits))).argmax()) == sample.targets[number]
             for change, _ in CHANGES.values()
         ]
 
     with ThreadPoolExecutor(workers or available_cores(), thread_name_prefix="robustness") as pool:
-        right = np.array(list(pool.map(answers, range(len(read)))))
+        after = np.array(list(pool.map(right, range(len(sample.readers)))))
     return [
-        _changed(kind, strength.format(limits=limits), right_before, right[:, column])
+        _changed(kind, strength.format(limits=limits), sample.right_before, after[:, column])
         for column, (kind, (_, strength)) in enumerate(CHANGES.items())
     ]
 
@@ -114,7 +110,7 @@ def _lit(image: Image.Image, sign: int, limits: Robustness) -> Image.Image:
 
 
 def _tilted(image: Image.Image, sign: int, limits: Robustness) -> Image.Image:
-    """Laid over the image as it is, so that no black corners come in."""
+    """Rotated over the original image, which fills the corners."""
     turned = image.convert("RGBA").rotate(sign * limits.rotation_degrees, Image.Resampling.BILINEAR)
     result = image.copy()
     result.paste(turned, mask=turned.getchannel("A"))

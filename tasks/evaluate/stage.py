@@ -1,12 +1,12 @@
-"""The evaluation stage: the candidate's file, over the test split, from the original image bytes.
+"""The evaluation stage: the candidate's file on the test split, from the original image bytes.
 
-Validation served for choices, so nothing is decided by it again: its answers are those of the training.
+Validation was used for choices and decides nothing here: its metrics are those of the training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tasks.evaluate.answers import Champion, champion_answers, score, validation_answers
 from tasks.evaluate.comparison import ClassComparison, Comparison, compare, compare_classes
-from tasks.evaluate.fresh_process import FreshProcess, answer_in_fresh_process
+from tasks.evaluate.fresh_process import FreshProcess, predict_in_fresh_process
 from tasks.evaluate.gates import Findings, judge
 from tasks.evaluate.latency import measure_latency
 from tasks.evaluate.metrics import calibration_error, chance_calibration_error, class_metrics, summary_metrics
 from tasks.evaluate.parity import measure_parity
-from tasks.evaluate.robustness import Changed, Robustness, measure_robustness
+from tasks.evaluate.predictions import Champion, champion_predictions, score, validation_probabilities
+from tasks.evaluate.robustness import Changed, Robustness, Sample, measure_robustness
 from tasks.evaluate.thresholds import ChampionPolicy, Serving, load_gates
 from tasks.modality.images import decode, read_checked
 from tasks.networks import calibration
@@ -44,7 +44,7 @@ PREDICTIONS = pa.schema(
 
 
 def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lambda: None) -> Decision:
-    """Scores the candidate, and the champion on the same test images, and asks the gates.
+    """Predicts the test images with the candidate and with the champion, and judges the candidate by the gates.
 
     Writes `predictions.parquet` and `decision.json`, whatever the decision.
     """
@@ -57,34 +57,36 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
     targets = rows["label"].map({label: i for i, label in enumerate(snapshot.labels)}).to_numpy(np.int64)
     test = (rows["split"] == "test").to_numpy()
     images, truth = rows[test], targets[test]
-    answers = score(run, classifier, images, on_image)
+    scores = score(run, classifier, images, on_image)
     probabilities = np.empty((len(rows), len(snapshot.labels)), np.float32)
-    probabilities[test] = answers
-    probabilities[~test] = validation_answers(run, head, rows.loc[~test, "sha256"], len(snapshot.labels))
-    right = answers.argmax(axis=1) == truth
-    stands = champion_answers(run, images, snapshot.labels, below=candidate.version)
-    comparison, class_comparisons = _compare(gates.champion, stands, images, right)
+    probabilities[test] = scores
+    probabilities[~test] = validation_probabilities(run, head, rows.loc[~test, "sha256"], len(snapshot.labels))
+    right = scores.argmax(axis=1) == truth
+    standing = champion_predictions(run, images, snapshot.labels, below=candidate.version)
+    comparison, class_comparisons = _compare(gates.champion, standing, images, right)
     metrics = {
-        "test": summary_metrics(truth, answers),
+        "test": summary_metrics(truth, scores),
         "validation": _validation_metrics(targets[~test], probabilities[~test], head.temperature),
     }
     found = Findings(
         labels=snapshot.labels,
         targets=truth,
-        probabilities=answers,
+        probabilities=scores,
         metrics=metrics["test"],
-        per_class=class_metrics(truth, answers.argmax(axis=1), len(snapshot.labels)),
-        parity=measure_parity(run, head, images["sha256"].tolist(), answers) if len(images) else None,
-        fresh_process=_serves_alone(run, model_file, images, snapshot.labels, answers, gates.serving),
+        per_class=class_metrics(truth, scores.argmax(axis=1), len(snapshot.labels)),
+        parity=measure_parity(run, head, images["sha256"].tolist(), scores) if len(images) else None,
+        fresh_process=_serves_alone(run, model_file, images, snapshot.labels, scores, gates.serving),
         latency=measure_latency(
             classifier, extractor.image_size_px, runs=gates.latency.runs, budget_s=gates.latency.budget_s
         ),
         size_bytes=Path(model_file).stat().st_size,
-        robustness=_changed_images(run, classifier, images, truth, right, extractor.image_size_px, gates.robustness),
-        champion_version=stands and stands.version,
+        robustness=_changed_images(
+            run, classifier, images, Sample([], truth, right, extractor.image_size_px), gates.robustness
+        ),
+        champion_version=standing and standing.version,
         comparison=comparison,
         class_comparisons=class_comparisons,
-        changes=stands and stands.changes,
+        changes=standing and standing.changes,
     )
     results = judge(gates, found)
     decision = Decision(
@@ -94,9 +96,9 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         reasons=_reasons(results),
         gates=results,
         metrics=metrics,
-        champion_version=stands and stands.version,
+        champion_version=standing and standing.version,
     )
-    _write_predictions(run, rows, snapshot.labels, probabilities, head.temperature, stands)
+    _write_predictions(run, rows, snapshot.labels, probabilities, head.temperature, standing)
     _write_decision(run, decision, found, _calibration(found, metrics, head.temperature))
     return decision
 
@@ -119,36 +121,33 @@ def _serves_alone(
 ) -> FreshProcess | None:
     if test.empty:
         return None
-    chosen = _spread(len(test), limits.images)
+    chosen = _sample(len(test), limits.images)
     pixels = [read() for read in _readers(run, test.iloc[chosen])]
     judged = [labels[index] for index in probabilities[chosen].argmax(axis=1)]
-    return answer_in_fresh_process(model_file, pixels, judged, limits.budget_s)
+    return predict_in_fresh_process(model_file, pixels, judged, limits.budget_s)
 
 
 def _changed_images(
-    run: Run,
-    classifier: Classifier,
-    test: pd.DataFrame,
-    targets: np.ndarray,
-    right: np.ndarray,
-    image_size_px: int,
-    limits: Robustness,
+    run: Run, classifier: Classifier, found: pd.DataFrame, sample: Sample, limits: Robustness
 ) -> list[Changed]:
-    chosen = _spread(len(test), limits.images)
-    readers = _readers(run, test.iloc[chosen])
-    workers = run.config.extract.workers
-    return measure_robustness(
-        classifier, readers, targets[chosen], right[chosen], image_size_px, limits, workers=workers
+    """The robustness of the candidate on some of the test images."""
+    chosen = _sample(len(found), limits.images)
+    part = replace(
+        sample,
+        readers=_readers(run, found.iloc[chosen]),
+        targets=sample.targets[chosen],
+        right_before=sample.right_before[chosen],
     )
+    return measure_robustness(classifier, part, limits, run.config.extract.workers)
 
 
-def _spread(n: int, count: int) -> np.ndarray:
-    """Places of `count` of `n` test images, int; sorted by digest as they are, an even spread is a random sample."""
+def _sample(n: int, count: int) -> np.ndarray:
+    """Indices of `count` of `n` test images, evenly spaced; as they are sorted by digest, that is a random sample."""
     return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int))
 
 
 def _readers(run: Run, rows: pd.DataFrame) -> list[Callable[[], np.ndarray]]:
-    """What gives each row's image, uint8 [H, W, 3]."""
+    """A function for each row that returns its image, uint8 [H, W, 3]."""
 
     def read(uri: str, sha256: str) -> np.ndarray:
         return decode(read_checked(uri, sha256), run.config.ingest.max_pixels)
@@ -157,13 +156,13 @@ def _readers(run: Run, rows: pd.DataFrame) -> list[Callable[[], np.ndarray]]:
 
 
 def _validation_metrics(targets: np.ndarray, probabilities: np.ndarray, temperature: float) -> dict[str, float]:
-    """The temperature was fitted on these very images, so its error on them is cross-fitted: see `calibration`."""
+    """The temperature was fitted on these images, so the calibration error is cross-fitted: see `calibration`."""
     fitted = calibration.cross_fitted(probabilities, targets, temperature)
     return {**summary_metrics(targets, probabilities), "ece": calibration_error(targets, fitted)}
 
 
 def _calibration(found: Findings, metrics: dict[str, dict[str, float]], temperature: float) -> dict[str, float]:
-    """What the temperature did, on the test images, and what the cross-fitted error on validation is."""
+    """The calibration error on the test images before and after the temperature, and cross-fitted on validation."""
     before = calibration.uncalibrated(found.probabilities, temperature)
     return {
         "temperature": temperature,
@@ -175,13 +174,13 @@ def _calibration(found: Findings, metrics: dict[str, dict[str, float]], temperat
 
 
 def _compare(
-    policy: ChampionPolicy, stands: Champion | None, test: pd.DataFrame, challenger_right: np.ndarray
+    policy: ChampionPolicy, standing: Champion | None, test: pd.DataFrame, challenger_right: np.ndarray
 ) -> tuple[Comparison | None, list[ClassComparison] | None]:
-    """The paired comparison, of all classes together and of each, on the test images of the classes that both know."""
-    if stands is None or stands.said is None:
+    """The paired comparison, of all classes together and of each, on the test images of the classes that both have."""
+    if standing is None or standing.predicted is None:
         return None, None
-    both = stands.said.notna().to_numpy()
-    champion_right, challenger_right = (stands.said == test["label"]).to_numpy()[both], challenger_right[both]
+    both = standing.predicted.notna().to_numpy()
+    champion_right, challenger_right = (standing.predicted == test["label"]).to_numpy()[both], challenger_right[both]
     whole = compare(
         champion_right,
         challenger_right,
@@ -203,17 +202,17 @@ def _write_predictions(
     labels: tuple[str, ...],
     probabilities: np.ndarray,
     temperature: float,
-    stands: Champion | None,
+    standing: Champion | None,
 ) -> None:
-    said = pd.Series(None, index=rows.index, dtype=object)
-    if stands is not None and stands.said is not None:
-        said.update(stands.said)
+    champion_predicted = pd.Series(None, index=rows.index, dtype=object)
+    if standing is not None and standing.predicted is not None:
+        champion_predicted.update(standing.predicted)
     table = rows.assign(
         predicted=np.array(labels, object)[probabilities.argmax(axis=1)],
         probability=probabilities.max(axis=1),
         uncalibrated=calibration.uncalibrated(probabilities, temperature).max(axis=1),
         probabilities=list(probabilities),
-        champion_predicted=said,
+        champion_predicted=champion_predicted,
     )
     write_table(run.workspace, run.path("predictions.parquet"), table, PREDICTIONS)
 
@@ -243,7 +242,7 @@ def _write_decision(run: Run, decision: Decision, found: Findings, calibrated: d
 
 
 def _finite(value: Any) -> Any:
-    """The same tree with null for numbers that JSON can't hold."""
+    """The same tree with null for numbers that JSON does not have (NaN, infinity)."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,16 +1,15 @@
-"""Batches for Keras from rows on disk or in memory, in an order that a seed decides.
+"""Batches for Keras from rows on disk or in memory, in an order that a seed determines.
 
-Rows are drawn as from a shuffled pack that is too large for the hand: the rows are cut into blocks of neighbours, the
-blocks are shuffled, and so many of them as fit into memory (a pool) are read at a time and dealt out row by row. A
-snapshot's rows are sorted by digest, which has nothing to do with labels, so a pool is a fair sample; where all rows
-fit into one pool the order is a plain permutation, and they are read only once.
-
-Two choices are made here: how often an epoch shows a row (balanced sampling), and whether rows are blended (mixup).
+Rows are shuffled without loading all of them: the rows are cut into blocks of neighbours, the blocks are shuffled, and
+as many blocks as fit into memory (a pool) are read at a time and shuffled row by row. A snapshot's rows are sorted by
+digest, which is independent of the labels, so a pool is a fair sample. Where all rows fit into one pool, the order is a
+plain permutation, and they are read only once.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -23,35 +22,30 @@ POOL_BYTES = 256 << 20
 BLOCK_BYTES = 1 << 20  # of rows that are read together
 
 
-class Batches(keras.utils.PyDataset):
-    """(features, targets float32 [B, C] that sum to 1, weights) of one batch after another.
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the rows of an epoch are drawn."""
 
-    The last batch of an epoch may be smaller. With a `seed` each epoch has an order of its own.
-    """
+    seed: int
+    times: int = 1  # an epoch has this many times the rows of the split
+    balanced: bool = False  # each class has the same share of an epoch
+    mixup: float = 0  # alpha of the Beta distribution of a row's share in a blend; 0 turns mixup off
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of (features, targets float32 [B, C] that sum to 1, weights); the last one may be smaller."""
 
     def __init__(
-        self,
-        split: Split,
-        class_weights: np.ndarray,
-        batch_size: int,
-        *,
-        seed: int | None = None,
-        times: int = 1,
-        balanced: bool = False,
-        mixup: float = 0,
+        self, split: Split, class_weights: np.ndarray, batch_size: int, sampling: Sampling | None = None
     ) -> None:
-        """Needs a seed for `balanced` and `mixup`.
-
+        """
         Args:
             class_weights: float32 [C], the weight of a row of each class.
-            times: an epoch has so many times the rows of the split.
-            balanced: each class has the same share of an epoch, its rows drawn as evenly as can be.
-            mixup: alpha of the Beta distribution that the share of a row's partner is drawn from; 0 blends none.
+            sampling: None gives the rows in their stored order.
         """
         super().__init__()
         self._split, self._class_weights, self._batch_size = split, class_weights, batch_size
-        self._seed, self._times, self._epoch = seed, times, 0
-        self._balanced, self._mixup = balanced, mixup
+        self._sampling, self._epoch = sampling, 0
         self._pool_rows = max(1, rows_within(split.features, POOL_BYTES) // batch_size) * batch_size
         self._pool: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
         self._order = self._draw()
@@ -66,31 +60,39 @@ class Batches(keras.utils.PyDataset):
         classes = self._split.targets[chosen]
         targets = np.eye(len(self._class_weights), dtype=np.float32)[classes]
         batch = features[np.searchsorted(held, chosen)], targets, self._class_weights[classes]
-        return self._blended(index, *batch) if self._mixup else batch
+        if self._sampling and self._sampling.mixup:
+            rng = np.random.default_rng([self._sampling.seed, self._epoch, index])
+            return _blended(rng, self._sampling.mixup, *batch)
+        return batch
 
     def on_epoch_end(self) -> None:
         self._epoch += 1
         self._order = self._draw()
 
     def _pool_at(self, start: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pool that the batch beginning at `start` comes from: sorted row numbers [M], and those rows [M, D]."""
+        """The pool of the batch that starts at `start`: sorted row numbers [M], and those rows [M, D]."""
         count = len(self._split.targets)
         all_fit = count <= self._pool_rows
         first = 0 if all_fit else start // self._pool_rows * self._pool_rows
         name = (0, 0) if all_fit else (self._epoch, first)
         if self._pool is None or self._pool[0] != name:
-            self._pool = None  # before the next is read: there is room for one
+            self._pool = None  # frees memory before the next pool is read
             held = np.arange(count) if all_fit else np.unique(self._order[first : first + self._pool_rows])
             self._pool = (name, held, self._split.features[held])
         return self._pool[1:]
 
     def _draw(self) -> np.ndarray:
         """The order of an epoch: row numbers, int64 [N * times]."""
-        count = len(self._split.targets)
-        if self._seed is None:
-            return np.tile(np.arange(count), self._times)
-        rng = np.random.default_rng([self._seed, self._epoch])
-        rows = self._balanced_rows(rng) if self._balanced else np.tile(np.arange(count), self._times)
+        count, sampling = len(self._split.targets), self._sampling
+        if sampling is None:
+            return np.arange(count)
+        rng = np.random.default_rng([sampling.seed, self._epoch])
+        total = count * sampling.times
+        rows = (
+            _balanced_rows(self._split.targets, total, rng)
+            if sampling.balanced
+            else np.tile(np.arange(count), sampling.times)
+        )
         block = rows_within(self._split.features, BLOCK_BYTES)
         starts = rng.permutation(np.arange(0, len(rows), block))
         order = np.concatenate([rows[start : start + block] for start in starts])
@@ -98,29 +100,31 @@ class Batches(keras.utils.PyDataset):
             rng.shuffle(order[first : first + self._pool_rows])
         return order
 
-    def _balanced_rows(self, rng: np.random.Generator) -> np.ndarray:
-        """Sorted row numbers, int64 [N * times], as many of each class; those of one class differ by one at most."""
-        targets, total = self._split.targets, len(self._split.targets) * self._times
-        present = np.unique(targets)
-        times = np.zeros(len(targets), np.int64)
-        for share, target in zip(np.array_split(np.arange(total), len(present)), present, strict=True):
-            rows = rng.permutation(np.flatnonzero(targets == target))
-            times[rows] = len(share) // len(rows)
-            times[rows[: len(share) % len(rows)]] += 1
-        return np.repeat(np.arange(len(targets)), times)
 
-    def _blended(self, index: int, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple:
-        """Mixup (Zhang et al. 2018): each row with another of its batch, their targets and weights in the same share.
+def _balanced_rows(targets: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """Sorted row numbers, int64 [total], equally many of each class; rows of a class differ by at most one use."""
+    present = np.unique(targets)
+    times = np.zeros(len(targets), np.int64)
+    for share, target in zip(np.array_split(np.arange(total), len(present)), present, strict=True):
+        rows = rng.permutation(np.flatnonzero(targets == target))
+        times[rows] = len(share) // len(rows)
+        times[rows[: len(share) % len(rows)]] += 1
+    return np.repeat(np.arange(len(targets)), times)
 
-        Above a lower boundary the rows are activation maps: that is manifold mixup (Verma et al. 2019) at one layer.
-        """
-        rng = np.random.default_rng([self._seed or 0, self._epoch, index])
-        partners = rng.permutation(len(targets))
-        shares = rng.beta(self._mixup, self._mixup, len(targets)).astype(np.float32)
-        own = np.maximum(shares, 1 - shares)  # the pair is the same in both orders: the row keeps the greater share
-        column = own[:, None]
-        return (
-            column * features + (1 - column) * features[partners],
-            column * targets + (1 - column) * targets[partners],
-            own * weights + (1 - own) * weights[partners],
-        )
+
+def _blended(
+    rng: np.random.Generator, alpha: float, features: np.ndarray, targets: np.ndarray, weights: np.ndarray
+) -> tuple[Any, Any, Any]:
+    """Mixup (Zhang et al. 2018): blends each row, its target and its weight with another row of the batch.
+
+    On activation maps this is manifold mixup (Verma et al. 2019) at one layer.
+    """
+    partners = rng.permutation(len(targets))
+    shares = rng.beta(alpha, alpha, len(targets)).astype(np.float32)
+    own = np.maximum(shares, 1 - shares)  # the row keeps the greater share of the pair
+    column = own[:, None]
+    return (
+        column * features + (1 - column) * features[partners],
+        column * targets + (1 - column) * targets[partners],
+        own * weights + (1 - own) * weights[partners],
+    )

@@ -1,7 +1,7 @@
-"""`--auto`: which settings are tried, in which order, and what is kept of the choice.
+"""`--auto`: the settings to try, their order, and the record of the search.
 
-One thing at a time, each beside the best so far (coordinate descent), the cheapest first: all but one train a
-classifier on pooled features, seconds each.
+Coordinate descent: each round varies one kind of setting of the best trial so far. The cheapest rounds come first: all
+but one only train a classifier on pooled features, which takes seconds.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ REGULARISATIONS = (
 
 
 def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[str, Any]]:
-    """The settings that a step tries, beside those that it starts from.
+    """The settings that a round tries.
 
     Args:
         step: one of `ROUNDS`.
-        current: the best so far; empty in the first round.
+        current: the best settings so far; empty in the first round.
     """
     if step == "backbone":
         start = {"backbone.boundary": POOLED, "augment.views": 0, "finetune.hidden_units": HIDDEN_UNITS[0]}
@@ -44,13 +44,13 @@ def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[
     if step == "layers":
         lower = get_backbone(current["backbone.name"]).boundary
         return [current, {**viewed, "backbone.boundary": lower}] if lower else [current]
-    # Where the lower layers won they had the views; where not, their pass through the feature extractor made the pooled
-    # ones, too.
+    # Trained layers above a lower boundary have the views already; otherwise that trial's extraction also made the
+    # pooled features of the views.
     return [current, viewed] if current["backbone.boundary"] == POOLED else [current]
 
 
-def record_of(run: Run, snapshot: Snapshot, trials: Sequence[Trial]) -> dict[str, Any]:
-    """What is kept of a search: all that it tried and what it chose."""
+def search_record(run: Run, snapshot: Snapshot, trials: Sequence[Trial]) -> dict[str, Any]:
+    """The record of a search: all trials and the choice."""
     limits = run.config.auto
     chosen = best(trials, limits)
     return {
@@ -64,7 +64,7 @@ def record_of(run: Run, snapshot: Snapshot, trials: Sequence[Trial]) -> dict[str
         "trials": [
             {
                 "settings": trial.settings,
-                "loss": round(trial.loss, 4) if trial.losses else None,  # nothing was trained on what costs too much
+                "loss": round(trial.loss, 4) if trial.losses else None,  # not trained where it exceeds the budget
                 "accuracy": round(trial.accuracy, 4) if trial.losses else None,
                 "latency_ms": trial.latency_ms,
                 "size_mb": trial.size_mb,
@@ -76,11 +76,11 @@ def record_of(run: Run, snapshot: Snapshot, trials: Sequence[Trial]) -> dict[str
     }
 
 
-def standing_choice(run: Run, snapshot: Snapshot) -> dict[str, Any] | None:
-    """The record of the champion's choice, where it still stands; None where there has to be a search.
+def valid_choice(run: Run, snapshot: Snapshot) -> dict[str, Any] | None:
+    """The record of the champion's search, if it is still valid; None where a new search is needed.
 
-    It stands while the configuration is the same, beside what was chosen, and so are the classes, and the images have
-    not grown by `auto.again_at_growth` since it was made.
+    It is valid while the classes and the rest of the configuration are unchanged, and the number of images has grown
+    by less than `auto.again_at_growth` since.
     """
     version = champion(run.workspace, run.name)
     lineage = read_manifest(run.workspace, run.name, version)["lineage"] if version is not None else {}
@@ -92,27 +92,29 @@ def standing_choice(run: Run, snapshot: Snapshot) -> dict[str, Any] | None:
 
 
 def with_choice(config: Config, record: dict[str, Any]) -> Config:
-    """The configuration with what was chosen filled in; the backbones that there were to choose from stay in it."""
+    """The configuration with the chosen settings; keeps the list of backbones to choose from."""
     chosen = {key: record["chosen"][key] for key in CHOSEN}
     return config.with_keys({**chosen, "auto.backbones": config.backbones()})
 
 
 def choice_text(record: dict[str, Any], run_id: str) -> str:
-    """The table of what was tried, for a person."""
+    """The table of trials as text."""
     rows: list[tuple[str, ...]] = [("", *(key.split(".")[1] for key in CHOSEN), "loss", "accuracy", "ms", "MB", "s")]
     for trial in record["trials"]:
-        mark = "*" if trial["settings"] == record["chosen"] else "" if trial["fits"] else "over budget"
+        flag = "*" if trial["settings"] == record["chosen"] else "" if trial["fits"] else "over budget"
         settings = (str(trial["settings"][key]) for key in CHOSEN)
-        learnt = ("" if trial[key] is None else f"{trial[key]:.3f}" for key in ("loss", "accuracy"))
+        results = ("" if trial[key] is None else f"{trial[key]:.3f}" for key in ("loss", "accuracy"))
         cost = (f"{trial['latency_ms']:.1f}", f"{trial['size_mb']:.1f}", f"{trial['seconds']:.0f}")
-        rows.append((mark, *settings, *learnt, *cost))
+        rows.append((flag, *settings, *results, *cost))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    made = "" if record["run_id"] == run_id else f" The choice of run {record['run_id']} stands."
+    reused = (
+        "" if record["run_id"] == run_id else f" This is the choice of run {record['run_id']}, which is still valid."
+    )
     lines.append(
-        f"* is used: the lowest loss of {len(record['trials'])} on {record['validation_images']} validation images "
-        "(layers above a lower boundary were trained for a short while only).\n"
-        "Validation flatters what it chose: chosen on half of it, accuracy on the other half was "
-        f"{100 * record['optimism']:.1f} points lower. Test images took no part.{made}"
+        f"* is used: the lowest loss of {len(record['trials'])} trials on {record['validation_images']} validation "
+        "images (layers above a lower boundary were trained only briefly).\n"
+        "The accuracy of the choice is optimistic: chosen on one half of validation, it was "
+        f"{100 * record['optimism']:.1f} points lower on the other half. Test images were not used.{reused}"
     )
     return "\n".join(lines)

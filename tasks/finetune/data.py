@@ -1,4 +1,4 @@
-"""What the head is trained on: stored features of a snapshot's splits."""
+"""Training data of the head: stored features of a snapshot's splits."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ class Split:
 
 @contextmanager
 def load_split(run: Run, features: Features, split: str, key: str) -> Iterator[Split]:
-    """One split, on disk for as long as the block lasts; for `train`, each image once for each of its views, view by
-    view.
+    """Loads one split, on disk until the block ends; `train` has all views of its images, one view after the other.
 
     Args:
         split: `train` or `validation`.
-        key: of the rows: the pooled features, or the boundary's activations.
+        key: of the rows: pooled features, or the boundary's activations.
     """
     table = read_snapshot(run.workspace, features.snapshot.id, ["sha256", "label", "split"])
     chosen = table[table["split"] == split]

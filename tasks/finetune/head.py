@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from tasks.finetune.batches import Batches
 
 
-MIN_EPOCH_STEPS = 30  # of optimisation, in an epoch
+MIN_EPOCH_STEPS = 30  # small data sets are repeated within an epoch
 HELD_OUT_BATCH = 1024  # rows
 HELD_OUT_BYTES = 4 << 20
-SILENT: Any = 0  # Keras takes 0, its stubs say str
+SILENT: Any = 0  # valid, but the stubs of Keras declare str
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedHead:
-    """`model` maps features float32 [N, D] to logits float32 [N, C]; `history` has one dict an epoch.
+    """A model from features float32 [N, D] to logits float32 [N, C]; `history` has a dict for each epoch.
 
-    `logits` are those of the validation split, float32 [V, C].
+    `logits` are the validation split's, float32 [V, C].
     """
 
     model: keras.Model
@@ -48,34 +48,24 @@ def train_head(
     config: Finetune,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, logs: None,
 ) -> TrainedHead:
-    """Trains the classifier.
+    """Trains the classifier, and fits its temperature on validation.
 
     AdamW with linear warm-up and cosine decay; cross-entropy with label smoothing and class weights (or balanced
-    sampling), and mixup; the weights (or their moving average) of the epoch with the lowest validation loss are kept.
-    The same data, config and seed give the same weights to the
-    bit on one machine.
-
-    Returns:
-        The head, its history and the temperature fitted on validation.
+    sampling), and mixup. Keeps the weights (or their moving average) of the epoch with the lowest validation loss. On
+    one machine, the same data, configuration and seed give exactly the same weights.
     """
     model = build_head(train.features, classes, config)
-    plan = Plan(
-        learning_rate=config.learning_rate,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        weight_decay=config.weight_decay,
-    )
+    plan = Plan(learning_rate=config.learning_rate, epochs=config.epochs, batch_size=config.batch_size)
     return fit(model, train, validation, config, plan, on_epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What differs between the two trainings: of the classifier, and of the unfrozen layers under it."""
+    """The settings that differ between training the classifier and training the unfrozen layers below it."""
 
     learning_rate: float
     epochs: int
     batch_size: int
-    weight_decay: float
 
 
 def fit(
@@ -86,47 +76,41 @@ def fit(
     plan: Plan,
     on_epoch: Callable[[int, dict[str, float]], None],
 ) -> TrainedHead:
-    """Trains what is trainable of `model` (rows to logits), as `train_head` says."""
+    """Trains the trainable layers of `model` (rows to logits); see `train_head`."""
     import keras
 
-    from tasks.finetune.batches import Batches
+    from tasks.finetune.batches import Batches, Sampling
 
     classes = model.output_shape[-1]
-    # An epoch of a few hundred images is too few steps.
     times = math.ceil(MIN_EPOCH_STEPS * plan.batch_size / len(train.targets))
     balanced = config.sampling == "balanced"
-    batches = Batches(
-        train,
-        class_weights(train.targets, classes, "none" if balanced else config.class_weights),
-        plan.batch_size,
-        seed=config.seed,
-        times=times,
-        balanced=balanced,
-        mixup=config.mixup,
-    )
+    weights = class_weights(train.targets, classes, "none" if balanced else config.class_weights)
+    sampling = Sampling(seed=config.seed, times=times, balanced=balanced, mixup=config.mixup)
+    batches = Batches(train, weights, plan.batch_size, sampling)
     held_out = Batches(validation, np.ones(classes, np.float32), held_out_batch(validation))
-    rate: Any = schedule(plan.learning_rate, config.warmup_share, len(batches) * plan.epochs)  # stubs: floats only
+    rate: Any = schedule(plan.learning_rate, config.warmup_share, len(batches) * plan.epochs)  # the stubs declare float
     model.compile(
         optimizer=keras.optimizers.AdamW(
-            rate, weight_decay=plan.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema
+            rate, weight_decay=config.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema
         ),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         weighted_metrics=["accuracy"],
     )
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=config.patience, restore_best_weights=True)
-    # Before the next two: what is validated, compared and kept are then the averages.
+    # First, so that the averages are what is validated, compared and kept.
     averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema else []
+    report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch, dict(logs or {})))
     fitted = model.fit(
         batches,
         epochs=plan.epochs,
-        shuffle=False,  # the batches are
-        callbacks=[*averaging, _validation(model, held_out), stopping, _recorder(on_epoch)],
+        shuffle=False,  # the batches are shuffled already
+        callbacks=[*averaging, _validation(model, held_out), stopping, report],
         verbose=SILENT,
     )
     history = [
         {key: float(values[epoch]) for key, values in fitted.history.items()} for epoch in range(len(fitted.epoch))
     ]
-    # Once over the rows is not worth tracing a function, as `predict` does.
+    # Not `predict`: tracing a function does not pay for one pass.
     logits = np.concatenate([np.asarray(model(rows, training=False)) for rows, _, _ in _each(held_out)])
     return TrainedHead(
         model=model,
@@ -142,9 +126,9 @@ def _each(batches: Batches) -> Iterator[tuple[Any, Any, Any]]:
 
 
 def _validation(model: keras.Model, held_out: Batches) -> keras.callbacks.Callback:
-    """Adds the loss and the metrics on held-out rows to an epoch's.
+    """Adds the loss and the metrics on held-out rows to those of each epoch.
 
-    `fit` can do that, but sets a pipeline up for each epoch: 90 ms, for 5 ms of work on some hundred rows.
+    `fit` can do that too, but sets up a pipeline for each epoch: 90 ms, for 5 ms of work on some hundred rows.
     """
     import keras
 
@@ -152,40 +136,40 @@ def _validation(model: keras.Model, held_out: Batches) -> keras.callbacks.Callba
         model.reset_metrics()
         found: Any = {}
         for batch in _each(held_out):
-            found = model.test_on_batch(*batch, return_dict=True)  # of all batches since the reset
+            found = model.test_on_batch(*batch, return_dict=True)  # over all batches since the reset
         logs.update({f"val_{name}": float(value) for name, value in found.items()})
 
     return keras.callbacks.LambdaCallback(on_epoch_end=validate)
 
 
 def held_out_batch(split: Split) -> int:
-    """Rows in a batch that is only looked at: of pooled features many, of activation maps fewer."""
+    """Rows in a batch for evaluation: many pooled features, fewer activation maps."""
     return min(HELD_OUT_BATCH, rows_within(split.features, HELD_OUT_BYTES))
 
 
 def build_head(features: np.ndarray | Rows, classes: int, config: Finetune) -> keras.Model:
-    """Signed square root, centring, dropout, one hidden layer (or none), one dense layer.
+    """Signed square root, centring, dropout, an optional hidden layer, and a dense layer.
 
-    The square root evens out the few strong channels of average-pooled activations (power normalisation, Perronnin
+    The square root reduces the few strong channels of average-pooled activations (power normalisation, Perronnin
     et al. 2010): on the clothing photographs it raised a linear layer's validation accuracy from 0.845 to 0.859.
-    Over three seeds 256 and 512 hidden units were equal (0.871, 0.869), and half the work.
+    Over three seeds, 256 hidden units were as good as 512 (0.871, 0.869), for half the work.
 
     Args:
-        features: float [N, D], the training rows; the centre and the scale are theirs.
+        features: float [N, D], the training rows, which define the centre and the scale.
     """
     import keras
 
     mean, variance = rooted_moments(features)
-    # One scale for all: a scale for each feature would blow up those that are nearly constant.
+    # One scale for all features: separate ones would amplify features that are nearly constant.
     scale = 1 / math.sqrt(variance.mean() + 1e-12)
     offset = (-mean * scale).tolist()
     inputs = keras.Input(features.shape[1:], name="features")
     values = keras.ops.multiply(keras.ops.sign(inputs), keras.ops.sqrt(keras.ops.abs(inputs)))
     values = keras.layers.Rescaling(scale, offset, name="centre")(values)
-    # Seeds of their own: Keras's global one is the process's, and other threads build networks meanwhile.
+    # Explicit seeds, because other threads of the process may use the global seed of Keras meanwhile.
     values = keras.layers.Dropout(config.dropout, seed=config.seed, name="dropout")(values)
     if config.hidden_units:
-        weights: Any = keras.initializers.GlorotUniform(seed=config.seed)  # the stubs know of names only
+        weights: Any = keras.initializers.GlorotUniform(seed=config.seed)  # the stubs declare str
         values = keras.layers.Dense(config.hidden_units, activation="relu", kernel_initializer=weights, name="hidden")(
             values
         )
@@ -195,10 +179,10 @@ def build_head(features: np.ndarray | Rows, classes: int, config: Finetune) -> k
 
 
 def rooted_moments(features: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of the signed square root of each feature, float64 [D] each, in one pass block by block."""
+    """Mean and variance of the signed square root of each feature, float64 [D] each, in one pass over blocks."""
     total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for block in row_blocks(features):
-        # The square of the root is the magnitude; sums are kept in float64, whose error over 10^9 rows is below 1e-6.
+        # The square of the root is the magnitude. The error of float64 sums over 10^9 rows is below 1e-6.
         magnitude = np.abs(block.astype(np.float32))
         total += (np.sign(block) * np.sqrt(magnitude)).sum(axis=0, dtype=np.float64)
         squares += magnitude.sum(axis=0, dtype=np.float64)
@@ -207,7 +191,7 @@ def rooted_moments(features: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]
 
 
 def schedule(peak: float, warmup_share: float, steps: int):
-    """The learning rate over `steps`: linear warm-up to the peak, then a cosine to zero (Loshchilov & Hutter 2017)."""
+    """The learning rate over `steps`: linear warm-up to the peak, then cosine decay to 0 (Loshchilov & Hutter 2017)."""
     import keras
 
     warmup = int(steps * warmup_share)
@@ -234,9 +218,3 @@ def weights_digest(model: keras.Model) -> str:
         digest.update(f"{weight.shape}{weight.dtype}".encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()
-
-
-def _recorder(on_epoch: Callable[[int, dict[str, float]], None]):
-    import keras
-
-    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch, dict(logs or {})))

@@ -1,4 +1,4 @@
-"""From stored features to a saved head: the fine-tuning stage without Prefect."""
+"""The fine-tuning stage: from stored features to a saved head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tasks.finetune.data import load_split
 from tasks.finetune.head import TrainedHead, train_head, weights_digest
-from tasks.finetune.trial import Trial, judged, measure_extractor
+from tasks.finetune.trial import Trial, evaluated, measure_extractor
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.networks.head_file import save_head
 from tasks.records import Features, Head, Run, Snapshot
@@ -17,17 +17,16 @@ from tasks.storage.tables import VALIDATION, write_table
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
+TRIAL_EPOCHS = 1  # of the layers above a lower boundary; each has every view of every image
+
 
 def _no_epoch(epoch: int, logs: dict[str, float]) -> None: ...
-
-
-TRIAL_EPOCHS = 1  # over the layers above a lower boundary; each has every view of every image
 
 
 def finetune(run: Run, features: Features, on_epoch: OnEpoch = _no_epoch) -> Head:
     """Trains the head; writes `head.keras`, `history.json` and `validation_logits.parquet`.
 
-    The head is the classifier; where the freeze boundary is a lower layer, the layers above that and the classifier.
+    The head is the classifier; above a lower freeze boundary, the layers above the boundary and the classifier.
     """
     trained = _train_classifier(run, features, on_epoch)
     epochs = _numbered("classifier", trained)
@@ -48,10 +47,9 @@ def finetune(run: Run, features: Features, on_epoch: OnEpoch = _no_epoch) -> Hea
 
 
 def try_settings(run: Run, features: Features) -> Trial:
-    """Trains with a run's configuration, only to see how it does on validation; keeps nothing but that.
+    """Trains with a run's configuration and returns only the results on validation.
 
-    The layers above a lower boundary are trained for a short while: if they are ahead of the classifier then, they will
-    be.
+    Layers above a lower boundary are trained only briefly: if they beat the classifier early, they do so later too.
     """
     started = time.perf_counter()
     trained = _train_classifier(run, features, _no_epoch)
@@ -61,11 +59,11 @@ def try_settings(run: Run, features: Features) -> Trial:
     with load_split(run, features, "validation", features.extractor.key) as validation:
         targets = validation.targets
     seconds = time.perf_counter() - started
-    return judged(measure_extractor(run, features.extractor), trained.logits / trained.temperature, targets, seconds)
+    return evaluated(measure_extractor(run, features.extractor), trained.logits / trained.temperature, targets, seconds)
 
 
 def epochs_at_most(run: Run, features: Features) -> int:
-    """Epochs of both trainings together (progress)."""
+    """The maximum number of epochs of both trainings together (for progress)."""
     config = run.config.finetune
     return config.epochs + (config.unfrozen_epochs if features.extractor.output == "activations" else 0)
 

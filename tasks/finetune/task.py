@@ -20,11 +20,11 @@ def finetune_head(run: Run, features: Features) -> Head:
 
 @stage("try", reads=lambda run, features: [run.config.finetune, {key: run.config.key(key) for key in CHOSEN}])
 def try_head(run: Run, features: Features) -> Trial:
-    """Trains a head with the run's settings and sees how it does on validation (`--auto`)."""
+    """Trains a head with the run's settings and evaluates it on validation (`--auto`)."""
     return keras_process.call(try_settings, run, features)
 
 
 @stage("budget")
 def measure_cost(run: Run, extractor: FeatureExtractor) -> Trial:
-    """Measures what a feature extractor costs, before any image passes through it (`--auto`)."""
+    """Measures latency and size of a feature extractor before it is used (`--auto`)."""
     return measure_extractor(run, extractor)

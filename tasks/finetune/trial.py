@@ -1,7 +1,7 @@
-"""What settings do on validation, and the choice among them.
+"""Trials of settings on the validation split, and the choice among them. No test image is read.
 
-Nothing here reads a test image. A choice by validation flatters what it chooses: of several equal settings the one that
-chance favoured there wins. `optimism` estimates by how much.
+The validation accuracy of the chosen trial is too high: of several equal settings, the luckiest one wins. `optimism`
+estimates by how much.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ LATENCY_RUNS = 11
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One combination of settings, and what it came to on the validation split (V images).
+    """One combination of settings, and its results on the V images of the validation split.
 
-    `losses` are negative log-likelihoods after temperature, float [V]; `correct` is bool [V]. Both are empty where the
-    feature extractor keeps no budget, so that nothing was trained.
+    `losses` are negative log-likelihoods after temperature scaling, float [V]; `correct` is bool [V]. Both are empty
+    where the feature extractor exceeds the budget, so that nothing was trained.
     """
 
     settings: dict[str, Any]  # by `section.key`
@@ -49,13 +49,13 @@ class Trial:
         return statistics.fmean(self.correct) if self.correct else 0.0
 
     def fits(self, limits: Auto) -> bool:
-        """Whether it keeps the latency and size budget."""
+        """Whether it is within the latency and size budget."""
         fast = not limits.latency_ms or self.latency_ms <= limits.latency_ms
         return fast and (not limits.size_mb or self.size_mb <= limits.size_mb)
 
 
 def measure_extractor(run: Run, extractor: FeatureExtractor) -> Trial:
-    """What a feature extractor costs, before any image passes through it and anything is trained."""
+    """Latency and size of a feature extractor, before any image is embedded."""
     file = run.workspace.local_file(extractor.onnx_path)
     return Trial(
         settings={key: run.config.key(key) for key in CHOSEN},
@@ -67,8 +67,8 @@ def measure_extractor(run: Run, extractor: FeatureExtractor) -> Trial:
     )
 
 
-def judged(extractor: Trial, logits: np.ndarray, targets: np.ndarray, seconds: float) -> Trial:
-    """A measured feature extractor with what was trained on it.
+def evaluated(extractor: Trial, logits: np.ndarray, targets: np.ndarray, seconds: float) -> Trial:
+    """A measured feature extractor with the results of its training.
 
     Args:
         logits: float [V, C], divided by the temperature.
@@ -86,28 +86,28 @@ def judged(extractor: Trial, logits: np.ndarray, targets: np.ndarray, seconds: f
 
 
 def best(trials: Sequence[Trial], limits: Auto) -> Trial:
-    """The trial within the budget that has the lowest validation loss; of equal ones the first.
+    """The trial within the budget with the lowest validation loss; the first of equal ones.
 
     Raises:
-        ConfigError: none keeps the budget.
+        ConfigError: no trial is within the budget.
     """
     within = [trial for trial in trials if trial.fits(limits)]
     if not within:
         least = min(trials, key=lambda trial: (trial.latency_ms, trial.size_mb))
         raise ConfigError(
-            f"--auto: no backbone keeps the budget, auto.latency_ms={limits.latency_ms} and "
-            f"auto.size_mb={limits.size_mb}; the quickest, {least.settings['backbone.name']}, takes "
-            f"{least.latency_ms:.1f} ms and {least.size_mb:.1f} MB: raise the budget, name a smaller backbone, or "
+            f"--auto: no backbone is within the budget, auto.latency_ms={limits.latency_ms} and "
+            f"auto.size_mb={limits.size_mb}; the fastest, {least.settings['backbone.name']}, takes "
+            f"{least.latency_ms:.1f} ms and has {least.size_mb:.1f} MB: raise the budget, name a smaller backbone, or "
             "lower backbone.image_size_px"
         )
     return min(within, key=lambda trial: trial.loss)
 
 
 def optimism(trials: Sequence[Trial], seed: int = 0) -> float:
-    """How much more accurate the chosen one looks on the images that it was chosen by than on others.
+    """By how much the chosen trial's accuracy is too high on the images that it was chosen by.
 
-    The mean over random halvings of validation: chosen by the loss on one half, its accuracy there less that on the
-    other half. A choice by all of validation is flattered less than that, for it has twice the images to go by.
+    The mean over random halvings of validation: the trial with the lowest loss on one half, its accuracy there less
+    that on the other half. A choice by all of validation is less optimistic, because it uses twice the images.
     """
     losses = np.array([trial.losses for trial in trials])
     correct = np.array([trial.correct for trial in trials])
@@ -120,7 +120,7 @@ def optimism(trials: Sequence[Trial], seed: int = 0) -> float:
         seen, unseen = order[: count // 2], order[count // 2 :]
         chosen = losses[:, seen].mean(axis=1).argmin()
         gaps.append(correct[chosen, seen].mean() - correct[chosen, unseen].mean())
-    return max(0.0, float(np.mean(gaps)))  # below that it is noise
+    return max(0.0, float(np.mean(gaps)))  # negative values are noise
 
 
 def extractor_latency_ms(onnx_file: str, image_size_px: int) -> float:
@@ -132,4 +132,4 @@ def extractor_latency_ms(onnx_file: str, image_size_px: int) -> float:
         started = time.perf_counter()
         session.run(["features"], {"image": image})
         times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times[1:])  # the first allocates
+    return statistics.median(times[1:])  # the first run allocates memory

@@ -1,9 +1,9 @@
 """Fine-tuning of the layers above a lower freeze boundary, from the boundary's stored activations.
 
-First the classifier is trained on pooled features of the network as it was pre-trained, then the layers under it, from
-the boundary up, together with it and at a lower rate: a fresh classifier would otherwise tear at features that were
-good (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features"). What lies below the boundary never runs: its
-output is stored. Batch norm stays in inference mode, with the statistics that it was trained with.
+The classifier is trained first, on the pooled features of the pre-trained network. Then the layers between boundary and
+classifier are trained with it, at a lower learning rate, because the gradients of an untrained classifier would damage
+good features (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features"). The layers below the boundary never
+run: their output is stored. Batch norm stays in inference mode, with its pre-trained statistics.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def tune_unfrozen(
 
     Args:
         upper: activations [N, h, w, C] to features [N, D]; trained in place.
-        classifier: features [N, D] to logits, trained before; trained in place.
+        classifier: features [N, D] to logits, already trained; trained further in place.
         train, validation: rows of flattened activations, [N, h * w * C].
 
     Returns:
-        As `train_head`; its model maps activations float32 [N, h, w, C] to logits.
+        As `train_head`, with a model from activations float32 [N, h, w, C] to logits.
     """
     import keras
 
@@ -52,14 +52,13 @@ def tune_unfrozen(
         learning_rate=config.unfrozen_learning_rate,
         epochs=config.unfrozen_epochs,
         batch_size=config.unfrozen_batch_size,
-        weight_decay=config.weight_decay,
     )
     tuned = fit(flat, train, validation, config, plan, on_epoch)
     return replace(tuned, model=model)
 
 
 def unfrozen_layers(extractor: FeatureExtractor) -> keras.Model:
-    """The layers above the trunk's boundary, ready to be trained: all but batch norm."""
+    """The layers above the freeze boundary, all trainable except batch norm."""
     import keras
 
     upper = build_upper(extractor)
@@ -69,10 +68,10 @@ def unfrozen_layers(extractor: FeatureExtractor) -> keras.Model:
 
 
 def join(upper: keras.Model, classifier: keras.Model) -> keras.Model:
-    """Activations to logits. The layers stay those of the two models."""
+    """A model from activations to logits that shares the layers of the two models."""
     import keras
 
     activations = keras.Input(upper.input_shape[1:], name="activations")
-    # As a model of its own, it is saved without the loss that the classifier was compiled with.
+    # A new model, so that it is saved without the loss that the classifier was compiled with.
     layers = keras.Model(classifier.inputs, classifier.outputs, name="classifier")
     return keras.Model(activations, layers(upper(activations)), name="unfrozen_head")

@@ -1,7 +1,6 @@
-"""`python -m tasks.ingest.ahead`: inspects a source's images in a process of its own, ahead of the ingest stage.
+"""`python -m tasks.ingest.ahead`: inspects a source's images in a separate process, ahead of the ingest stage.
 
-What it finds goes into the inspection store, where the stage finds it; nothing else is written. Whatever goes wrong is
-met, and reported, by the stage, which finds the work undone.
+It only fills the inspection store. It reports no error: the ingest stage then finds the same one.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ import sys
 
 from tasks.config import Config
 from tasks.garbage import collect_rarely
-from tasks.ingest.catalogue import inspect_source
+from tasks.ingest.reading import inspect_source
 from tasks.records import Run
 from tasks.runs import new_run
 
 
 def start(run: Run) -> subprocess.Popen[bytes] | None:
-    """Starts it; None for a source of tensorflow-datasets, which has no files to read."""
+    """Starts the process; None for a source of tensorflow-datasets, which has no files to read."""
     if run.source.startswith("tfds:"):
         return None
     command = [sys.executable, "-m", __name__, run.source, run.name, run.workspace.url]
@@ -29,12 +28,7 @@ def start(run: Run) -> subprocess.Popen[bytes] | None:
     )
 
 
-def _given_run() -> Run:
-    """The run that this process was started for."""
-    source, name, workspace, config = sys.argv[1:]
-    return new_run(source, name, workspace, Config.model_validate_json(config))
-
-
 if __name__ == "__main__":
     collect_rarely()
-    inspect_source(_given_run())
+    source, name, workspace, config = sys.argv[1:]
+    inspect_source(new_run(source, name, workspace, Config.model_validate_json(config)))

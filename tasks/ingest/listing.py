@@ -1,7 +1,7 @@
-"""What a source listed at one moment, as a table: what tells a source that grew from one that did not.
+"""The listing of a source at one moment, as a table: comparing two shows what is new, without reading a file.
 
-A run writes the listing that it read, and when it has come to a verdict that listing becomes the model's last one,
-`listings/<name>.parquet`. What is labelled in the source and not in there is new; no file needs to be read to tell.
+A run writes the listing that it used. After its verdict, that listing becomes the model's last one,
+`listings/<name>.parquet`. Labelled files that are not in it are new.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         ("path", pa.string()),
         ("label", pa.string()),
         ("split", pa.string()),  # null where the source gives none
-        ("mark", pa.string()),  # changes with the file's content; null where that is not known, or the file is absent
+        ("mark", pa.string()),  # the file's signature, which changes with its content; null where unknown
     ]
 )
 COLUMNS = SCHEMA.names
@@ -34,23 +34,23 @@ FILE = "listing.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """What a source holds that the model's last run had not."""
+    """The difference between a source and the listing of the model's last run."""
 
-    listing: str  # the digest of all that the source lists now
+    listing: str  # the digest of the source's present listing
     total: int  # labelled files
-    new: int  # of those, that were not there, or were another file, or had another label
-    removed: int  # that are there no more
-    classes: dict[str, int]  # the new ones by label
+    new: int  # labelled files that are new, changed or relabelled
+    removed: int  # files that are no longer listed
+    classes: dict[str, int]  # new files by label
 
 
 def listing_table(entries: Iterable[Entry]) -> pd.DataFrame:
-    """A row for each entry, sorted; a local file's mark is looked up now."""
-    rows = [(entry.path, entry.label, entry.split, _mark(entry)) for entry in entries]
+    """A row for each entry, sorted, with the present signature of each file."""
+    rows = [(entry.path, entry.label, entry.split, _signature(entry)) for entry in entries]
     return pd.DataFrame(sorted(rows, key=lambda row: row[:2]), columns=COLUMNS, dtype=object)
 
 
 def listing_digest(table: pd.DataFrame) -> str:
-    """SHA-256 over each file's path, label, split and mark."""
+    """SHA-256 over each file's path, label, split and signature."""
     digest = hashlib.sha256()
     for row in table[COLUMNS].itertuples(index=False, name=None):
         digest.update("\t".join(map(str, row)).encode(errors="surrogateescape") + b"\n")
@@ -58,15 +58,12 @@ def listing_digest(table: pd.DataFrame) -> str:
 
 
 def write_listing(run: Run, table: pd.DataFrame) -> None:
-    """Keeps what a run listed, for `remember_listing`."""
+    """Keeps the listing that a run used, for `remember_listing`."""
     write_table(run.workspace, run.path(FILE), table, SCHEMA)
 
 
 def remember_listing(run: Run) -> None:
-    """The run came to a verdict: what it listed is now the model's last listing.
-
-    Where the process dies between the two steps, the same is done again, or the run's copy stays: it does no harm.
-    """
+    """Makes the run's listing the model's last one, after the verdict. Safe to repeat after a crash."""
     if run.workspace.exists(run.path(FILE)):
         run.workspace.write_bytes(last_path(run.name), run.workspace.read_bytes(run.path(FILE)))
         run.workspace.remove(run.path(FILE))
@@ -77,7 +74,7 @@ def last_path(name: str) -> str:
 
 
 def last_listing(workspace: Workspace, name: str) -> pd.DataFrame:
-    """What the model's last run with a verdict listed; an empty table before the first."""
+    """The listing of the model's last run with a verdict; an empty table before the first."""
     try:
         table = read_table(workspace, last_path(name), COLUMNS).astype(object)
     except WorkspaceError as exc:
@@ -101,13 +98,12 @@ def arrivals(now: pd.DataFrame, last: pd.DataFrame) -> Arrivals:
     )
 
 
-def _mark(entry: Entry) -> str | None:
-    """What changes whenever the file is written again: the size and the time of a local one, and of one elsewhere what
-    the listing of the storage said."""
+def _signature(entry: Entry) -> str | None:
+    """A local file's size and time, or the signature from the remote listing."""
     if "://" in entry.uri:
-        return entry.mark
+        return entry.signature
     try:
-        status = os.stat(entry.uri)  # noqa: PTH116 - quicker
+        status = os.stat(entry.uri)  # noqa: PTH116 - faster than Path
     except OSError:
         return None
     return f"{status.st_size}-{status.st_mtime_ns}"

@@ -1,21 +1,18 @@
-"""What a source holds: one entry for each labelled file, before any file is read.
+"""Lists a source: one entry for each labelled file, before any file is read.
 
 A source is a folder with a sub-folder for each class; or `train/`, `validation/` (or `val/`) and `test/` above such
 folders; or a manifest, a `.csv`, `.jsonl` or `.parquet` of `path,label[,split]`; or Label Studio's JSON export; each on
 a local disk or behind an fsspec URL; or `tfds:NAME[/CONFIG][:VERSION]`, a data set of tensorflow-datasets.
 
-Nothing in a source is ever changed. Whether a file is an image is told by its content later on, not by its name.
+A source is never changed. Whether a file is an image depends on its content, which is read later, not on its name.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from tasks.errors import SourceError
-from tasks.ingest.entries import ALLOWED, LABEL_STUDIO_SUFFIX, MANIFEST_SUFFIXES, Listing
+from tasks.ingest.entries import ALLOWED, LABEL_STUDIO_SUFFIX, MANIFEST_SUFFIXES, Listing, open_url
 from tasks.ingest.folders import list_folders
 from tasks.ingest.label_studio import list_label_studio
 from tasks.ingest.manifest import list_manifest
@@ -45,9 +42,9 @@ def list_source(run: Run) -> Listing:
 
 
 def check_source(run: Run) -> None:
-    """Raises SourceError where the source is missing or of an unknown kind; a folder that is to grow may be empty.
+    """Raises SourceError where the source is missing or of an unknown kind; a folder may still be empty.
 
-    (On an object store an empty folder is none at all.)
+    Folders on an object store are not checked: an empty one does not exist there.
     """
     fs, root = _open(run.source)
     if "://" in run.source and not root.lower().endswith((*MANIFEST_SUFFIXES, LABEL_STUDIO_SUFFIX)):
@@ -60,8 +57,8 @@ def check_source(run: Run) -> None:
 
 def _open(source: str) -> tuple[Any, str]:
     try:
-        fs, root = fsspec.core.url_to_fs(str(Path(source).expanduser()) if "://" not in source else source)
-        fs.invalidate_cache()  # the folder grows: a listing of an hour ago is not what lies there now
+        fs, root = open_url(source)
+        fs.invalidate_cache()  # the folder grows, so an earlier listing is out of date
     except (ValueError, ImportError, OSError) as exc:
         raise SourceError(f"the source {source!r} can't be opened: {exc}; {ALLOWED}") from exc
     return fs, root.rstrip("/") or root

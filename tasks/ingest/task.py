@@ -1,11 +1,12 @@
-"""The ingest stage as Prefect tasks: one for the source, one for each part of it that another process reads."""
+"""The ingest stage as Prefect tasks: one for the source, and one for each part that another process reads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tasks.ingest.catalogue import Read, build_catalogue, read_files
+from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.entries import Entry
+from tasks.ingest.reading import Read, read_files
 from tasks.orchestration import mapping, stage
 from tasks.progress import Progress
 from tasks.records import Catalogue, Run
@@ -13,7 +14,7 @@ from tasks.records import Catalogue, Run
 
 @stage("ingest")
 def ingest_images(run: Run) -> Catalogue:
-    """Lists, reads, hashes and inspects the source; what was inspected before is not decoded again."""
+    """Lists, reads, hashes and inspects the source; decodes only content that is new."""
 
     def elsewhere(parts: Sequence[Sequence[Entry]]) -> Iterator[list[Read]]:
         with mapping(run.config.scale, len(parts)) as mapper:
@@ -25,5 +26,5 @@ def ingest_images(run: Run) -> Catalogue:
 
 @stage("ingest-part")
 def inspect_part(run: Run, entries: Sequence[Entry]) -> list[Read]:
-    """One part of the source, retried by itself."""
+    """Reads one part of the source; retried separately."""
     return read_files(run, entries)

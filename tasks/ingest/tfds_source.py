@@ -1,7 +1,7 @@
 """Sources of tensorflow-datasets: `tfds:NAME[/CONFIG][:VERSION]`.
 
-The encoded bytes are kept as the data set holds them, never decoded and encoded again. They have no files of their
-own, so each is written once into the workspace, under its digest: `images/<first two>/<sha256>`.
+Images keep their encoded bytes. They have no files, so each is written once into the workspace, under its digest:
+`images/<first two digits>/<sha256>`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tasks.errors import SourceError
-from tasks.ingest.entries import SPLIT_FOLDERS, Entry, Listing, Rejected, clean_label
+from tasks.ingest.entries import SPLIT_FOLDERS, Entry, Listing, Rejected, clean_label, make_listing
 from tasks.workspace import Workspace
 
 SPEC = re.compile(r"tfds:(?P<name>[a-z]\w*)(?:/(?P<config>[^:]+))?(?::(?P<version>[\d.]+))?")
@@ -26,9 +26,9 @@ WRITERS = 8
 
 
 def list_tfds(source: str, workspace: Workspace) -> Listing:
-    """The entries of a data set of tensorflow-datasets, which is prepared first where it has to be.
+    """Lists the entries of a data set of tensorflow-datasets, and prepares it first where necessary.
 
-    The data set's `train`, `validation` and `test` are respected; images of other splits (`extra`, say) have none.
+    The data set's `train`, `validation` and `test` are kept; images of other splits, such as `extra`, have no split.
 
     Raises:
         SourceError: an unknown data set, config or version; one without an image and a class label; or one that is
@@ -38,26 +38,22 @@ def list_tfds(source: str, workspace: Workspace) -> Listing:
     image_key, label_key = _feature_keys(source, builder.info.features)
     _prepare(source, builder)
     names = builder.info.features[label_key].names
-    entries: list[Entry] = []
-    rejected: list[Rejected] = []
 
     def keep(item: tuple[str, str, bytes, int]) -> Entry | Rejected:
         split, path, content, label = item
-        if label < 0:  # how tensorflow-datasets marks the unlabelled images of a competition's test set
+        if label < 0:  # how tensorflow-datasets marks unlabelled images
             return Rejected(path, "the data set gives it no label")
         return Entry(path, _store(workspace, content), clean_label(names[label]), SPLIT_FOLDERS.get(split))
 
     with ThreadPoolExecutor(WRITERS) as pool:
-        for kept in pool.map(keep, _examples(builder, image_key, label_key)):
-            (entries if isinstance(kept, Entry) else rejected).append(kept)  # type: ignore[arg-type]
-    if not entries:
+        listing = make_listing(pool.map(keep, _examples(builder, image_key, label_key)))
+    if not listing.entries:
         raise SourceError(f"the source {source!r} has no labelled image in its splits {', '.join(builder.info.splits)}")
-    return Listing(tuple(entries), tuple(rejected))
+    return listing
 
 
 def _builder(source: str) -> Any:
     tfds = _tfds()
-
     spec = SPEC.fullmatch(source)
     if not spec:
         raise SourceError(
@@ -69,19 +65,17 @@ def _builder(source: str) -> Any:
         return tfds.builder(full_name, data_dir=os.environ.get("TFDS_DATA_DIR"))
     except tfds.core.DatasetNotFoundError:
         near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
-        hint = f"; near to it: {', '.join(near)}" if near else ""
+        hint = f"; similar names: {', '.join(near)}" if near else ""
         raise SourceError(
-            f"tensorflow-datasets knows no data set {name!r}, nor is one prepared in {_data_dir()}{hint}"
+            f"tensorflow-datasets has no data set {name!r}, and none is prepared in {_data_dir()}{hint}"
         ) from None
     except (ValueError, AssertionError) as exc:
         raise SourceError(f"tensorflow-datasets can't give {source!r}: {str(exc).splitlines()[0]}") from exc
 
 
 def _prepare(source: str, builder: Any) -> None:
-    """Prepares the data set where it is not. Whether its host answers is tried first: a download takes minutes to
-    give up."""
+    """Prepares the data set, if it is not prepared. Probes its host first: a download takes minutes to time out."""
     tfds = _tfds()
-
     if builder.is_prepared():
         return
     how = (
@@ -92,27 +86,26 @@ def _prepare(source: str, builder: Any) -> None:
     if urls and (fault := _unreachable(next(iter(urls)))):
         raise SourceError(f"the data set {source!r} is not prepared and can't be downloaded ({fault}); {how}")
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the command's answer
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for the result
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except Exception as exc:
         raise SourceError(f"the data set {source!r} could not be prepared: {exc}; {how}") from exc
 
 
 def _unreachable(url: str) -> str | None:
-    """Why nothing answers at `url`, or None where something does (an error page, too, is an answer)."""
+    """Why `url` can't be reached, or None where its host responds, even with an error page."""
     import requests
 
     try:
         requests.head(url, timeout=PROBE_TIMEOUT_S)
     except requests.RequestException as exc:
-        return f"no answer from {url}: {type(exc).__name__}"
+        return f"{url} does not respond: {type(exc).__name__}"
     return None
 
 
 def _feature_keys(source: str, features: Mapping[str, Any]) -> tuple[str, str]:
     """The names of the image and of the class label among the data set's features."""
     tfds = _tfds()
-
     images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
     labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
     image_key = "image" if "image" in images else images[0] if len(images) == 1 else None
@@ -126,23 +119,20 @@ def _feature_keys(source: str, features: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _examples(builder: Any, image_key: str, label_key: str) -> Iterator[tuple[str, str, bytes, int]]:
-    """(split, path, encoded image, class index) of every example, in the data set's own order."""
+    """(split, path, encoded image, class index) of every example, in the order of the data set."""
+    tfds = _tfds()
+    decoders = {image_key: tfds.decode.SkipDecoding()}
     for split in builder.info.splits:
-        for index, example in enumerate(_encoded_split(builder, split, image_key)):
+        if builder.info.file_format.value == "array_record":
+            examples: Any = builder.as_data_source(split=split, decoders=decoders)
+        else:
+            examples = tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders, shuffle_files=False))
+        for index, example in enumerate(examples):
             yield split, f"{split}/{index:07d}", bytes(example[image_key]), int(example[label_key])
 
 
-def _encoded_split(builder: Any, split: str, image_key: str) -> Any:
-    tfds = _tfds()
-
-    decoders = {image_key: tfds.decode.SkipDecoding()}
-    if builder.info.file_format.value == "array_record":
-        return builder.as_data_source(split=split, decoders=decoders)
-    return tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders, shuffle_files=False))
-
-
 def _store(workspace: Workspace, content: bytes) -> str:
-    """Keeps one encoded image in the workspace and returns what reads it."""
+    """Writes one encoded image into the workspace and returns its URI."""
     sha256 = hashlib.sha256(content).hexdigest()
     path = f"images/{sha256[:2]}/{sha256}"
     if not workspace.exists(path):
@@ -155,7 +145,7 @@ def _data_dir() -> str:
 
 
 def _tfds() -> Any:
-    """The library, imported after Keras: its circle with TensorFlow is entered from there by every thread."""
+    """The library, imported after Keras: all threads must enter the import cycle of Keras and TensorFlow there."""
     import keras  # noqa: F401
     import tensorflow_datasets
 

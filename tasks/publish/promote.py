@@ -1,8 +1,8 @@
-"""A person publishes a candidate that the gates refused, under their name and with a reason.
+"""A person publishes a candidate that the gates refused, with a name and a reason.
 
-The gates' answers stay as they are; the override stands beside them, in the manifest, the run's decision and summary,
-and so in the report, the model card and `headstart status`. What nobody may override is a gate that had no evidence,
-and one that shows that the file is not what was trained or does not serve.
+The gates' results are kept; the override is entered beside them, in the manifest, the run's decision and summary,
+and so in the report, the model card and `headstart status`. A gate without evidence can't be overridden, nor
+one that shows that the file is not what was trained or does not serve.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_REASON = 1000  # characters
 def promote(workspace: Workspace, run_id: str, *, by: str, reason: str) -> tuple[Run, dict[str, Any]]:
     """Publishes the candidate of a refused run as the next version.
 
-    Where an earlier attempt died after publishing, this one writes what that left undone.
+    Completes an earlier attempt that was interrupted after publishing.
 
     Returns:
         The run, and `{"name", "version", "run_id", "override", "model"}`.
@@ -33,7 +33,7 @@ def promote(workspace: Workspace, run_id: str, *, by: str, reason: str) -> tuple
     Raises:
         UsageError: there is no such run, it was not refused, a newer version is in service, or `by` or `reason` is
             empty or too long.
-        RefusedError: a gate refused that nobody may override.
+        RefusedError: a gate refused that can't be overridden.
         DamagedFileError: the candidate is no longer the file that was judged.
         ConfigError: a signing key is configured, and can't be used.
     """
@@ -77,7 +77,7 @@ def _publish(run: Run, summary: dict[str, Any], in_service: int | None, override
         raise UsageError(f"run {run.run_id} was made before candidates could be promoted; run the retrain again")
     failed = [gate for gate in decision["gates"] if gate["passed"] is False]
     if final := [f"{gate['name']}: {gate['reason']}" for gate in failed if not gate["overridable"]]:
-        raise RefusedError("nobody may override these gates:\n" + "\n".join(f"  {each}" for each in final))
+        raise RefusedError("these gates can't be overridden:\n" + "\n".join(f"  {each}" for each in final))
     candidate = decision["candidate"]
     if in_service != decision["champion_version"]:
         raise UsageError(
@@ -101,7 +101,7 @@ def _publish(run: Run, summary: dict[str, Any], in_service: int | None, override
 
 
 def _record(run: Run, summary: dict[str, Any], version: int, override: dict[str, str]) -> None:
-    """The decision first: the summary is what makes the run a promoted one."""
+    """Enters the override: the decision first, then the summary, which makes the run a promoted one."""
     decision = run.workspace.read_json(run.path("decision.json"))
     changed = {"verdict": "promoted", "override": override}
     run.workspace.write_json(run.path("decision.json"), {**decision, **changed, "promote": True})

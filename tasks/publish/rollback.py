@@ -1,4 +1,4 @@
-"""Rolling back: an earlier version's content, published again as a new version, for versions only go up."""
+"""Rolling back: publishes the content of an earlier version as a new version, since versions only increase."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.workspace import Workspace
 def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datetime | None = None) -> dict[str, Any]:
     """Publishes version `to` again; by default the one before the content that is in service.
 
-    The graphs are the same to the bit; only the `version` in their metadata is the new one.
+    The graphs are equal to the bit; only the `version` in their metadata is new.
 
     Returns:
         `{"name", "version", "restored", "replaced", "model"}`.

@@ -16,7 +16,7 @@ from tasks.errors import ConfigError
 from tasks.workspace import Workspace
 
 SIGNATURE_FILE = "model.sig"
-KEY_VARIABLE = "HEADSTART_SIGNING_KEY"  # the path of the private key; no part of a configuration that is written down
+KEY_VARIABLE = "HEADSTART_SIGNING_KEY"  # the path of the private key, which is never written to the workspace
 
 
 def sign_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -36,7 +36,7 @@ def sign_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def check_key() -> None:
-    """Finds the configured private key, if there is one, before a run spends time. Raises ConfigError."""
+    """Checks the configured private key, if any, before a run spends time. Raises ConfigError."""
     if private_key := os.environ.get(KEY_VARIABLE):
         _signer(private_key)
 
@@ -48,13 +48,13 @@ def sign(folder: Path, private_key: str) -> None:
         ConfigError: the extra is not installed, or the key can't be read.
     """
     signer, hashing = _signer(private_key)
-    # What is left out is part of what is signed, so that nobody can leave out more.
+    # The ignored paths are part of the signature, so nobody can add to them.
     every_other_file = hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE_FILE], ignore_git_paths=False)
     signer.set_hashing_config(every_other_file).sign(folder, folder / SIGNATURE_FILE)
 
 
 def _signer(private_key: str) -> tuple[Any, Any]:
-    """The library's signer and its hashing module. Messages say where the path comes from, not what it is."""
+    """The library's signer and its hashing module. Messages name the variable, not the path in it."""
     signing, _, hashing = _library()
     try:
         return signing.Config().use_elliptic_key_signer(private_key=Path(private_key)), hashing

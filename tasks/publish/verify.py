@@ -1,7 +1,7 @@
-"""Whether a published version is what it claims to be: whole, unchanged, valid, and promoted on evidence.
+"""Checks a published version: complete, unchanged, valid, and promoted on evidence.
 
-Everything is answered from the version's own folder, without its run, its workspace or TensorFlow, so that a
-deployment can ask it of a copy anywhere.
+The checks need only the version's folder, not its run, its workspace or TensorFlow, so a deployment can verify a copy
+anywhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MODEL_FILE = "model.onnx"
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One question asked of a version. `passed` is None where it could not be asked, or need not be."""
+    """One check of a version. `passed` is None where it was not possible or does not apply."""
 
     name: str
     passed: bool | None
@@ -31,7 +31,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What `verify` found. It is a value: a version that fails is refused, and that is no fault."""
+    """The result of `verify`. A version that fails is a value and not an exception."""
 
     model_dir: str
     checks: tuple[Check, ...]
@@ -47,7 +47,7 @@ class Verification:
 
 
 class _Failed(Exception):
-    """The check's answer is no, for this reason."""
+    """A check failed, for this reason."""
 
 
 def verify(model_dir: str, *, public_key: str | None = None) -> Verification:
@@ -55,21 +55,21 @@ def verify(model_dir: str, *, public_key: str | None = None) -> Verification:
 
     Args:
         model_dir: a local path or an fsspec URL.
-        public_key: the PEM file of the key that the version must be signed with; None asks for no signature.
+        public_key: the PEM file of the key that the version must be signed with; None needs no signature.
 
     Raises:
-        WorkspaceError: the folder can't be read at all (which says nothing about the version in it).
+        WorkspaceError: the folder can't be read at all.
     """
     folder = Workspace(str(model_dir).rstrip("/"))
     if not folder.exists(""):
-        raise WorkspaceError(f"{model_dir} is not there; give a version's folder, such as models/clothing/3")
+        raise WorkspaceError(f"{model_dir} does not exist; give a version's folder, such as models/clothing/3")
     manifest: dict[str, Any] = {}
     checks = tuple(_checks(folder, manifest, public_key))
     return Verification(model_dir=str(model_dir), checks=checks, manifest=manifest)
 
 
 def _checks(folder: Workspace, manifest: dict[str, Any], public_key: str | None) -> Iterator[Check]:
-    """Each check in turn. `manifest` is filled in first: nothing else is worth asking without it."""
+    """Each check in turn. `manifest` is filled in first, which all others need."""
 
     def read_manifest() -> str:
         manifest.update(_manifest(folder))

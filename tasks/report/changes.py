@@ -1,4 +1,4 @@
-"""What is different from the champion: in the data, and in what is taken for what."""
+"""Differences from the champion: in the data, and in the confusions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ClassChange:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusionChange:
-    """How many of the images that both answered are of class `label` and taken for `predicted`."""
+    """How many images of class `label`, predicted by both models, each took for `predicted`."""
 
     label: str
     predicted: str
@@ -43,7 +43,7 @@ class ConfusionChange:
 
 
 def data_changes(before: pa.Table, now: pa.Table) -> list[ClassChange]:
-    """Class by class, those that changed most first. Both tables have the columns `sha256` and `label`."""
+    """Class by class, the most changed first. Both tables have the columns `sha256` and `label`."""
     earlier = dict(zip(before["sha256"].to_pylist(), before["label"].to_pylist(), strict=True))
     later = dict(zip(now["sha256"].to_pylist(), now["label"].to_pylist(), strict=True))
     new = Counter(label for sha256, label in later.items() if sha256 not in earlier)
@@ -67,7 +67,7 @@ def data_changes(before: pa.Table, now: pa.Table) -> list[ClassChange]:
 
 
 def confusion_changes(predictions: Sequence[Prediction], limit: int = 10) -> list[ConfusionChange]:
-    """The wrong (label, predicted) pairs whose count changed most, by images that both models answered."""
+    """The wrong (label, predicted) pairs whose count changed most, over the images that both models predicted."""
     both = [p for p in predictions if p.champion_predicted is not None]
     before = Counter((p.label, str(p.champion_predicted)) for p in both if p.champion_predicted != p.label)
     now = Counter((p.label, p.predicted) for p in both if not p.correct)

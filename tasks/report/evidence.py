@@ -1,4 +1,4 @@
-"""What a run left behind, read back: the only input of the report.
+"""The files of a run, read back: the only input of the report.
 
 Every file may be absent (a first model has no champion to compare with, a run of invalid data no
 predictions): what is absent is named in `Evidence.missing`, and the report says so.
@@ -34,7 +34,7 @@ PREDICTION_COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One held-out image as the candidate, and the champion where there is one, saw it."""
+    """The predictions of the candidate, and of the champion where there is one, for one held-out image."""
 
     sha256: str
     path: str
@@ -53,7 +53,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Suspect:
-    """One image whose label is probably wrong, as confident learning sees it."""
+    """One image whose label is probably wrong, by confident learning."""
 
     sha256: str
     path: str
@@ -90,7 +90,7 @@ class Evidence:
 
     @property
     def reasons(self) -> list[str]:
-        """The gates' own, where a person overrode them: who did, and why, is `override`."""
+        """The reasons of the gates; who overrode them, and why, is in `override`."""
         first, second = (self.decision, self.summary) if self.override else (self.summary, self.decision)
         return list(first.get("reasons") or second.get("reasons") or ())
 
@@ -101,7 +101,7 @@ class Evidence:
 
     @property
     def version(self) -> int | None:
-        """The published version that this run made or left standing; None for a refused candidate."""
+        """The published version that this run made or left in service; None for a refused candidate."""
         return self.summary.get("version") if self.verdict in ("promoted", "unchanged") else None
 
     @property
@@ -122,7 +122,7 @@ class Evidence:
 
     @property
     def judged(self) -> list[Prediction]:
-        """The predictions that the verdict rests on."""
+        """The predictions that the verdict is based on."""
         split = self.judged_split
         return [p for p in self.predictions if p.split == split]
 
@@ -132,7 +132,7 @@ class Evidence:
 
 
 def read_evidence(run: Run) -> Evidence:
-    """Reads the run's folder. Absent files are listed in `missing`; damaged ones raise."""
+    """Reads the files of a run and of its stages. Absent ones are listed in `missing`; damaged ones raise."""
     missing: list[str] = []
 
     def read(path: str, reader: Callable[[Run, str], Any], default: Any) -> Any:
@@ -146,7 +146,7 @@ def read_evidence(run: Run) -> Evidence:
     snapshot = summary.get("snapshot")
 
     def path(stage: str, file: str) -> str:
-        """Of a file that a stage made for this run."""
+        """The path of a file that a stage made for this run."""
         return f"{summary.get('artifacts', {}).get(stage, run.folder)}/{file}"
 
     findings = [read(path(stage, "validation.json"), _read_json, []) for stage in ("validate", "review")]
@@ -198,7 +198,7 @@ def _read_snapshot(run: Run, path: str) -> pa.Table | None:
 
 
 def _read_champion_snapshot(run: Run, version: int | None) -> pa.Table | None:
-    """What the champion that this run was compared with was made of; None where that is not there any more."""
+    """The snapshot of the champion that this run was compared with; None where that was removed."""
     if version not in versions(run.workspace, run.name):
         return None
     path = f"snapshots/{read_manifest(run.workspace, run.name, int(version))['lineage'].get('snapshot')}.parquet"
@@ -210,5 +210,5 @@ def _read_suspects(run: Run, path: str) -> list[Suspect]:
 
 
 def _read_quarantine(run: Run) -> list[dict[str, Any]]:
-    """All that this run left out, whether it met it first or an earlier one did."""
+    """All files that this run left out."""
     return [asdict(entry) for entry in run_quarantine(run)]

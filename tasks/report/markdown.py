@@ -12,8 +12,8 @@ import jinja2
 from tasks.networks.intervals import wilson_interval
 from tasks.report.changes import data_changes
 from tasks.report.evidence import Evidence
+from tasks.report.forecast import forecast
 from tasks.report.numbers import bounds, count, duration, figure, interval, percent, points
-from tasks.report.outlook import outlook
 from tasks.report.statistics import most_confused
 
 SIGNS = {True: "✓ passed", False: "✕ failed", None: "– not applicable"}
@@ -52,7 +52,7 @@ def model_card(evidence: Evidence) -> str:
         megabytes=(evidence.decision.get("size_bytes") or 0) / 1e6,
         images=evidence.summary.get("images") or {},
         changes=_changes(evidence),
-        outlook=outlook(evidence.learning_curve) if evidence.learning_curve else "",
+        forecast=forecast(evidence.learning_curve) if evidence.learning_curve else "",
         limits=_limits(evidence),
         lineage=_lineage(evidence),
     )

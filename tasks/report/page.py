@@ -14,12 +14,12 @@ import jinja2
 from tasks.config import Config
 from tasks.networks.intervals import wilson_interval
 from tasks.records import SPLITS, Run
-from tasks.report import figures
+from tasks.report import charts
 from tasks.report.changes import confusion_changes, data_changes
 from tasks.report.evidence import Evidence, Prediction, read_evidence
+from tasks.report.forecast import forecast, gaining_classes
 from tasks.report.markdown import model_card, override_sentence
 from tasks.report.numbers import bounds, count, duration, figure, interval, percent, points
-from tasks.report.outlook import gaining_classes, outlook
 from tasks.report.statistics import (
     confusion_counts,
     flipped,
@@ -35,19 +35,19 @@ MAX_FLIPPED = 12
 MAX_SUSPECTS = 24
 MAX_QUARANTINED_PICTURES = 12
 MAX_QUARANTINED = 200
-FOLDED_CLASSES = 40  # of more classes than this, those beyond are folded away
+FOLDED_CLASSES = 40  # more classes than this are folded away
 
 VERDICTS = {
     "promoted": ("good", "✓", "Promoted", "The candidate passed every gate and is now the champion."),
-    "refused": ("bad", "✕", "Refused", "The gates refused the candidate; what was published before stands."),
-    "unchanged": ("calm", "=", "Unchanged", "Nothing is new since the last run; the champion stands."),
+    "refused": ("bad", "✕", "Refused", "The gates refused the candidate; what was published before stays in service."),
+    "unchanged": ("calm", "=", "Unchanged", "Nothing is new since the last run; the champion stays in service."),
     "invalid-data": ("bad", "!", "Invalid data", "The data failed validation, so nothing was trained."),
     "unknown": ("calm", "?", "No verdict", "The run left no summary and no decision."),
 }
 
 
 def write_report(run: Run) -> str:
-    """Writes `report.html` and `model_card.md` into the run's folder, from the files that lie there.
+    """Writes `report.html` and `model_card.md` into the run's folder.
 
     Returns:
         The path of the page, relative to the workspace.
@@ -77,7 +77,7 @@ def render_page(evidence: Evidence) -> str:
             changes=_data_changes(evidence),
             robustness=_robustness(evidence),
             choice=_choice(evidence),
-            outlook=_outlook(evidence),
+            forecast=_forecast(evidence),
             confusion=_confusion(evidence),
             classes=_classes(evidence),
             learning=_learning(evidence),
@@ -167,7 +167,7 @@ def _champion(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def _data_changes(evidence: Evidence) -> dict[str, Any] | None:
-    """What became of the data since the champion was trained; None where its snapshot is not there."""
+    """What changed in the data since the champion was trained; None where its snapshot was removed."""
     before, now = evidence.champion_snapshot, evidence.snapshot
     if before is None or now is None:
         return None
@@ -183,7 +183,7 @@ def _data_changes(evidence: Evidence) -> dict[str, Any] | None:
 
 def _robustness(evidence: Evidence) -> list[dict[str, Any]]:
     return [
-        {**row, "bar": figures.bar(row["accuracy"], interval=None)} for row in evidence.decision.get("robustness") or []
+        {**row, "bar": charts.bar(row["accuracy"], interval=None)} for row in evidence.decision.get("robustness") or []
     ]
 
 
@@ -211,24 +211,24 @@ def _choice(evidence: Evidence) -> dict[str, Any] | None:
 
 def _lineage(evidence: Evidence) -> list[tuple[str, Any]]:
     tree = evidence.summary.get("lineage") or {}
-    return _flatten({key: value for key, value in tree.items() if key != "auto"})  # that has a table of its own
+    return _flatten({key: value for key, value in tree.items() if key != "auto"})  # shown in its own table
 
 
-def _outlook(evidence: Evidence) -> dict[str, Any] | None:
-    """What more labels would bring."""
+def _forecast(evidence: Evidence) -> dict[str, Any] | None:
+    """The expected gain from more labels."""
     curve = evidence.learning_curve
     if not curve:
         return None
     measured = [(point["images"], point["accuracy"]) for point in curve["points"]]
     return {
-        "words": outlook(curve),
-        "figure": figures.doubling_figure(measured, min(1.0, measured[-1][1] + curve["next_gain"])),
+        "words": forecast(curve),
+        "figure": charts.doubling_figure(measured, min(1.0, measured[-1][1] + curve["next_gain"])),
         "classes": gaining_classes(curve),
     }
 
 
 def _suspects(evidence: Evidence) -> dict[str, Any] | None:
-    """The images whose label is most in doubt, with their pictures."""
+    """The images whose labels are most likely wrong, with their pictures."""
     if not evidence.suspects:
         return None
     counted = next((each for each in evidence.expectations if each.get("expectation") == "label-suspects"), {})
@@ -242,7 +242,7 @@ def _suspects(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def _quarantine(evidence: Evidence) -> dict[str, Any] | None:
-    """What was left out: how many files for each kind of reason, the pictures of those that have one, and the list."""
+    """The files that were left out: counts by kind of reason, pictures where there are some, and the list."""
     entries = evidence.quarantine
     if not entries:
         return None
@@ -258,7 +258,7 @@ def _quarantine(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def reason_kind(reason: str) -> str:
-    """What a reason has in common with its like: the note of its expectation, or what stands before the details.
+    """The kind of a reason: the note of its expectation, or the text before the details.
 
     'contrast is 0.0, expected at least 0.01 (not-blank: standard deviation of grey)' is of the kind 'not blank'.
     """
@@ -268,7 +268,7 @@ def reason_kind(reason: str) -> str:
 
 
 def _expectations(evidence: Evidence) -> dict[str, Any] | None:
-    """Validation's findings: those not met, the gravest first, and those met."""
+    """Validation's findings: failed ones by severity, and met ones."""
     if not evidence.expectations:
         return None
     grave = {severity: place for place, severity in enumerate(("stop", "quarantine", "warn"))}
@@ -287,7 +287,7 @@ def _confusion(evidence: Evidence) -> dict[str, Any] | None:
     if not evidence.judged:
         return None
     return {
-        "figure": figures.confusion_figure(evidence.labels, confusion_counts(evidence.judged)),
+        "figure": charts.confusion_chart(evidence.labels, confusion_counts(evidence.judged)),
         "pairs": most_confused(evidence.judged),
         "wrong": sum(not p.correct for p in evidence.judged),
         "n": len(evidence.judged),
@@ -297,7 +297,7 @@ def _confusion(evidence: Evidence) -> dict[str, Any] | None:
 def _classes(evidence: Evidence) -> dict[str, Any] | None:
     """Per-class rows, the lowest recall first; `folded` holds those beyond `FOLDED_CLASSES`."""
     rows = [
-        {**row, "bar": figures.bar(row["recall"], interval=(row["recall_low"], row["recall_high"]))}
+        {**row, "bar": charts.bar(row["recall"], interval=(row["recall_low"], row["recall_high"]))}
         for row in sorted(_per_class(evidence), key=lambda row: (row["recall"], row["label"]))
     ]
     return {"shown": rows[:FOLDED_CLASSES], "folded": rows[FOLDED_CLASSES:]} if rows else None
@@ -339,7 +339,7 @@ def _learning(evidence: Evidence) -> dict[str, Any] | None:
             for kind, key in (("train", train), ("held-out", held_out))
             if all(epoch.get(key) is not None for epoch in epochs)
         }
-        return figures.line_figure(title, series, best=best, percent=as_percent) if series else None
+        return charts.line_figure(title, series, best=best, percent=as_percent) if series else None
 
     return {
         "accuracy": curve("Accuracy", "accuracy", "val_accuracy", as_percent=True),
@@ -356,7 +356,7 @@ def _reliability(evidence: Evidence) -> dict[str, Any] | None:
         return None
     before = reliability_bins([(p.uncalibrated, p.correct) for p in evidence.judged if p.uncalibrated is not None])
     return {
-        "figure": figures.reliability_figure(bins, before),
+        "figure": charts.reliability_chart(bins, before),
         "bins": bins,
         "before": bool(before),
         "errors": evidence.decision.get("calibration") or {},
@@ -388,7 +388,7 @@ def _class_rows(counted: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
             "label": label,
             "total": totals[label],
             **{split: counted[label, split] for split in SPLITS},
-            "bar": figures.stacked_bar([(split, counted[label, split] / largest) for split in SPLITS]),
+            "bar": charts.stacked_bar([(split, counted[label, split] / largest) for split in SPLITS]),
         }
         for label in sorted(labels, key=lambda label: (-totals[label], label))
     ]
@@ -411,7 +411,7 @@ def _timings(evidence: Evidence) -> list[dict[str, Any]]:
     timings = {name: s for name, s in (evidence.summary.get("timings_s") or {}).items() if s is not None}
     total = timings.pop("total", None) or sum(timings.values()) or 1.0
     return [
-        {"name": name, "duration": duration(s), "share": s / total, "bar": figures.bar(s / total)}
+        {"name": name, "duration": duration(s), "share": s / total, "bar": charts.bar(s / total)}
         for name, s in timings.items()
     ]
 

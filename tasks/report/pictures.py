@@ -1,12 +1,12 @@
-"""Pictures that stand by themselves, as `data:` URIs of SVG: the confusion matrix and a sample of judged images."""
+"""Self-contained pictures, as `data:` URIs of SVG: the confusion matrix and a sample of judged images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from tasks.report.charts import confusion_chart, shorten
 from tasks.report.evidence import Evidence, Prediction
-from tasks.report.figures import confusion_figure, shorten
 from tasks.report.numbers import percent
 from tasks.report.statistics import confusion_counts, worst_mistakes
 from tasks.report.thumbnails import data_uri, thumbnail_uri
@@ -25,16 +25,16 @@ MARGIN = 8
 
 
 def confusion_picture(evidence: Evidence) -> str | None:
-    """The confusion matrix of what the verdict rests on; None in a run that judged nothing."""
+    """The confusion matrix of the judged predictions; None in a run without any."""
     if not evidence.judged:
         return None
-    figure = ElementTree.fromstring(confusion_figure(evidence.labels, confusion_counts(evidence.judged)))
-    return _alone(figure)
+    figure = ElementTree.fromstring(confusion_chart(evidence.labels, confusion_counts(evidence.judged)))
+    return _complete(figure)
 
 
 def sample_picture(evidence: Evidence) -> str | None:
-    """Some judged images, each with what the model says: half of them its surest mistakes, the rest spread over the
-    split. None in a run that judged nothing."""
+    """Some judged images with their predictions: half of them the most confident mistakes, the rest spread over the
+    split. None in a run without predictions."""
     chosen = choose_samples(evidence.judged)
     if not chosen:
         return None
@@ -46,11 +46,11 @@ def sample_picture(evidence: Evidence) -> str | None:
         x = GAP + place % COLUMNS * (TILE + GAP)
         y = GAP + place // COLUMNS * (TILE + CAPTION + GAP)
         _tile(svg, prediction, x, y)
-    return _alone(svg)
+    return _complete(svg)
 
 
 def choose_samples(judged: Sequence[Prediction], count: int = SAMPLES) -> list[Prediction]:
-    """Up to half of `count` wrong predictions, the surest first; then right ones, evenly spread over the split."""
+    """Up to half of `count` wrong predictions, the most confident first; then right ones, spread over the split."""
     wrong = worst_mistakes(judged, count // 2)
     right = sorted((p for p in judged if p.correct), key=lambda p: (p.label, p.sha256))
     wanted = min(len(right), count - len(wrong))
@@ -62,17 +62,17 @@ def _tile(svg: ElementTree.Element, prediction: Prediction, x: int, y: int) -> N
     ElementTree.SubElement(svg, "rect", {**square, "rx": "6", "class": "frame"})
     if picture := thumbnail_uri(prediction.uri, TILE):
         ElementTree.SubElement(svg, "image", {**square, "href": picture, "preserveAspectRatio": "xMidYMid meet"})
-    said = f"{shorten(prediction.predicted, 14)} {percent(prediction.probability)}"
+    caption = f"{shorten(prediction.predicted, 14)} {percent(prediction.probability)}"
     kind = "name" if prediction.correct else "miss"
-    ElementTree.SubElement(svg, "text", {"x": str(x), "y": str(y + TILE + 17), "class": kind}).text = said
+    ElementTree.SubElement(svg, "text", {"x": str(x), "y": str(y + TILE + 17), "class": kind}).text = caption
     if not prediction.correct:
         ElementTree.SubElement(svg, "rect", {**square, "rx": "6", "class": "ring"})
         given = ElementTree.SubElement(svg, "text", {"x": str(x), "y": str(y + TILE + 33), "class": "tick"})
         given.text = f"label: {shorten(prediction.label, 14)}"
 
 
-def _alone(svg: ElementTree.Element) -> str:
-    """An SVG that brings its name space, its colours and a margin, as a `data:` URI."""
+def _complete(svg: ElementTree.Element) -> str:
+    """A complete SVG with its name space, colours and a margin, as a `data:` URI."""
     svg.set("xmlns", SVG)
     left, top, width, height = (float(number) for number in svg.attrib["viewBox"].split())
     svg.set("viewBox", f"{left - MARGIN} {top - MARGIN} {width + 2 * MARGIN} {height + 2 * MARGIN}")

@@ -1,4 +1,4 @@
-"""What a run shows of itself where it is orchestrated: the verdict, the model's history, two pictures."""
+"""The table of a model's history, for the run's page in Prefect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HISTORY = 20
 
 
 def history_rows(run: Run) -> list[dict[str, str]]:
-    """The model's finished runs, newest first, this one among them: figures as text, for a table."""
+    """The model's finished runs, newest first, this one among them, as text."""
     return [_row(summary) for summary in islice(finished_runs(run.workspace, run.name), HISTORY)]
 
 

@@ -1,4 +1,4 @@
-"""The few statistics that the report draws: intervals, confusions, reliability."""
+"""The statistics of the charts: confusions, reliability, changed predictions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def most_confused(predictions: Sequence[Prediction], limit: int = 12) -> list[Co
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The predictions whose probability lies in [low, high): what was claimed, and what came true."""
+    """The predictions whose probability lies in [low, high): their mean probability, and their accuracy."""
 
     low: float
     high: float
@@ -47,7 +47,7 @@ class ReliabilityBin:
 
 
 def reliability_bins(claims: Sequence[tuple[float, bool]], bins: int = 10) -> list[ReliabilityBin]:
-    """Equal-width bins over the claimed probabilities, empty ones left out (Guo et al. 2017).
+    """Equal-width bins of the predicted probabilities, without empty ones (Guo et al. 2017).
 
     Args:
         claims: the predicted class's probability, and whether it was right, of each image.
@@ -69,7 +69,7 @@ def reliability_bins(claims: Sequence[tuple[float, bool]], bins: int = 10) -> li
 
 
 def flipped(predictions: Sequence[Prediction]) -> tuple[list[Prediction], list[Prediction]]:
-    """(won, lost): images that only the challenger, and that only the champion, gets right; surest first."""
+    """(won, lost): images that only the challenger, and that only the champion, gets right; most confident first."""
     compared = [p for p in predictions if p.champion_predicted is not None]
     won = [p for p in compared if p.correct and p.champion_predicted != p.label]
     lost = [p for p in compared if not p.correct and p.champion_predicted == p.label]

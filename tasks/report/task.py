@@ -26,13 +26,13 @@ def write_run_report(run: Run) -> str:
     path = write_report(run)
     try:
         show_in_prefect(run)
-    except Exception as exc:  # noqa: BLE001 - no model is lost for its page
+    except Exception as exc:  # noqa: BLE001 - a page is not worth a failed run
         log.warning("the run's page in Prefect is incomplete: %s", exc)
     return path
 
 
 def show_in_prefect(run: Run) -> None:
-    """The run's artifacts. Each key is the model's, so Prefect shows its versions over time."""
+    """The run's artifacts in Prefect. Their keys begin with the model's name, so Prefect shows versions over time."""
     evidence = read_evidence(run)
     show = {
         "decision": partial(create_markdown_artifact, decision_markdown(evidence), description="Verdict and gates"),

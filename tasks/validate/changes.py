@@ -1,6 +1,6 @@
-"""What changed since the champion's training snapshot: classes, growth, drift; one row of figures for a suite.
+"""Metrics of what changed since the champion's training snapshot: classes, growth and drift, as one row for a suite.
 
-A figure is null where it says nothing (a drift of too few images), and its expectation then does not apply.
+A metric is null where there is too little data for it, and its expectation then does not apply.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from tasks.records import Run
 from tasks.storage.repository import champion, read_manifest
 from tasks.storage.snapshots import read_snapshot, snapshot_path
 
-# Two samples smaller than this differ by chance alone more than the suite's bounds allow.
+# Smaller samples differ by chance by more than the suite's bounds allow.
 MIN_IMAGES_FOR_DRIFT = 30
-# A removed class is taken for a renamed one where so many of its images now have one added label.
+# A removed class counts as renamed where at least this share of its images now has one added label.
 RENAMED_SHARE = 0.5
 MMD_SAMPLE = 400
 MMD_PERMUTATIONS = 999
 
 
 def champion_snapshot(run: Run) -> pd.DataFrame | None:
-    """The images that the champion was trained and judged on; None before there is one.
+    """The images that the champion was trained and evaluated on; None before there is one.
 
-    Its labels are those of today: a class that the configuration says was renamed has its new name.
+    Classes that the configuration renames have their new name.
     """
     snapshot = champion_snapshot_id(run)
     if snapshot is None or not run.workspace.exists(snapshot_path(snapshot)):
@@ -36,17 +36,17 @@ def champion_snapshot(run: Run) -> pd.DataFrame | None:
 
 
 def champion_snapshot_id(run: Run) -> str | None:
-    """The snapshot that the champion was made from; None before there is a champion."""
+    """The snapshot that the champion was trained on; None before there is a champion."""
     version = champion(run.workspace, run.name)
     return None if version is None else read_manifest(run.workspace, run.name, version)["lineage"]["snapshot"]
 
 
 def describe_changes(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, Any]:
-    """The figures that `expectations/changes.json` judges; `x_note` says in words what `x` counts.
+    """The metrics that `expectations/changes.json` checks; `x_note` names the items that `x` counts.
 
     Args:
         before: the champion's snapshot.
-        now: the catalogue of today.
+        now: the current catalogue.
     """
     new = now[~now["sha256"].isin(before["sha256"])]
     known = now[["sha256", "label"]].merge(before[["sha256", "label"]], on="sha256", suffixes=("_now", "_before"))
@@ -69,12 +69,12 @@ def describe_changes(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, Any]:
         "relabelled": len(moved),
         **_label_mix(before, new),
         **_image_drift(before, new),
-        "embedding_p_value": None,  # known once features are stored: `tasks.validate.review`
+        "embedding_p_value": None,  # computed once features are stored: `tasks.validate.review`
     }
 
 
 def _renamed(known: pd.DataFrame, added: Sequence[str], removed: Sequence[str], sizes: pd.Series) -> dict[str, str]:
-    """Old name: new name, of removed classes most of whose images now have one added label."""
+    """New names of renamed classes, by the old name: most of their images now have one added label."""
     found = {}
     for old in removed:
         now = known.loc[(known["label_before"] == old) & known["label_now"].isin(added), "label_now"].value_counts()
@@ -84,7 +84,7 @@ def _renamed(known: pd.DataFrame, added: Sequence[str], removed: Sequence[str], 
 
 
 def _label_mix(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | None]:
-    """How far the new images' labels are from the old ones', over the classes that both know."""
+    """The difference between the class shares of new and old images, over the classes that both have."""
     from scipy.stats import chi2_contingency
 
     counts = pd.DataFrame({"before": before["label"].value_counts(), "new": new["label"].value_counts()}).dropna()
@@ -98,7 +98,7 @@ def _label_mix(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | Non
 
 
 def _image_drift(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | None]:
-    """The Kolmogorov-Smirnov distance of each figure, 0 (alike) to 1, and its p-value."""
+    """The Kolmogorov-Smirnov distance of each property of the images, 0 (equal) to 1, and its p-value."""
     from scipy.stats import ks_2samp
 
     columns = {
@@ -118,32 +118,27 @@ def _image_drift(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | N
 
 
 def embedding_p_value(before: np.ndarray, new: np.ndarray, seed: int) -> float | None:
-    """The p-value of two samples of features being drawn from one distribution.
+    """The p-value for two samples of features coming from one distribution.
 
-    The maximum mean discrepancy with a Gaussian kernel of median width, against its distribution under permutations
-    (Gretton et al. 2012, "A Kernel Two-Sample Test"). At most 400 images of each side are drawn, by `seed`.
+    A permutation test of the maximum mean discrepancy with a Gaussian kernel of median width (Gretton et al. 2012, "A
+    Kernel Two-Sample Test"). At most 400 images of each sample are drawn, by `seed`.
 
     Args:
         before, new: [N, D] and [M, D].
 
     Returns:
-        A p-value, 0.001 at the least; None where a side has fewer than 30 images.
+        At least 0.001; None where a sample has fewer than 30 images.
     """
     if min(len(before), len(new)) < MIN_IMAGES_FOR_DRIFT:
         return None
+    from sklearn.metrics.pairwise import euclidean_distances
+
     rng = np.random.default_rng(seed)
     x, y = (sample[rng.permutation(len(sample))[:MMD_SAMPLE]].astype(np.float32) for sample in (before, new))
-    squared = _squared_distances(np.concatenate([x, y]))
+    squared = euclidean_distances(np.concatenate([x, y]), squared=True)
     kernel = np.exp(-squared / max(float(np.median(squared)), 1e-12))
-    # One sign for each image and permutation, +1/n or -1/m: the statistic is the quadratic form of the kernel.
+    # The statistic is a quadratic form of the kernel, with the weight +1/n or -1/m for each image of a permutation.
     weights = np.where(np.arange(len(kernel)) < len(x), 1 / len(x), -1 / len(y))
     shuffled = np.stack([weights, *(rng.permutation(weights) for _ in range(MMD_PERMUTATIONS))])
     statistics = np.einsum("pi,pi->p", shuffled @ kernel, shuffled)
     return float((statistics >= statistics[0] - 1e-12).mean())
-
-
-def _squared_distances(rows: np.ndarray) -> np.ndarray:
-    """Of each pair of rows, [N, N]; centred first, for a common mean costs float32 its digits."""
-    centred = rows - rows.mean(axis=0)
-    lengths = np.einsum("nd,nd->n", centred, centred)
-    return np.maximum(lengths[:, None] + lengths - 2 * centred @ centred.T, 0)

@@ -1,7 +1,6 @@
-"""Data Docs: Great Expectations' own pages on a run, built from the results that validation and review kept.
+"""Data Docs: Great Expectations' pages on a run, built from the stored results of validation and review.
 
-They are a supplement to the report, and take as long as validation itself; so they are built once everything that
-decides is done.
+They take as long as validation itself, so they are built last, when nothing waits for them.
 """
 
 from __future__ import annotations
@@ -16,19 +15,22 @@ from tasks.records import Catalogue, Run
 from tasks.validate.suite import great_expectations, gx_suite, load_suite
 
 RESULTS = "great_expectations.json"
-# The pictures that tell Great Expectations of each page viewed.
+# Images on the pages that report each view to Great Expectations.
 _TRACKER = re.compile(r"<img[^>]*great-expectations-web-assets[^>]*>|url\('[^']*great-expectations-web-assets[^']*'\)")
 
 
 def keep_results(run: Run, part: str, results: Sequence[dict[str, Any]]) -> None:
-    """Keeps what Great Expectations said, for `build_docs`; of each `part` of validation the last results count."""
+    """Stores the results of Great Expectations for `build_docs`; new results replace those of the same `part`."""
     kept = _kept(run, run.folder)
     run.workspace.write_json(run.path(RESULTS), {**kept, part: list(results)})
 
 
 def build_docs(run: Run, validated: Catalogue) -> None:
-    """Builds `data_docs/` in the folder that the run writes to, a page for each pass of each suite, those of validation
-    among them; only pages and styles are kept."""
+    """Builds `data_docs/` in the run's folder: HTML pages and styles, a page for each pass of each suite.
+
+    Args:
+        validated: the catalogue whose validation results are included.
+    """
     from great_expectations.data_context.types.resource_identifiers import (
         ExpectationSuiteIdentifier,
         ValidationResultIdentifier,
@@ -42,14 +44,21 @@ def build_docs(run: Run, validated: Catalogue) -> None:
         for number, result in enumerate(results, start=1):
             key = ValidationResultIdentifier(
                 expectation_suite_identifier=ExpectationSuiteIdentifier(result["suite_name"]),
-                run_id=gx.RunIdentifier(run_name=f"{run.run_id} {part} {number}", run_time=_time(result)),
+                run_id=gx.RunIdentifier(
+                    run_name=f"{run.run_id} {part} {number}", run_time=result["meta"]["run_id"]["run_time"]
+                ),
                 batch_identifier=part,
             )
-            context.validation_results_store.set(key, _revived(result))
+            context.validation_results_store.set(key, _loaded(result))
     with tempfile.TemporaryDirectory() as aside:
-        for site in list(context.get_site_names()):
-            context.delete_data_docs_site(site)
-        context.add_data_docs_site(site_name="data_docs", site_config=_site(aside))
+        for name in list(context.get_site_names()):
+            context.delete_data_docs_site(name)
+        site = {
+            "class_name": "SiteBuilder",
+            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": aside},
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        }
+        context.add_data_docs_site(site_name="data_docs", site_config=site)
         context.build_data_docs()
         _keep_pages(run, Path(aside))
 
@@ -59,23 +68,11 @@ def _kept(run: Run, folder: str) -> dict[str, list[dict[str, Any]]]:
     return run.workspace.read_json(path) if run.workspace.exists(path) else {}
 
 
-def _revived(result: dict[str, Any]) -> Any:
+def _loaded(result: dict[str, Any]) -> Any:
     from great_expectations.core import expectation_validation_result as results
 
     loaded = results.ExpectationSuiteValidationResultSchema().load(result)
     return results.ExpectationSuiteValidationResult(**loaded) if isinstance(loaded, dict) else loaded
-
-
-def _time(result: dict[str, Any]) -> str:
-    return result["meta"]["run_id"]["run_time"]
-
-
-def _site(folder: str) -> dict[str, Any]:
-    return {
-        "class_name": "SiteBuilder",
-        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": folder},
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-    }
 
 
 def _keep_pages(run: Run, folder: Path) -> None:

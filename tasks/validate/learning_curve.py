@@ -1,7 +1,7 @@
-"""Would more labels help, and of which class? From a simple classifier that is given a fifth, two fifths and four
-fifths of the images there are, each judged by images that it was not given.
+"""The learning curve: whether more labels would help, and of which class.
 
-A figure of the data, not of the head: it says what the stored features gain by more images.
+It compares simple classifiers trained on one, two and four fifths of the images, each evaluated on images that it did
+not see. It describes the data and the stored features, not the trained head.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any
 
 import numpy as np
 
-DOUBLINGS = (1, 2, 4)  # of the folds beside the one that is judged
+DOUBLINGS = (1, 2, 4)  # training folds; the evaluated fold is another one
 Z95 = 1.96
 
 
 def learning_curve(logits: np.ndarray, targets: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
-    """The accuracy after each doubling of the images, the last doubling's gain class by class, and the next one's.
+    """The accuracy after each doubling of the images, the gains of the last doubling, and an estimate of the next gain.
 
-    Three points a doubling apart determine a curve whose gain shrinks by one factor from doubling to doubling; the next
-    gain is the last one times that factor, kept between 0 and 1.
+    The curve's gain is assumed to shrink by the same factor with each doubling: the next gain is the last one times
+    that factor, which is clipped to 0..1.
 
     Args:
-        logits: float [3, N, C], of classifiers made of as many folds as `DOUBLINGS` says.
+        logits: float [3, N, C], of classifiers trained on the numbers of folds in `DOUBLINGS`.
         targets: int [N].
 
     Returns:
         `{"points": [{"images", "accuracy"}], "gain", "gain_interval", "next_gain", "classes": [{"label", "images",
-        "recall", "gain", "gain_interval"}]}`, the classes by gain; gains are in accuracy, or recall, by the last
-        doubling, their intervals at 95 %.
+        "recall", "gain", "gain_interval"}]}`, the classes sorted by gain. Gains are the last doubling's, in accuracy
+        or recall, with intervals at 95 %.
     """
     right = logits.argmax(axis=2) == targets
     accuracy = right.mean(axis=1)
@@ -59,7 +59,7 @@ def learning_curve(logits: np.ndarray, targets: np.ndarray, labels: Sequence[str
 
 
 def _gain(right: np.ndarray) -> tuple[float, list[float]]:
-    """By the last doubling, with its interval: the same images before and after, bool [3, N]."""
+    """The gain of the last doubling and its interval, on paired images; `right` is bool [3, N]."""
     change = right[2].astype(float) - right[1]
     mean, half = float(change.mean()), Z95 * float(change.std()) / np.sqrt(len(change))
     return mean, [mean - half, mean + half]

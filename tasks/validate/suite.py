@@ -1,11 +1,11 @@
-"""Runs a Great Expectations suite over a catalogue and turns what it finds into a stop, a quarantine or a warning.
+"""Runs a Great Expectations suite over a table and reports what fails.
 
-The suite is data, a JSON file in `expectations/`. Each expectation's `meta` says what a failure means:
+A suite is a JSON file in `expectations/`. Each expectation's `meta` defines what a failure means:
 
     severity  "stop"        the run ends with InvalidDataError
-              "quarantine"  each row that fails it is left out, by name; the run goes on with the rest
-              "warn"        it is reported, and no more
-    name, note              how to call it in reports, and what its column measures
+              "quarantine"  each failing row is left out, by name; the run continues with the rest
+              "warn"        it is only reported
+    name, note              its name in reports, and what its column measures
     budget    false         rows that it quarantines don't count towards validate.max_quarantined_share
 """
 
@@ -36,7 +36,7 @@ EXAMPLES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one expectation found. `examples` are of the kind {"path", "value"}."""
+    """The result of one expectation. Each example is {"path", "value"}."""
 
     expectation: str
     column: str | None
@@ -50,7 +50,7 @@ class Finding:
     counts_towards_budget: bool = True
 
     def sentence(self) -> str:
-        """The finding in words, for a reason."""
+        """The finding as text, for the reasons of a run."""
         if self.unexpected_count:
             shown = ", ".join(f"{item['path']} ({item['value']})" for item in self.examples)
             found = f"{self.unexpected_count} images fail it, such as {shown}"
@@ -64,10 +64,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One pass of the suite: a finding for each expectation, and for each rejected row its reason.
+    """One pass of a suite: a finding for each expectation, and the reason for each rejected row.
 
-    `rejected` maps the row's number in the table to (reason, whether it counts towards the budget). `result` is what
-    Great Expectations itself says, as JSON: its Data Docs are made of it.
+    `rejected` maps the row's number in the table to (reason, whether it counts towards the budget). `result` is the
+    JSON of Great Expectations, for its Data Docs.
     """
 
     findings: list[Finding]
@@ -76,12 +76,12 @@ class Verdict:
 
 
 def preload() -> None:
-    """Imports Great Expectations, which takes seconds, so that a flow can do it while files are being read."""
+    """Imports Great Expectations, which takes seconds, so that a flow can do it while it reads files."""
     great_expectations()
 
 
 def load_suite(name_or_path: str) -> dict[str, Any]:
-    """A suite by the name of a file in `expectations/` or by its path.
+    """Reads a suite, given the name of a file in `expectations/` or a path.
 
     Raises:
         ConfigError: no such suite, or one that is not valid.
@@ -93,7 +93,7 @@ def load_suite(name_or_path: str) -> dict[str, Any]:
         suite = json.loads(path.read_text(encoding="utf-8"))
         rules = suite["expectations"]
         suite.setdefault("name", path.stem)
-        strange = [rule["meta"]["severity"] for rule in rules if rule["meta"]["severity"] not in SEVERITIES]
+        unknown = [rule["meta"]["severity"] for rule in rules if rule["meta"]["severity"] not in SEVERITIES]
     except OSError as exc:
         raise ConfigError(f"can't read the suite {path} (validate.suite): {exc.strerror}") from exc
     except (ValueError, KeyError, TypeError) as exc:
@@ -101,13 +101,15 @@ def load_suite(name_or_path: str) -> dict[str, Any]:
             f"the suite {path} (validate.suite) is not valid: {type(exc).__name__} {exc}; it needs expectations, a "
             "list of {type, kwargs, meta: {name, severity, note}}"
         ) from exc
-    if strange:
-        raise ConfigError(f"the suite {path} has the severity {strange[0]!r}; allowed are {', '.join(SEVERITIES)}")
+    if unknown:
+        raise ConfigError(
+            f"the suite {path} (validate.suite) has the severity {unknown[0]!r}; allowed are {', '.join(SEVERITIES)}"
+        )
     return suite
 
 
 class SuiteRunner:
-    """A suite made ready, to be run over one table or several."""
+    """A suite that can be run over several tables."""
 
     def __init__(self, suite: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
         gx = great_expectations()
@@ -127,13 +129,13 @@ class SuiteRunner:
         )
 
     @classmethod
-    def for_figures(cls, suite: Mapping[str, Any], parameters: Mapping[str, Any], figures: pd.DataFrame):
-        """A suite over one row of figures, without the expectations whose figure is null or absent."""
-        rules = [rule for rule in suite["expectations"] if _applies(rule, figures)]
+    def for_metrics(cls, suite: Mapping[str, Any], parameters: Mapping[str, Any], metrics: pd.DataFrame):
+        """A suite over one row of metrics, without the expectations whose metric is null or absent."""
+        rules = [rule for rule in suite["expectations"] if _applies(rule, metrics)]
         return cls({**suite, "expectations": rules}, parameters)
 
     def run(self, table: pd.DataFrame) -> Verdict:
-        """Runs the suite over `table`, whose index is the rows' numbers and which has the column `path`."""
+        """Runs the suite over `table`, which has the column `path`; its index numbers the rows."""
         result = self._checkpoint.run(batch_parameters={"dataframe": table}, expectation_parameters=self._parameters)
         [outcome] = result.run_results.values()
         findings: list[Finding] = []
@@ -149,21 +151,21 @@ class SuiteRunner:
         return Verdict(findings, rejected, outcome.to_json_dict())
 
 
-def _applies(rule: Mapping[str, Any], figures: pd.DataFrame) -> bool:
+def _applies(rule: Mapping[str, Any], metrics: pd.DataFrame) -> bool:
     column = rule["kwargs"].get("column")
-    return column is None or (column in figures and figures[column].notna().all())
+    return column is None or (column in metrics and metrics[column].notna().all())
 
 
 def great_expectations() -> Any:
-    """The library, imported where it is first needed: it takes seconds."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when it is imported
+    """The library, imported on first use because that takes seconds."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read on import
     module = importlib.import_module("great_expectations")
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     return module
 
 
 def gx_suite(suite: Mapping[str, Any]) -> Any:
-    """The suite as Great Expectations' own; built rule by rule, for the whole would leave out a bad one silently."""
+    """The suite of Great Expectations, built rule by rule: as a whole it would silently skip invalid rules."""
     return great_expectations().ExpectationSuite(
         name=suite["name"], expectations=[_gx_rule(rule) for rule in suite["expectations"]], meta=suite.get("meta", {})
     )
@@ -180,13 +182,13 @@ def _gx_rule(rule: Mapping[str, Any]) -> Any:
         ).to_domain_obj()
     except Exception as exc:
         name = rule["meta"].get("name", rule["type"])
-        raise ConfigError(f"the suite's expectation {name!r} (validate.suite) is not a valid one: {exc}") from exc
+        raise ConfigError(f"the suite's expectation {name!r} (validate.suite) is not valid: {exc}") from exc
 
 
 def _finding(
     item: Mapping[str, Any], parameters: Mapping[str, Any], table: pd.DataFrame
 ) -> tuple[Finding, dict[int, Any]]:
-    """Great Expectations' own result as a finding, and the unexpected rows with their values."""
+    """A result of Great Expectations as a finding, and the values of the unexpected rows."""
     rule, result = item["expectation_config"], item["result"]
     meta = rule["meta"]
     kwargs = {key: _resolve(value, parameters) for key, value in rule["kwargs"].items()}
@@ -194,7 +196,7 @@ def _finding(
     severity: Severity = meta["severity"]
     fault = _fault(item["exception_info"])
     if severity == "quarantine" and (fault or (not item["success"] and not rows)):
-        severity = "stop"  # it names no row to leave out, and what can't be checked is not waved through
+        severity = "stop"  # there is no row to leave out, and an unchecked rule must not pass
     examples = [{"path": table.at[row, "path"], "value": _plain(value)} for row, value in list(rows.items())[:EXAMPLES]]
     finding = Finding(
         expectation=meta.get("name", rule["type"]),
@@ -212,14 +214,14 @@ def _finding(
 
 
 def _observed(result: Mapping[str, Any], column: str | None, table: pd.DataFrame) -> Any:
-    """The value that an expectation saw; of a single row of figures with the note that says it in words."""
+    """The observed value; for a single row of metrics with the note that belongs to it."""
     observed = _plain(result.get("observed_value", result.get("unexpected_percent")))
     note = table[f"{column}_note"].iloc[0] if len(table) == 1 and f"{column}_note" in table else None
     return f"{observed} ({note})" if isinstance(note, str) else observed
 
 
 def _fault(exception_info: Mapping[str, Any]) -> str | None:
-    """Why an expectation could not be evaluated; the information is of one metric, or keyed by metrics."""
+    """Why an expectation could not be evaluated, if so; `exception_info` is for one metric, or keyed by metrics."""
     metrics = [exception_info] if "raised_exception" in exception_info else list(exception_info.values())
     return next((str(metric["exception_message"]) for metric in metrics if metric["raised_exception"]), None)
 
@@ -229,7 +231,7 @@ def _resolve(value: Any, parameters: Mapping[str, Any]) -> Any:
 
 
 def _allowed(kwargs: Mapping[str, Any]) -> str:
-    """An expectation's bounds in words."""
+    """The bounds of an expectation as text."""
     parts = []
     if kwargs.get("min_value") is not None:
         parts.append(f"at least {kwargs['min_value']:g}")
@@ -243,14 +245,14 @@ def _allowed(kwargs: Mapping[str, Any]) -> str:
 
 
 def _reason(finding: Finding, value: Any, table: pd.DataFrame, row: int) -> str:
-    """Why a row is rejected; a column `x_note` of the table says more of a value of `x`."""
+    """Why a row is rejected; a column `x_note` of the table adds details on `x`."""
     reason = f"{finding.column} is {_plain(value)}, expected {finding.allowed} ({finding.expectation}: {finding.note})"
     note = table.at[row, f"{finding.column}_note"] if f"{finding.column}_note" in table else None
     return f"{reason}: {note}" if isinstance(note, str) else reason
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON and a sentence can hold it: floats of four significant digits, no NaN."""
+    """A value for JSON and messages: floats with four significant digits, None for NaN."""
     if isinstance(value, float):
         return None if math.isnan(value) else float(f"{value:.4g}")
     return value

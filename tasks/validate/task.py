@@ -1,4 +1,4 @@
-"""The validate stage as Prefect tasks: the suite over the images, and the review of their labels by features."""
+"""The validate stage as Prefect tasks: the suite of images, and the review of stored features."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tasks.validate import review, validation
 
 @stage("validate", reads=validation.rules)
 def validate_images(run: Run, catalogue: Catalogue) -> Catalogue:
-    """Runs the Great Expectations suite, quarantines what it rejects, and stops where it must."""
+    """Runs the Great Expectations suite, quarantines rejected images, and may stop the run."""
     return validation.validate(run, catalogue)
 
 
 @stage("review", reads=review.rules)
 def review_images(run: Run, features: Features) -> Review:
-    """Ranks the labels by doubt, looks for copies and measures drift, by features."""
+    """Finds label issues and near-duplicates, and measures drift, by features."""
     return review.review_snapshot(run, features)

@@ -1,7 +1,7 @@
-"""Validation of a catalogue: the suite is run, rows are quarantined, and what is left is judged.
+"""Validation of a catalogue: runs the suite, quarantines rows, and decides whether to stop.
 
-Leaving rows out can make a class too small, and leaving that class out can leave a single one; so the suite is run
-again over what is left until it rejects no further row, and its last pass decides whether to stop.
+Removing rows can make a class too small, and removing that class can leave a single one. So the suite runs until it
+rejects no further row, and its last pass decides.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ log = logging.getLogger(__name__)
 
 
 def validate(run: Run, catalogue: Catalogue) -> Catalogue:
-    """Runs the configured suite over a catalogue; returns the catalogue of what passed.
+    """Runs the configured suite over a catalogue; returns the catalogue of the images that passed.
 
-    Writes to the run's folder `validated.parquet`, `validation.json` (a list of `Finding`s) and what the Data Docs are
-    made of, and the rejected rows to the quarantine, before it decides anything. Of a run that it stops it builds the
-    Data Docs, too; of others the review does, later.
+    First writes `validated.parquet`, `validation.json` (a list of `Finding`s), the results for the Data Docs, and the
+    rejected rows to the quarantine; then decides. Builds the Data Docs only if it stops the run; otherwise the review
+    does.
 
     Raises:
-        InvalidDataError: an expectation of severity `stop` fails over what is left, or the quarantine is over budget.
+        InvalidDataError: an expectation of severity `stop` fails for the remaining images, or the quarantine is over
+            budget.
         ConfigError: the suite can't be read or is not valid.
     """
     suite = load_suite(run.config.validation.suite)
@@ -43,7 +44,7 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
         table["group"] = find_groups(table, read_assignments(run))
     runner = SuiteRunner(suite, run.config.validation.model_dump())
     released = _released(table, read_decisions(run.workspace, run.name))
-    passes, kept, rejected = _run_until_settled(runner, table, released)
+    passes, kept, rejected = _run_until_unchanged(runner, table, released)
     unusable = {entry.path for entry in left_out(run.workspace, catalogue)} - set(table["path"])  # as ingest found
     quarantine(run, _left_out(table, rejected))
     faulty = table.loc[[row for row, (_, counts) in rejected.items() if counts], "copies"].sum()
@@ -65,7 +66,7 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
 
 
 def rules(run: Run, catalogue: Catalogue) -> list[Any]:
-    """What validation depends on beside the catalogue."""
+    """Configuration and state that validation depends on, besides the catalogue."""
     config = run.config.validation
     champion = champion_snapshot_id(run)
     decisions = read_decisions(run.workspace, run.name).digest()
@@ -73,18 +74,16 @@ def rules(run: Run, catalogue: Catalogue) -> list[Any]:
 
 
 def judge_changes(run: Run, table: pd.DataFrame) -> list[Finding]:
-    """What the suite of changes finds since the champion's snapshot; nothing where there is no champion yet."""
+    """The findings of the suite of changes since the champion's snapshot; none without a champion."""
     before = champion_snapshot(run)
-    if before is None:
-        return []
-    return judge_figures(run, describe_changes(before, table))
+    return [] if before is None else judge_metrics(run, describe_changes(before, table))
 
 
-def judge_figures(run: Run, figures: Mapping[str, Any], part: str = "changes") -> list[Finding]:
-    """What the suite of changes finds in those of the figures that are known; `part` names them in the Data Docs."""
+def judge_metrics(run: Run, metrics: Mapping[str, Any], part: str = "changes") -> list[Finding]:
+    """The findings of the suite of changes on the metrics that are not null; `part` is their name in the Data Docs."""
     config = run.config.validation
-    row = pd.DataFrame([figures])
-    runner = SuiteRunner.for_figures(load_suite(config.changes_suite), config.model_dump(), row)
+    row = pd.DataFrame([metrics])
+    runner = SuiteRunner.for_metrics(load_suite(config.changes_suite), config.model_dump(), row)
     verdict = runner.run(row)
     keep_results(run, part, [verdict.result])
     return verdict.findings
@@ -96,23 +95,23 @@ def write_findings(run: Run, findings: Sequence[Finding]) -> None:
 
 
 def failures_to_stop(findings: Sequence[Finding]) -> list[str]:
-    """A sentence for each expectation of severity `stop` that was not met."""
+    """A sentence for each failed expectation of severity `stop`."""
     return [finding.sentence() for finding in findings if finding.severity == "stop" and not finding.success]
 
 
 def warn(findings: Sequence[Finding]) -> None:
-    """Logs what was not met and is no reason to stop."""
+    """Logs failed expectations as warnings."""
     for finding in findings:
         if not finding.success:
             log.warning("%s: %s", finding.severity, finding.sentence())
 
 
 def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """A catalogue with the columns that expectations need beside those it has.
+    """A catalogue with further columns for expectations.
 
-    `side_px`: the shorter side. `aspect_ratio`: the longer side over the shorter. `class_images`: images of the row's
-    class. `imbalance`: images of the largest class over those of the row's class. `group_labels`: labels in the row's
-    group of near-duplicates; `group_labels_note` names the images that have them.
+    `side_px`: the shorter side. `aspect_ratio`: longer side / shorter side. `class_images`: images of the row's class.
+    `imbalance`: images of the largest class / `class_images`. `group_labels`: number of labels in the row's group of
+    near-duplicates; `group_labels_note` names its images.
     """
     sides = table[["width_px", "height_px"]]
     class_images = table.groupby("label")["label"].transform("size").astype("int64")
@@ -129,27 +128,27 @@ def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _name_members(table: pd.DataFrame, groups: pd.Series, wanted: pd.Series) -> pd.Series:
-    """`'cat' (cat/a.jpg), 'dog' (dog/b.jpg)` for the wanted rows' groups; null elsewhere."""
+    """`'cat' (cat/a.jpg), 'dog' (dog/b.jpg)` for the groups of the wanted rows; null elsewhere."""
     named = (table["label"].map(repr) + " (" + table["path"] + ")")[wanted]
     return named.groupby(groups[wanted]).transform(", ".join).reindex(table.index)
 
 
-def _run_until_settled(
+def _run_until_unchanged(
     runner: SuiteRunner, table: pd.DataFrame, released: set[int]
 ) -> tuple[list[Verdict], pd.DataFrame, dict[int, tuple[str, bool]]]:
-    """Every pass of the suite, the rows that were kept, and the rejected ones with their reasons.
+    """All passes of the suite, the kept rows, and the rejected rows with their reasons.
 
-    Rows that a person `released` are kept, save where their class is too small, which is no fault of theirs.
+    Keeps rows that a person `released`, unless their class is too small.
     """
     kept, rejected, passes = table, {}, []
     while True:
         verdict = runner.run(with_derived_columns(kept))
         passes.append(verdict)
-        refused = {row: why for row, why in verdict.rejected.items() if row not in released or not why[1]}
-        if not refused:
+        new = {row: why for row, why in verdict.rejected.items() if row not in released or not why[1]}
+        if not new:
             return passes, kept, rejected
-        rejected.update(refused)
-        kept = kept.drop(index=list(refused))
+        rejected.update(new)
+        kept = kept.drop(index=list(new))
 
 
 def _released(table: pd.DataFrame, decisions: Decisions) -> set[int]:
@@ -163,7 +162,7 @@ def _released(table: pd.DataFrame, decisions: Decisions) -> set[int]:
 
 
 def _over_all_passes(passes: Sequence[Verdict]) -> list[Finding]:
-    """The last pass's findings; but of a rule that quarantines, what all passes found, for the last finds nothing."""
+    """The findings of the last pass; those of rules that quarantine are summed over all passes."""
     last = passes[-1].findings
     earlier = {}
     for verdict in reversed(passes[:-1]):
@@ -189,7 +188,7 @@ def _left_out(table: pd.DataFrame, rejected: dict[int, tuple[str, bool]]) -> lis
 
 
 def _budget(run: Run, quarantined: int, files: int) -> Finding:
-    """Whether too much of the source was quarantined. Classes left out for being small don't count."""
+    """Whether too much of the source was quarantined, not counting classes that are too small."""
     share = quarantined / files if files else 0.0
     allowed = run.config.validation
     return Finding(
@@ -200,7 +199,7 @@ def _budget(run: Run, quarantined: int, files: int) -> Finding:
         observed=f"{quarantined} of {files} files ({share:.1%})",
         unexpected_count=0,
         examples=[],
-        note="share and count of the source's files that were quarantined",
+        note="quarantined files of the source, as a share and a count",
         allowed=f"at most {allowed.max_quarantined_share:.1%} (validate.max_quarantined_share) and "
         f"{allowed.max_quarantined} files (validate.max_quarantined)",
     )
@@ -212,7 +211,7 @@ def _reasons_to_stop(
     kept: pd.DataFrame,
     rejected: dict[int, tuple[str, bool]],
 ) -> list[str]:
-    """Why the run can't go on, and what had been left out before that; nothing where it can."""
+    """Why the run has to stop, and what was left out before; empty where it can continue."""
     reasons = failures_to_stop(findings)
     if reasons and rejected:
         lost = sorted(set(table["label"]) - set(kept["label"]))

@@ -1,11 +1,12 @@
-"""A retrain killed with SIGKILL at random moments, and started again until it is done: does it come to the same?
+"""A retrain that is killed with SIGKILL again and again, and started again until it is finished: is the result the
+same?
 
     uv run python -m tests.benchmarks.crashes [--kills 20] [--seed 1]
 
-Each kill takes a real `headstart retrain` process at a moment drawn evenly over the time that an undisturbed one took.
-The last start of each model is let through. Then the snapshot, the key, the head, the metrics, the gates and
-each answer to a held-out image have to be those of the undisturbed run, to the last bit, and no finished stage may have
-been done again.
+Every other kill hits a real `headstart retrain` process at a moment drawn evenly over the time of an undisturbed one;
+the kills between are aimed at the short stages behind the training: export, evaluate, publish and report. The last
+start of each model is left alone. Then the snapshot, the key, the head, the metrics, the gates and each prediction for
+a held-out image have to be those of the undisturbed run, to the last bit, and no finished stage may have been repeated.
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ from tests.benchmarks.processes import environment
 NAME = "tints"
 OPTIONS = ["--name", NAME, "--backbone", "embedded", "--set", "backbone.image_size_px=64"]
 OPTIONS += ["--set", "split.test_share=0.25", "--json"]
-# Of each stage, what is there once it is finished; in the order of the flow.
-FINISHED = ("validate", "split", "finetune", "export", "evaluate")
+STAGES = ("validate", "split", "finetune", "export", "evaluate")  # whose results are artifacts, in the flow's order
+# The short stages, each with what is there when it begins, and about how long it takes, in seconds.
+AIMED = {
+    "export": ("artifacts/finetune", 1.0),
+    "evaluate": ("artifacts/export", 3.0),
+    "publish": ("artifacts/evaluate", 0.05),
+    "report": ("models", 0.5),
+}
 
 
 def main() -> None:
@@ -58,8 +65,8 @@ def main() -> None:
                 found = kill_until_done(source, place / f"model-{models}", env, seconds, draw, given.kills - recovered)
                 stages.update(found)
                 recovered += len(found)
-                if (came_to := digests(Workspace(str(place / f"model-{models}")))) != expected:
-                    raise SystemExit(f"it came to another end: {came_to}, not {expected}")
+                if (found_digests := digests(Workspace(str(place / f"model-{models}")))) != expected:
+                    raise SystemExit(f"another result: {found_digests}, not {expected}")
                 print(f"{recovered} kills, {models} models, all as undisturbed: {dict(stages)}", file=sys.stderr)
         finally:
             server.stop()
@@ -71,28 +78,42 @@ def main() -> None:
 def kill_until_done(
     source: Path, folder: Path, env: dict[str, str], seconds: float, draw: random.Random, kills: int
 ) -> list[str]:
-    """Starts one model's retrain, and kills it, until a start comes to its end. Returns what each kill interrupted."""
+    """Starts one model's retrain, and kills it, until one finishes. Returns what each kill interrupted."""
     workspace, interrupted = Workspace(str(folder)), []
     finished: dict[str, Any] = {}
+    targets = iter(draw.sample(sorted(AIMED), len(AIMED)))
     while True:
         process = start(source, folder, env)
         try:
-            if len(interrupted) < kills:
-                process.wait(draw.uniform(0, seconds))
-            else:
+            if len(interrupted) == kills:
                 process.wait()
+            elif len(interrupted) % 2 and (target := next(targets, None)):
+                wait_for(workspace, target, process, draw)
+            else:
+                process.wait(draw.uniform(0, seconds))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             interrupted.append(stage_of(workspace))
         now = entries(workspace)
         if any(now[stage] != finished[stage] for stage in finished):
-            raise SystemExit(f"a finished stage was done again: {finished} became {now}")
+            raise SystemExit(f"a finished stage was repeated: {finished} became {now}")
         finished = now
         if process.returncode == 0:
             return interrupted
         if process.returncode > 0:
             raise SystemExit(f"it failed with status {process.returncode}; its workspace was {folder}")
+
+
+def wait_for(workspace: Workspace, stage: str, process: subprocess.Popen[bytes], draw: random.Random) -> None:
+    """Waits for a moment within a short stage. Raises TimeoutExpired there, as `process.wait` does."""
+    before, seconds = AIMED[stage]
+    suffix = "manifest.json" if before == "models" else "artifact.json"
+    while not any(file.name == suffix for file in workspace.files(before)):
+        if process.poll() is not None:
+            return
+        time.sleep(0.005)
+    process.wait(draw.uniform(0, seconds))
 
 
 def retrain(source: Path, folder: Path, env: dict[str, str]) -> None:
@@ -107,32 +128,37 @@ def start(source: Path, folder: Path, env: dict[str, str]) -> subprocess.Popen[b
 
 
 def entries(workspace: Workspace) -> dict[str, tuple[Any, Any]]:
-    """Of each finished stage of the run that has begun, what it came to and when."""
+    """The record of each finished stage, and when it was written."""
     return {
-        file.name.removesuffix(".json"): (workspace.read_json(file.path), file.modified)
-        for file in workspace.files("runs")
-        if "/done/" in file.path
+        file.path.split("/")[1]: (workspace.read_json(file.path), file.modified)
+        for file in workspace.files("artifacts")
+        if file.name == "artifact.json"
     }
 
 
 def stage_of(workspace: Workspace) -> str:
     """What a kill interrupted."""
-    if not workspace.names("unfinished"):
-        return "after the run" if workspace.names("models") else "start and ingest"
+    if any(file.name == "summary.json" for file in workspace.files("runs")):
+        return "after the run"
     if workspace.names("models"):
         return "publish and report"
-    if workspace.names("features"):
-        return next((stage for stage in FINISHED if stage not in entries(workspace)), "publish and report")
-    return next((stage for stage in FINISHED[:2] if stage not in entries(workspace)), "extract")
+    finished = entries(workspace)
+    if "split" in finished and "finetune" not in finished:
+        return "finetune" if workspace.names("features") else "extract"
+    if not workspace.names("runs"):
+        return "start and ingest"
+    return next((stage for stage in STAGES if stage not in finished), "publish and report")
 
 
 def digests(workspace: Workspace) -> dict[str, Any]:
-    """What a run has to come to, however often it was interrupted."""
+    """The result of a run, which must not depend on interruptions."""
     manifest = workspace.read_json(f"models/{NAME}/1/manifest.json")
     lineage = manifest["lineage"]
     return {
-        # What model.onnx answers to each held-out image; its own bytes differ between two exports of one model.
-        "answers": hashlib.sha256(workspace.read_bytes(f"runs/{manifest['run_id']}/predictions.parquet")).hexdigest(),
+        # The predictions of model.onnx; its own bytes differ between two exports of one model.
+        "predictions": hashlib.sha256(
+            workspace.read_bytes(f"{lineage['artifacts']['evaluate']}/predictions.parquet")
+        ).hexdigest(),
         "metrics": manifest["metrics"],
         "gates": [(gate["name"], gate["passed"]) for gate in manifest["decision"]["gates"]],
         **{key: lineage[key] for key in ("snapshot", "recipe", "head_digest", "config_digest")},

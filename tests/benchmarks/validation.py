@@ -45,8 +45,8 @@ from tasks.storage.feature_store import load_features
 from tasks.storage.quarantine import run_quarantine
 from tasks.storage.tables import CATALOGUE, read_table, write_table
 from tasks.validate import suite
+from tasks.validate.label_issues import out_of_fold_probabilities, rank_label_issues
 from tasks.validate.review import review_snapshot
-from tasks.validate.suspects import out_of_fold_probabilities, rank_suspects
 from tasks.validate.validation import validate
 from tests.dirty import Planted, make_dirty
 from tests.runs import make_catalogue
@@ -131,7 +131,7 @@ def suspects(planted: Planted, data: Data) -> tuple[dict[str, Any], np.ndarray]:
     targets = _targets(data.table["label"], data.snapshot.labels)
     groups = pd.factorize(data.table["group"])[0]
     probabilities = out_of_fold_probabilities(features, targets, groups, len(data.snapshot.labels))
-    order, suggested, suspect = rank_suspects(probabilities, targets)
+    order, suggested, suspect = rank_label_issues(probabilities, targets)
     true = data.table["path"].map(planted.flipped)
     wrong = true.notna().to_numpy()
     first = np.isin(np.arange(len(order)), order[: len(order) // 10])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.evaluate.fresh_process import FreshProcess, answer_in_fresh_process
+from tasks.evaluate.fresh_process import FreshProcess, predict_in_fresh_process
 from tests.deploy.serving.models import COLOURS, colour_model
 
 IMAGES = [np.full((20, 30, 3), [200 * (channel == own) for channel in range(3)], np.uint8) for own in range(3)]
@@ -16,7 +16,7 @@ IMAGES = [np.full((20, 30, 3), [200 * (channel == own) for channel in range(3)],
 def answer(folder: Path, content: bytes, budget_s: float = 60) -> FreshProcess:
     file = folder / "model.onnx"
     file.write_bytes(content)
-    return answer_in_fresh_process(str(file), IMAGES, COLOURS, budget_s)
+    return predict_in_fresh_process(str(file), IMAGES, COLOURS, budget_s)
 
 
 def test_a_good_file_is_loaded_and_answers(tmp_path: Path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.evaluate.latency import MIN_RUNS, WARM_UP, measure_latency
-from tasks.evaluate.robustness import Changed, measure_robustness
+from tasks.evaluate.robustness import Changed, Sample, measure_robustness
 from tasks.evaluate.thresholds import load_gates
 from tasks.networks.classifier import Classifier
 from tests.deploy.serving.models import colour_model
@@ -32,7 +32,8 @@ class Probe:
 def measure(second: Callable[[np.ndarray], bool], images: list[np.ndarray]) -> dict[str, Changed]:
     read = [partial(np.copy, image) for image in images]
     classifier: Classifier = Probe(second)  # type: ignore[assignment] - asked for probabilities alone
-    found = measure_robustness(classifier, read, TARGETS[: len(images)], np.ones(len(images), bool), 32, LIMITS, 1)
+    sample = Sample(read, TARGETS[: len(images)], np.ones(len(images), bool), 32)
+    found = measure_robustness(classifier, sample, LIMITS, 1)
     return {change.kind: change for change in found}
 
 
@@ -59,7 +60,7 @@ def test_a_model_that_looks_at_single_pixels_is_found_out():
     strong = LIMITS.model_copy(update={"blur": 0.05})
     classifier: Classifier = Probe(lambda pixels: pixels.max() > 200)  # type: ignore[assignment]
     read = [partial(np.copy, image) for image in images]
-    found = measure_robustness(classifier, read, TARGETS, np.ones(40, bool), 32, strong, 1)
+    found = measure_robustness(classifier, Sample(read, TARGETS, np.ones(40, bool), 32), strong, 1)
     [blurred] = [change for change in found if change.kind == "blur"]
     assert (blurred.drop, blurred.strength) == (0.5, "Gaussian, 5.0% of the shorter side")
 
@@ -67,9 +68,8 @@ def test_a_model_that_looks_at_single_pixels_is_found_out():
 def test_what_is_tilted_keeps_its_corners_and_what_is_large_is_made_smaller():
     shown = Probe(lambda pixels: bool((pixels < 90).any()))  # black corners would show
     classifier: Classifier = shown  # type: ignore[assignment]
-    [*_, rotation] = measure_robustness(
-        classifier, [partial(grey, 120, 3000)], np.array([0]), np.ones(1, bool), 32, LIMITS, 1
-    )
+    sample = Sample([partial(grey, 120, 3000)], np.array([0]), np.ones(1, bool), 32)
+    [*_, rotation] = measure_robustness(classifier, sample, LIMITS, 1)
     assert rotation.drop == 0
     assert max(max(shape) for shape in shown.shapes) == 128
 
@@ -78,15 +78,11 @@ def test_the_same_images_give_the_same_answers():
     classifier = Classifier(colour_model())
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(6)]
-    once, again = (
-        measure_robustness(
-            classifier, [partial(np.copy, i) for i in images], np.zeros(6, int), np.ones(6, bool), 32, LIMITS
-        )
-        for _ in range(2)
-    )
+    sample = Sample([partial(np.copy, image) for image in images], np.zeros(6, int), np.ones(6, bool), 32)
+    once, again = (measure_robustness(classifier, sample, LIMITS) for _ in range(2))
     assert once == again
     assert [change.n for change in once] == [6, 6, 6, 6]
-    assert measure_robustness(classifier, [], np.zeros(0, int), np.zeros(0, bool), 32, LIMITS) == []
+    assert measure_robustness(classifier, Sample([], np.zeros(0, int), np.zeros(0, bool), 32), LIMITS) == []
 
 
 @pytest.mark.parametrize(("runs", "budget_s", "expected"), [(7, 1e9, 7), (100, 0.0, MIN_RUNS)])

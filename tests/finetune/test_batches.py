@@ -11,7 +11,7 @@ import pytest
 
 from tasks.config import Finetune
 from tasks.finetune import batches as module
-from tasks.finetune.batches import Batches
+from tasks.finetune.batches import Batches, Sampling
 from tasks.finetune.data import Split
 from tasks.finetune.head import build_head, rooted_moments, train_head, weights_digest
 from tasks.storage.rows import Rows
@@ -51,7 +51,7 @@ def pools(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 def made(split: Split, **options) -> Batches:
-    return Batches(split, np.array([1, 2, 3], np.float32), 32, **options)
+    return Batches(split, np.array([1, 2, 3], np.float32), 32, Sampling(**options) if options else None)
 
 
 def test_an_epoch_has_every_row_once_in_an_order_of_its_own(pools: str):
@@ -87,7 +87,7 @@ def rare() -> Split:
 
 
 def test_balanced_sampling_shows_each_class_as_often_and_its_rows_evenly(pools: str):
-    batches = Batches(on_disk(rare()), np.ones(3, np.float32), 32, seed=1, balanced=True)
+    batches = Batches(on_disk(rare()), np.ones(3, np.float32), 32, Sampling(seed=1, balanced=True))
     epochs = []
     for _ in range(2):
         parts = [batches[index] for index in range(len(batches))]
@@ -107,14 +107,14 @@ def test_mixup_blends_rows_targets_and_weights_in_one_share(pools: str):
     split = numbered()
     split = Split(features=split.features, targets=np.where(np.arange(COUNT) < COUNT // 2, 0, 2))
     values = np.array([1, 5, 3], np.float32)
-    batches = Batches(on_disk(split), values, 32, seed=3, mixup=0.4)
+    batches = Batches(on_disk(split), values, 32, Sampling(seed=3, mixup=0.4))
     features, targets, weights = (np.concatenate(parts) for parts in zip(*(batches[i] for i in range(20)), strict=True))
     assert np.allclose(targets.sum(axis=1), 1)
     assert np.allclose(targets @ values, weights, rtol=1e-5)
     assert (targets.max(axis=1) >= 0.5).all()
     blended = (targets.max(axis=1) < 0.999).mean()
     assert 0.3 < blended < 0.6  # half of the pairs are of one class
-    first, again = (Batches(split, values, 32, seed=3, mixup=0.4)[4] for _ in range(2))
+    first, again = (Batches(split, values, 32, Sampling(seed=3, mixup=0.4))[4] for _ in range(2))
     assert all((one == other).all() for one, other in zip(first, again, strict=True))
     # The number of a row of class 0 is below 500, of class 2 above: the share can be read from the row, too.
     share = targets[:, 2]

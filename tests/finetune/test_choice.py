@@ -11,8 +11,8 @@ import pytest
 from tasks.config import CHOSEN, POOLED, Config, parse_config
 from tasks.errors import ConfigError
 from tasks.finetune import choice
-from tasks.finetune.choice import ROUNDS, candidates, choice_text, record_of, standing_choice, with_choice
-from tasks.finetune.trial import Trial, best, judged, optimism
+from tasks.finetune.choice import ROUNDS, candidates, choice_text, search_record, valid_choice, with_choice
+from tasks.finetune.trial import Trial, best, evaluated, optimism
 from tasks.records import Snapshot
 from tests.runs import make_run, make_snapshot_record
 
@@ -70,12 +70,12 @@ def test_the_best_has_the_lowest_loss_within_the_budget():
     assert best([fast, good], AUTO.auto) is good
     assert best([fast, good], limits(update={"latency_ms": 10})) is fast
     assert best([fast, good], limits(update={"size_mb": 10})) is fast
-    with pytest.raises(ConfigError, match=r"no backbone keeps the budget.*embedded, takes 3\.0 ms and 5\.0 MB"):
+    with pytest.raises(ConfigError, match=r"no backbone is within the budget.*embedded, takes 3\.0 ms and has 5\.0 MB"):
         best([fast, good], limits(update={"latency_ms": 1}))
 
 
-def test_a_trial_is_judged_by_loss_and_hits_of_each_image():
-    found = judged(DEAR, np.array([[2.0, 0.0], [2.0, 0.0]]), np.array([0, 1]), seconds=1)
+def test_a_trial_is_evaluated_by_loss_and_hits_of_each_image():
+    found = evaluated(DEAR, np.array([[2.0, 0.0], [2.0, 0.0]]), np.array([0, 1]), seconds=1)
     assert found.correct == [True, False]
     assert found.losses == pytest.approx([np.log(1 + np.exp(-2)), 2 + np.log(1 + np.exp(-2))], abs=1e-5)
 
@@ -101,7 +101,7 @@ def test_choosing_among_equals_is_optimistic_and_a_single_trial_is_not():
 
 
 def test_a_configuration_has_one_digest_before_and_after_its_choice():
-    record = record_of(make_run("w", "photos", config={}), SNAPSHOT, searched(AUTO, lambda s: 0.5))
+    record = search_record(make_run("w", "photos", config={}), SNAPSHOT, searched(AUTO, lambda s: 0.5))
     chosen = with_choice(AUTO, record)
     assert chosen.digest() == AUTO.digest()
     assert chosen.backbones() == AUTO.backbones()
@@ -115,7 +115,7 @@ def test_a_configuration_has_one_digest_before_and_after_its_choice():
 def champion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A run whose champion's manifest has the record of a choice."""
     run = make_run(tmp_path, "photos", config=AUTO.model_dump(by_alias=True))
-    record = record_of(run, SNAPSHOT, searched(AUTO, lambda s: 0.5))
+    record = search_record(run, SNAPSHOT, searched(AUTO, lambda s: 0.5))
     lineage = {"auto": record, "config_digest": with_choice(AUTO, record).digest()}
     monkeypatch.setattr(choice, "champion", lambda workspace, name: 3)
     monkeypatch.setattr(choice, "read_manifest", lambda workspace, name, version: {"lineage": lineage})
@@ -128,41 +128,43 @@ def snapshot_of(images: int, labels: tuple[str, ...] = ("a", "b")) -> Snapshot:
 
 def test_a_choice_stands_while_little_is_new(champion: Any):
     run, record = champion
-    assert standing_choice(run, SNAPSHOT) == record
-    assert standing_choice(run, snapshot_of(124)) == record
-    assert standing_choice(run, snapshot_of(60)) == record
+    assert valid_choice(run, SNAPSHOT) == record
+    assert valid_choice(run, snapshot_of(124)) == record
+    assert valid_choice(run, snapshot_of(60)) == record
 
 
 def test_a_choice_is_made_again_for_much_new_data_other_classes_or_another_configuration(champion: Any):
     run, _ = champion
-    assert standing_choice(run, snapshot_of(125)) is None
-    assert standing_choice(run, snapshot_of(100, ("a", "b", "c"))) is None
+    assert valid_choice(run, snapshot_of(125)) is None
+    assert valid_choice(run, snapshot_of(100, ("a", "b", "c"))) is None
     other = make_run("w", "photos", config=run.config.with_keys({"finetune.seed": 1}).model_dump(by_alias=True))
-    assert standing_choice(other, SNAPSHOT) is None
+    assert valid_choice(other, SNAPSHOT) is None
 
 
 def test_without_a_champion_there_is_no_choice(tmp_path: Path):
     run = make_run(tmp_path, "photos", config=AUTO.model_dump(by_alias=True))
-    assert standing_choice(run, SNAPSHOT) is None
+    assert valid_choice(run, SNAPSHOT) is None
 
 
 def test_the_table_shows_all_that_was_tried_and_how_optimistic_the_choice_is():
     run = make_run("w", "photos", config={"auto": {"enabled": True, "latency_ms": 10}})
     trials = searched(AUTO, lambda s: 0.5)
-    record = record_of(run, SNAPSHOT, [*trials, trial(trials[0].settings | {"finetune.dropout": 0.1}, ms=11)])
+    record = search_record(run, SNAPSHOT, [*trials, trial(trials[0].settings | {"finetune.dropout": 0.1}, ms=11)])
     text = choice_text(record, run.run_id)
     assert len(text.splitlines()) == 1 + len(record["trials"]) + 2
     assert sum(line.startswith("*") for line in text.splitlines()[: len(record["trials"]) + 1]) == 1
     assert "over budget" in text
     assert "20 validation images" in text
-    assert "Test images took no part" in text
-    assert "The choice of run r1 stands" in choice_text(record, "r2")
+    assert "Test images were not used" in text
+    assert "This is the choice of run r1, which is still valid" in choice_text(record, "r2")
 
 
 def test_what_exceeds_the_budget_is_shown_and_was_not_trained(tmp_path: Path):
     config = AUTO.with_keys({"auto.latency_ms": 100})
     good = trial(dict.fromkeys(CHOSEN, "x"))
-    record = record_of(make_run(tmp_path, "photos", config=config.model_dump(by_alias=True)), SNAPSHOT, [DEAR, good])
+    record = search_record(
+        make_run(tmp_path, "photos", config=config.model_dump(by_alias=True)), SNAPSHOT, [DEAR, good]
+    )
     assert record["chosen"] == good.settings
     assert (record["trials"][0]["fits"], record["trials"][0]["loss"]) == (False, None)
     [line] = [line for line in choice_text(record, "r").splitlines() if line.startswith("over budget")]

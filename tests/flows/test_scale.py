@@ -16,7 +16,7 @@ from flows.preflight import check_run
 from tasks.config import parse_config
 from tasks.errors import ConfigError
 from tasks.extract.task import extract_features, make_extractor
-from tasks.ingest import catalogue
+from tasks.ingest import reading
 from tasks.ingest.task import ingest_images
 from tasks.modality.augmentation import policy_of
 from tasks.runs import new_run
@@ -70,7 +70,7 @@ def test_the_rows_and_the_snapshot_are_those_of_one_machine(
 ):
     source = photos.class_folders(tmp_path / "photos", {"red": 50, "green": 50})
     (source / "red" / "broken.jpg").write_bytes(photos.truncated_jpeg())
-    monkeypatch.setattr(catalogue, "CHUNK_FILES", 40)
+    monkeypatch.setattr(reading, "CHUNK_FILES", 40)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3.environ.items():  # for the workers, which are processes of their own
             patch.setenv(name, value)

@@ -119,8 +119,8 @@ def test_one_picture_under_two_labels_is_quarantined_with_both_named(tmp_path):
     ref, _ = catalogue(run)
     assert (ref.images, ref.quarantined) == (3, 2)
     assert {entry.path: entry.reason for entry in run_quarantine(run)} == {
-        "cat/00000.jpg": "the same picture also has the label 'dog' (dog/same.jpg)",
-        "dog/same.jpg": "the same picture also has the label 'cat' (cat/00000.jpg)",
+        "cat/00000.jpg": "the same image also has the label 'dog' (dog/same.jpg)",
+        "dog/same.jpg": "the same image also has the label 'cat' (cat/00000.jpg)",
     }
 
 

@@ -71,7 +71,7 @@ def test_an_image_without_a_class_folder_is_rejected_by_name(tmp_path):
     source = class_folders(tmp_path / "photos", {"cat": 1})
     save(source / "loose.jpg", photo(9))
     assert [(r.path, r.reason) for r in listing(tmp_path, source).rejected] == [
-        ("loose.jpg", "it lies in no class folder, so it has no label")
+        ("loose.jpg", "it is not in a class folder, so it has no label")
     ]
 
 

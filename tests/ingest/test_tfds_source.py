@@ -79,7 +79,7 @@ def test_a_prepared_data_set_is_listed_the_same_again(list_tfds):
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("tfds:tf_flower", "no data set 'tf_flower'.*near to it: tf_flowers"),
+        ("tfds:tf_flower", "no data set 'tf_flower'.*similar names: tf_flowers"),
         ("tfds:tiny_shapes:9.9.9", "only: 1.2.0"),
         ("tfds:", "not of the form tfds:NAME"),
         ("tfds:tiny_texts", "one class label each; its features are text: Text"),

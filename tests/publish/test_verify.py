@@ -93,7 +93,7 @@ def test_an_absent_manifest_fails_and_an_absent_folder_is_a_fault(tmp_path):
     assert verify(str(folder)).problems == [
         "manifest: there is no manifest.json: not a published version, or one that is not whole"
     ]
-    with pytest.raises(WorkspaceError, match="is not there"):
+    with pytest.raises(WorkspaceError, match="does not exist"):
         verify(str(tmp_path / "models" / "colours" / "7"))
 
 

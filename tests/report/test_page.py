@@ -129,7 +129,7 @@ def test_what_is_confused_more_and_less_than_by_the_champion(tmp_path):
 
 
 def test_whether_more_labels_would_help_is_said_with_the_classes_that_gained(tmp_path):
-    text = text_of(section_of(render(make_run(tmp_path)), "outlook"))
+    text = text_of(section_of(render(make_run(tmp_path)), "forecast"))
     assert "twice as many would bring about 2.5 points more" in text
     assert "gained most: dress (+7.0), hat (+7.0)" in text
 
@@ -202,7 +202,7 @@ def test_a_run_without_suspects_or_quarantine_has_no_such_sections(tmp_path):
     [
         ("contrast is 0.0, expected at least 0.01 (not-blank: deviation of grey, 0 (blank) to 0.5)", "not blank"),
         ("the image is truncated or damaged: broken data stream", "the image is truncated or damaged"),
-        ("the same picture also has the label 'cat' (cat/a.jpg)", "the same picture also has the label"),
+        ("the same image also has the label 'cat' (cat/a.jpg)", "the same image also has the label"),
         ("not an image of a supported kind (JPEG, PNG)", "not an image of a supported kind"),
         ("the file is empty", "the file is empty"),
     ],

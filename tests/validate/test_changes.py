@@ -6,7 +6,7 @@ from tasks.errors import InvalidDataError
 from tasks.ingest.catalogue import build_catalogue
 from tasks.storage.tables import read_table
 from tasks.validate.changes import champion_snapshot, describe_changes, embedding_p_value
-from tasks.validate.validation import judge_figures, validate
+from tasks.validate.validation import judge_metrics, validate
 from tests.photos import class_folders
 from tests.runs import keep_snapshot, make_run
 
@@ -29,7 +29,7 @@ def rows(counts, start=0, brightness=0.5, seed=0):
 
 
 def failed(tmp_path, before, now):
-    findings = judge_figures(make_run(tmp_path / "w", "s"), describe_changes(before, now))
+    findings = judge_metrics(make_run(tmp_path / "w", "s"), describe_changes(before, now))
     return {finding.expectation: finding for finding in findings if not finding.success}
 
 

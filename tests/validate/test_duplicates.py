@@ -7,7 +7,8 @@ from PIL import ImageEnhance, ImageOps
 
 from tasks.modality import inspection
 from tasks.storage.assignments import no_assignments
-from tasks.validate.duplicates import LEAST_COMPARED, find_groups, near_in_features, near_pairs
+from tasks.validate.duplicates import find_groups
+from tasks.validate.neighbours import LEAST_COMPARED, near_in_features, near_pairs
 from tests.photos import encoded, photo
 
 SIZE = (320, 240)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tasks.validate.label_issues import out_of_fold_logits
 from tasks.validate.learning_curve import DOUBLINGS, learning_curve
-from tasks.validate.suspects import out_of_fold_logits
 
 LABELS = ("ant", "bee", "cat", "dog")
 

@@ -114,10 +114,10 @@ def test_a_runner_is_used_for_one_table_after_another():
     assert runner.run(TABLE.drop([11, 12])).rejected == {}
 
 
-def test_of_figures_those_that_are_null_or_absent_are_not_judged():
-    figures = pd.DataFrame({"path": [""], "growth": [3.0], "growth_note": ["from 2 to 8"], "drift": [None]})
+def test_metrics_that_are_null_or_absent_are_not_judged():
+    metrics = pd.DataFrame({"path": [""], "growth": [3.0], "growth_note": ["from 2 to 8"], "drift": [None]})
     rules = [rule("stop", name, name, max_value=1) for name in ("growth", "drift", "absent")]
-    verdict = SuiteRunner.for_figures({"name": "s", "expectations": rules}, {}, figures).run(figures)
+    verdict = SuiteRunner.for_metrics({"name": "s", "expectations": rules}, {}, metrics).run(metrics)
     [finding] = verdict.findings
     assert (finding.expectation, finding.success, finding.unexpected_count) == ("growth", False, 1)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report.figures import bar, confusion_figure, doubling_figure, line_figure, nice_ticks, reliability_figure
+from tasks.report.charts import bar, confusion_chart, doubling_figure, line_figure, nice_ticks, reliability_chart
 from tasks.report.statistics import ReliabilityBin
 
 
@@ -17,7 +17,7 @@ def texts(markup: str) -> list[str]:
 
 
 def test_confusion_figure_counts_each_cell_and_names_each_class_twice():
-    svg = confusion_figure(["cat", "dog"], {("cat", "cat"): 9, ("cat", "dog"): 1, ("dog", "dog"): 5})
+    svg = confusion_chart(["cat", "dog"], {("cat", "cat"): 9, ("cat", "dog"): 1, ("dog", "dog"): 5})
     assert sorted(texts(svg))[:3] == ["1", "5", "9"]
     assert texts(svg).count("cat") == 2
     titles = [title.text for title in parse(svg).iter("title")]
@@ -25,20 +25,20 @@ def test_confusion_figure_counts_each_cell_and_names_each_class_twice():
 
 
 def test_confusion_figure_shades_by_the_share_of_the_row():
-    svg = parse(confusion_figure(["cat", "dog"], {("cat", "cat"): 1, ("dog", "dog"): 50, ("dog", "cat"): 50}))
+    svg = parse(confusion_chart(["cat", "dog"], {("cat", "cat"): 1, ("dog", "dog"): 50, ("dog", "cat"): 50}))
     opacities = [float(cell.get("fill-opacity", 0)) for cell in svg.iter("rect") if cell.get("class") != "cell"]
     assert opacities == [1.0, 0.56, 0.56]
 
 
 def test_a_large_confusion_matrix_is_one_picture():
     labels = [str(i) for i in range(120)]
-    svg = parse(confusion_figure(labels, {(a, a): 2 for a in labels}))
+    svg = parse(confusion_chart(labels, {(a, a): 2 for a in labels}))
     (picture,) = svg.iter("image")
     assert (picture.get("href") or "").startswith("data:image/png;base64,")
 
 
 def test_labels_are_escaped():
-    svg = confusion_figure(["<b>&", "dog"], {("<b>&", "dog"): 1})
+    svg = confusion_chart(["<b>&", "dog"], {("<b>&", "dog"): 1})
     assert "<b>" not in svg
     assert "&lt;b&gt;&amp;" in svg
 
@@ -62,9 +62,9 @@ def test_bar_keeps_within_its_groove():
 
 def test_reliability_figure_draws_a_dot_a_bin():
     bins = [ReliabilityBin(0.8, 0.9, 40, 0.85, 0.9), ReliabilityBin(0.9, 1.0, 10, 0.95, 0.6)]
-    dots = list(parse(reliability_figure(bins)).iter("circle"))
+    dots = list(parse(reliability_chart(bins)).iter("circle"))
     assert [float(dot.get("r", 0)) for dot in dots] == [10.0, 6.5]
-    both = [circle.get("class") for circle in parse(reliability_figure(bins, bins[:1])).iter("circle")]
+    both = [circle.get("class") for circle in parse(reliability_chart(bins, bins[:1])).iter("circle")]
     assert sorted(filter(None, both)) == ["dot", "dot", "ring"]
 
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from tasks.evaluate import answers
-from tasks.evaluate.answers import champion_answers
+from tasks.evaluate import predictions
+from tasks.evaluate.predictions import champion_predictions
 from tasks.records import Run
 from tasks.storage.artifacts import Artifact
 from tasks.storage.tables import write_table
@@ -38,7 +38,7 @@ def test_images(tmp_path) -> pd.DataFrame:
 @pytest.fixture
 def run(tmp_path) -> Run:
     """Of a model whose version 1 an evaluation judged."""
-    libraries = {library: version(library) for library in answers.ANSWERING}
+    libraries = {library: version(library) for library in predictions.PREDICTING_WITH}
     publish(tmp_path, 1, lineage={"libraries": libraries, "artifacts": {"evaluate": JUDGED}})
     return replace(make_run(tmp_path, "s"), name="colours")
 
@@ -52,8 +52,8 @@ def asked(monkeypatch) -> list[str]:
         digests.extend(rows["sha256"])
         return answer(run, classifier, rows, *more)
 
-    answer = answers.score
-    monkeypatch.setattr(answers, "score", score)
+    answer = predictions.score
+    monkeypatch.setattr(predictions, "score", score)
     return digests
 
 
@@ -66,21 +66,21 @@ def record(run: Run, images: pd.DataFrame, predicted: str, content: bytes = colo
 
 def test_only_images_that_came_since_are_answered(run, test_images, asked):
     record(run, test_images[2:], "what was recorded")
-    stands = champion_answers(run, test_images, COLOURS, below=2)
-    assert stands
-    assert stands.said is not None
+    standing = champion_predictions(run, test_images, COLOURS, below=2)
+    assert standing
+    assert standing.predicted is not None
     assert asked == test_images["sha256"][:2].tolist()
-    assert stands.said.tolist() == ["red", "red", *["what was recorded"] * 10]
+    assert standing.predicted.tolist() == ["red", "red", *["what was recorded"] * 10]
 
 
 def test_recorded_names_are_told_in_those_of_today(run, test_images, asked):
     renamed = replace(run, config=run.config.with_keys({"validate.rename": {"red": "scarlet"}}))
     record(run, test_images[:4], "red")
     today = test_images.replace({"label": {"red": "scarlet"}})
-    stands = champion_answers(renamed, today, ("blue", "green", "scarlet"), below=2)
-    assert stands
-    assert stands.said is not None
-    assert stands.said.tolist() == today["label"].tolist()
+    standing = champion_predictions(renamed, today, ("blue", "green", "scarlet"), below=2)
+    assert standing
+    assert standing.predicted is not None
+    assert standing.predicted.tolist() == today["label"].tolist()
     assert len(asked) == 8
 
 
@@ -91,11 +91,11 @@ def test_all_are_where_the_record_is_of_something_else(run, test_images, asked, 
     if what != "no run":
         record(run, images, "what was recorded", content)
     if what == "other libraries":
-        monkeypatch.setattr(answers, "version_of", lambda library: "0.0")
+        monkeypatch.setattr(predictions, "version_of", lambda library: "0.0")
     if what == "damaged":
         run.workspace.write_bytes(f"{JUDGED}/predictions.parquet", b"no Parquet")
-    stands = champion_answers(run, test_images, COLOURS, below=2)
-    assert stands
-    assert stands.said is not None
-    assert stands.said.tolist() == test_images["label"].tolist()
+    standing = champion_predictions(run, test_images, COLOURS, below=2)
+    assert standing
+    assert standing.predicted is not None
+    assert standing.predicted.tolist() == test_images["label"].tolist()
     assert len(asked) == len(test_images)

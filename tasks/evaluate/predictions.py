@@ -1,7 +1,7 @@
-"""What models say of held-out images: the candidate, and the champion that it is compared with.
+"""Predictions for held-out images: of the candidate, and of the champion that it is compared with.
 
-A file answers the same image the same way each time. So what the champion's own run recorded is taken from there, and
-only images that came since are answered again.
+A model's prediction for an image never changes. So those that the champion's own run recorded are read, and only new
+images are predicted.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from tasks.storage.artifacts import Artifact
 from tasks.storage.repository import MODEL, champion, read_manifest, read_model
 from tasks.storage.tables import read_table
 
-ANSWERING = ("onnxruntime", "pillow")  # what an answer hangs on, beside the file and the image
+PREDICTING_WITH = ("onnxruntime", "pillow")  # what a prediction depends on, beside the file and the image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Champion:
-    """The published model, as it answers this run's test images in today's names of the classes.
+    """The published model's predictions for this run's test images, in the current names of the classes.
 
-    `said` has a label for each test image, null where the image's class is one that it does not know; it and `changes`
-    are None where the model can't be loaded.
+    `predicted` has a label for each test image, null where the champion does not have the image's class; it and
+    `changes` are None where the model can't be loaded.
     """
 
     version: int
-    said: pd.Series | None = None
+    predicted: pd.Series | None = None
     changes: ClassChanges | None = None
 
 
 def score(
     run: Run, classifier: Classifier, rows: pd.DataFrame, on_image: Callable[[], None] = lambda: None
 ) -> np.ndarray:
-    """Float32 [N, C] from the original bytes of each row's image."""
+    """Probabilities, float32 [N, C], from the original bytes of each row's image."""
     reads = [partial(read_checked, uri, sha256) for uri, sha256 in zip(rows["uri"], rows["sha256"], strict=True)]
-    answers = []
-    for answer in classifier.classify_all(
+    found = []
+    for probabilities in classifier.classify_all(
         reads, workers=run.config.extract.workers, max_pixels=run.config.ingest.max_pixels
     ):
-        answers.append(answer)
+        found.append(probabilities)
         on_image()
-    return np.stack(answers) if answers else np.zeros((0, len(classifier.labels)), np.float32)
+    return np.stack(found) if found else np.zeros((0, len(classifier.labels)), np.float32)
 
 
-def validation_answers(run: Run, head: Head, sha256s: pd.Series, classes: int) -> np.ndarray:
-    """Float32 [V, C]: the head's on the stored features, as its training ended with them."""
+def validation_probabilities(run: Run, head: Head, sha256s: pd.Series, classes: int) -> np.ndarray:
+    """Probabilities of the validation images, float32 [V, C], from the logits at the end of the training."""
     from scipy.special import softmax
 
     table = read_table(run.workspace, head.validation_path).set_index("sha256")
@@ -63,29 +63,29 @@ def validation_answers(run: Run, head: Head, sha256s: pd.Series, classes: int) -
     return softmax(logits / head.temperature, axis=1)
 
 
-def champion_answers(run: Run, test: pd.DataFrame, labels: tuple[str, ...], below: int) -> Champion | None:
-    """The champion, the newest version below a candidate's, on those test images whose class it knows; None before
-    there is one."""
+def champion_predictions(run: Run, test: pd.DataFrame, labels: tuple[str, ...], below: int) -> Champion | None:
+    """The champion (the newest version below the candidate's) on the test images whose class it has; None without a
+    champion."""
     version = champion(run.workspace, run.name, below)
     if version is None:
         return None
     try:
         classifier = Classifier(read_model(run.workspace, run.name, version))
     except HeadstartError:
-        return Champion(version=version)  # missing evidence, which the champion's gate refuses by name
+        return Champion(version=version)  # missing evidence, which the champion's gate refuses
     rename = run.config.validation.rename
     changes = class_changes(classifier.labels, labels, rename)
     known = test[test["label"].isin(changes.shared)]
-    said = known["sha256"].map(_recorded(run, version)).astype(object)
-    new = known[said.isna()]
-    said[new.index] = np.array(classifier.labels, object)[score(run, classifier, new).argmax(axis=1)]
-    return Champion(version=version, said=said.replace(rename).reindex(test.index), changes=changes)
+    predicted = known["sha256"].map(_recorded(run, version)).astype(object)
+    new = known[predicted.isna()]
+    predicted[new.index] = np.array(classifier.labels, object)[score(run, classifier, new).argmax(axis=1)]
+    return Champion(version=version, predicted=predicted.replace(rename).reindex(test.index), changes=changes)
 
 
 def _recorded(run: Run, version: int) -> dict[str, str]:
-    """The label that a version's own run recorded for each test image, by digest.
+    """The label that the evaluation of a version recorded for each test image, by digest.
 
-    Empty where that run is gone, judged another file, or with other libraries.
+    Empty where that artifact was removed, belongs to another file, or was made with other libraries.
     """
     manifest = read_manifest(run.workspace, run.name, version)
     try:
@@ -94,7 +94,11 @@ def _recorded(run: Run, version: int) -> dict[str, str]:
         artifact = Artifact(run.workspace, *folder.split("/")[1:])
         judged = run.workspace.read_json(artifact.path("decision.json"))["candidate"]["sha256"]
         same = judged == manifest["files"][MODEL]
-        if not same or any(used[library] != version_of(library) for library in ANSWERING) or artifact.read() is None:
+        if (
+            not same
+            or any(used[library] != version_of(library) for library in PREDICTING_WITH)
+            or artifact.read() is None
+        ):
             return {}
         rows = read_table(run.workspace, artifact.path("predictions.parquet"), ["sha256", "split", "predicted"])
     except (HeadstartError, pa.ArrowException, KeyError):

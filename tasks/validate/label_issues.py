@@ -1,11 +1,10 @@
-"""Label suspects: images whose label is probably wrong, found by confident learning; shown, never changed.
+"""Label issues: images whose label is probably wrong, found by confident learning. Labels are never changed.
 
-Each image is judged by a classifier that was not trained on it (nor on its near-duplicates): a ridge regression from
-stored features onto the classes, in folds. Each fold's Gram matrix is summed once and added to the others', so all
-folds together cost little more than one fit, and features pass through memory block by block. From fewer folds the same
-sums make classifiers of fewer images: the learning curve.
+Predictions are cross-fitted: each image's class comes from a ridge regression on stored features of the other folds,
+and near-duplicates share a fold. Each fold's Gram matrix is computed once, block by block, and summed for each fit, so
+all folds cost little more than one. Sums of fewer folds give the classifiers of the learning curve.
 
-After Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels".
+Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels".
 """
 
 from __future__ import annotations
@@ -18,19 +17,18 @@ from tasks.storage.rows import Rows
 
 FOLDS = 5
 BLOCK = 8192
-# Of the mean variance of the features: keeps the solution tame where there are fewer images than features.
-RIDGE = 0.3
+RIDGE = 0.3  # penalty, as a share of the features' mean variance, for data sets with fewer images than features
 
 
 def out_of_fold_probabilities(
     features: np.ndarray | Rows, targets: np.ndarray, groups: np.ndarray, classes: int
 ) -> np.ndarray:
-    """Each image's class probabilities from the images of the other folds, float32 [N, C].
+    """Cross-fitted class probabilities of each image, float32 [N, C].
 
     Args:
         features: [N, D], in memory or on disk.
         targets: class indices, int [N].
-        groups: what must not be spread over folds, int [N]: equal for near-duplicates.
+        groups: int [N], equal for near-duplicates: a group shares one fold.
         classes: C.
     """
     [logits] = out_of_fold_logits(features, targets, groups, classes, [FOLDS - 1])
@@ -40,10 +38,10 @@ def out_of_fold_probabilities(
 def out_of_fold_logits(
     features: np.ndarray | Rows, targets: np.ndarray, groups: np.ndarray, classes: int, others: Sequence[int]
 ) -> np.ndarray:
-    """The same before the softmax, from fewer images, too: float32 [K, N, C] for the K counts of `others`.
+    """Cross-fitted logits from K numbers of training folds, float32 [K, N, C]; see `out_of_fold_probabilities`.
 
     Args:
-        others: how many of the other folds each classifier is made of, 1 to FOLDS - 1.
+        others: the K numbers of training folds, each 1 to FOLDS - 1.
     """
     fold_of = _folds(targets, groups)
     grams = [_gram(features, targets, np.flatnonzero(fold_of == fold), classes) for fold in range(FOLDS)]
@@ -57,32 +55,32 @@ def out_of_fold_logits(
         rows, stacked = np.flatnonzero(fold_of == fold), np.concatenate(weights, axis=1)
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            answers = (_with_intercept(features[block]) @ stacked).reshape(len(block), len(others), classes)
-            logits[:, block] = answers.transpose(1, 0, 2)
+            predicted = (_with_intercept(features[block]) @ stacked).reshape(len(block), len(others), classes)
+            logits[:, block] = predicted.transpose(1, 0, 2)
     return logits
 
 
 def to_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The softmax of `logits` [N, C] at the temperature that fits the targets best, float32 [N, C]."""
+    """The softmax of `logits` [N, C] at the temperature with the lowest loss, float32 [N, C]."""
     from scipy.special import softmax
 
     return softmax(logits * _sharpness(logits, targets), axis=1).astype(np.float32)
 
 
-def rank_suspects(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The images by how doubtful their label is, the worst first.
+def rank_label_issues(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ranks images by how likely their label is wrong, the most likely first.
 
-    An image is a suspect where some other class is as probable as that class usually is for its own images (its
-    threshold), and more so than the given one.
+    A label is an issue where another class is more probable than the given one, and at least as probable as that class
+    is on average for its own images (its threshold).
 
     Args:
-        probabilities: float [N, C], of classifiers that did not see the image.
+        probabilities: float [N, C], cross-fitted.
         targets: the given classes, int [N].
 
     Returns:
-        order: int [N], all images, by ascending margin: the given class's probability less the best other one's.
+        order: int [N], all images by ascending margin: the given class's probability less the best other one's.
         suggested: int [N], the most probable other class of each image.
-        suspect: bool [N].
+        issue: bool [N].
     """
     rows = np.arange(len(targets))
     thresholds = np.array(
@@ -92,12 +90,12 @@ def rank_suspects(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.nd
     others[rows, targets] = -1
     suggested = others.argmax(axis=1)
     margin = probabilities[rows, targets] - others[rows, suggested]
-    suspect = (others >= thresholds).any(axis=1) & (margin < 0)
-    return np.argsort(margin, kind="stable"), suggested, suspect
+    issue = (others >= thresholds).any(axis=1) & (margin < 0)
+    return np.argsort(margin, kind="stable"), suggested, issue
 
 
 def _folds(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """A fold for each image, int [N]: whole groups, dealt out class by class."""
+    """A fold for each image, int [N]: whole groups, assigned in turn, class by class."""
     _, leaders, members = np.unique(groups, return_index=True, return_inverse=True)
     order = np.argsort(targets[leaders], kind="stable")
     fold_of_group = np.empty(len(leaders), np.int64)
@@ -108,7 +106,7 @@ def _folds(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def _gram(
     features: np.ndarray | Rows, targets: np.ndarray, rows: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(X'X, X'Y) of some rows, float32 [D + 1, D + 1] and [D + 1, C]; each class weighs the same."""
+    """(X'X, X'Y) of some rows, float32 [D + 1, D + 1] and [D + 1, C]; all classes have the same weight."""
     width = features.shape[1] + 1
     gram, cross = np.zeros((width, width), np.float32), np.zeros((width, classes), np.float32)
     sizes = np.maximum(np.bincount(targets, minlength=classes), 1)
@@ -127,18 +125,20 @@ def _with_intercept(features: np.ndarray) -> np.ndarray:
 
 
 def _solve(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
-    """The ridge regression's weights, float32 [D + 1, C]; `gram` is overwritten. The penalty bounds its condition
-    number to some thousands, so single precision, at half the time, ranks the images alike."""
+    """The weights of the ridge regression, float32 [D + 1, C]; overwrites `gram`.
+
+    The penalty limits the condition number to some thousands, so float32 gives the same ranking in half the time.
+    """
     from scipy.linalg import cho_factor, cho_solve
 
     diagonal = np.einsum("ii->i", gram)  # a view
     diagonal[:-1] += RIDGE * diagonal[:-1].mean() + 1e-6
-    diagonal[-1] += 1e-6  # the intercept is not shrunk
+    diagonal[-1] += 1e-6  # no penalty on the intercept
     return cho_solve(cho_factor(gram, overwrite_a=True, check_finite=False), cross, check_finite=False)
 
 
 def _sharpness(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The factor (inverse temperature) that makes the softmax of `logits` fit the targets best."""
+    """The inverse temperature that minimises the loss of the softmax of `logits`."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 

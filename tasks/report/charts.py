@@ -1,4 +1,4 @@
-"""The report's figures, as SVG whose colours are the page's own, so that they follow light, dark and print.
+"""The report's charts, as SVG whose colours are the page's own, so that they follow light, dark and print.
 
 Built as XML trees: every label is escaped by construction. Each function returns Markup that a template takes
 as it is. Sizes are in SVG user units, one a CSS pixel at natural size.
@@ -20,13 +20,13 @@ from tasks.report.statistics import ReliabilityBin
 from tasks.report.thumbnails import data_uri
 
 MATRIX_SIDE = 560
-MAX_NAMED_CLASSES = 40  # beyond, names beside the matrix can't be read
+MAX_NAMED_CLASSES = 40  # with more, names beside the matrix are unreadable
 MIN_COUNTED_CELL = 20  # narrower cells have no room for a count
 CHART = (440, 260)
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 46, 24, 14, 48
 
 
-def confusion_figure(labels: Sequence[str], counts: Mapping[tuple[str, str], int]) -> Markup:
+def confusion_chart(labels: Sequence[str], counts: Mapping[tuple[str, str], int]) -> Markup:
     """The confusion matrix: a row for each given label, a column for each predicted one, shaded by row share.
 
     Up to `MAX_NAMED_CLASSES` classes are named and counted; more become one picture of a pixel a cell.
@@ -81,7 +81,9 @@ def _confusion_picture(labels: Sequence[str], counts: Mapping[tuple[str, str], i
     pixels = np.zeros((size, size, 4), np.uint8)
     for (label, predicted), count in counts.items():
         colour = (38, 98, 155) if label == predicted else (190, 60, 45)
-        opacity = round(255 * (0.25 + 0.75 * count / totals[label]))  # faint cells of a big matrix would vanish
+        opacity = round(
+            255 * (0.25 + 0.75 * count / totals[label])
+        )  # else faint cells of a big matrix would be invisible
         pixels[index[label], index[predicted]] = (*colour, opacity)
     buffer = io.BytesIO()
     Image.fromarray(pixels, "RGBA").save(buffer, "PNG")
@@ -180,7 +182,7 @@ def line_figure(
         }
         ElementTree.SubElement(svg, "line", {"class": "best", **mark})
         side, offset = ("end", -6) if x(best) > width / 2 else ("start", 6)
-        # Where the lines are not: under those that rise, over those that fall.
+        # Placed where there are no lines: below rising ones, above falling ones.
         above = _falls(series)
         _text(
             svg,
@@ -196,8 +198,8 @@ def line_figure(
     return _markup(svg)
 
 
-def reliability_figure(bins: Sequence[ReliabilityBin], before: Sequence[ReliabilityBin] = ()) -> Markup:
-    """What was claimed against what came true: a dot a bin, sized by count, with its 95 % interval.
+def reliability_chart(bins: Sequence[ReliabilityBin], before: Sequence[ReliabilityBin] = ()) -> Markup:
+    """Predicted probability against accuracy: a dot for each bin, sized by count, with its 95 % interval.
 
     Args:
         before: the same without the temperature; drawn as circles under a thin line.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.validate.suspects import out_of_fold_probabilities, rank_suspects
+from tasks.validate.label_issues import out_of_fold_probabilities, rank_label_issues
 
 CLASSES, PER_CLASS, WIDTH = 4, 60, 48
 
@@ -27,11 +27,11 @@ def test_flipped_labels_are_the_most_doubtful_and_the_right_one_is_suggested(clu
     features, targets = clusters
     wrong, rows = flipped(targets)
     probabilities = out_of_fold_probabilities(features, wrong, np.arange(len(wrong)), CLASSES)
-    order, suggested, suspect = rank_suspects(probabilities, wrong)
+    order, suggested, issue = rank_label_issues(probabilities, wrong)
     assert np.isin(rows, order[: len(wrong) // 10]).mean() >= 0.7
     assert (suggested[rows] == targets[rows]).mean() >= 0.9
-    assert suspect[rows].mean() > 0.7
-    assert suspect.sum() < 3 * len(rows)
+    assert issue[rows].mean() > 0.7
+    assert issue.sum() < 3 * len(rows)
 
 
 def test_probabilities_are_of_unseen_images(clusters):
@@ -47,7 +47,7 @@ def test_near_duplicates_do_not_vouch_for_each_other(clusters):
     wrong, rows = flipped(targets)
     twice, labels = np.concatenate([features, features[rows]]), np.concatenate([wrong, wrong[rows]])
     groups = np.concatenate([np.arange(len(wrong)), rows])
-    order, _, _ = rank_suspects(out_of_fold_probabilities(twice, labels, groups, CLASSES), labels)
+    order, _, _ = rank_label_issues(out_of_fold_probabilities(twice, labels, groups, CLASSES), labels)
     assert np.isin(rows, order[: len(labels) // 8]).mean() >= 0.7
 
 

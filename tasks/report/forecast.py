@@ -7,12 +7,12 @@ from typing import Any
 
 from tasks.report.numbers import count, points
 
-WORTH_NAMING = 0.005  # of accuracy: less is not worth the work of labelling as many images again
+WORTH_NAMING = 0.005  # of accuracy: less is not worth labelling as many images again
 NAMED_CLASSES = 5
 
 
-def outlook(curve: Mapping[str, Any]) -> str:
-    """One paragraph on what more labels would bring."""
+def forecast(curve: Mapping[str, Any]) -> str:
+    """One paragraph on the gain from more labels."""
     before, now = curve["points"][-2:]
     low, high = curve["gain_interval"]
     seen = (
@@ -29,7 +29,7 @@ def outlook(curve: Mapping[str, Any]) -> str:
 
 
 def gaining_classes(curve: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The classes whose recall rose beyond doubt by the last doubling, the most first."""
+    """The classes whose recall rose significantly by the last doubling, the largest gain first."""
     return [row for row in curve["classes"] if row["gain_interval"][0] > 0][:NAMED_CLASSES]
 
 

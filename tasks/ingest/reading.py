@@ -1,0 +1,142 @@
+"""Reads, hashes and inspects the files of a source.
+
+A file is read again only after it changed, and content is decoded only once: inspections are stored by digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from tasks.errors import SourceError
+from tasks.ingest.entries import Entry
+from tasks.ingest.signatures import keep_signatures, known_signatures, signature_of
+from tasks.ingest.sources import list_source
+from tasks.modality import images, inspection
+from tasks.modality.inspection import Inspection, inspection_store
+from tasks.records import Run
+from tasks.workspace import Workspace
+
+Progress = Callable[[int, int], None]
+
+FACTS = [name for name in inspection.SCHEMA.names if name not in ("sha256", "inspector")]
+CHUNK_FILES = 4096  # read between two writes of the inspection store: what a crash costs
+REMOTE_THREADS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The result of reading one entry.
+
+    `inspection` is None where the content was inspected before; `signature` is None where the file is unchanged since
+    it was last read, or has no reliable signature; `fault` is why the file can't be used.
+    """
+
+    entry: Entry
+    sha256: str | None = None
+    size_bytes: int = 0
+    signature: bytes | None = None
+    inspection: Inspection | None = None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Content that needs no new work: digests that were inspected, and digests of files by their signature."""
+
+    inspected: set[str]
+    signatures: Mapping[bytes, str]
+
+
+def inspect_source(run: Run) -> None:
+    """Fills the inspection store from the run's source; writes nothing else."""
+    read_files(run, list_source(run).entries)
+
+
+def read_files(run: Run, entries: Sequence[Entry]) -> list[Read]:
+    """Reads some files of the source and fills the inspection store; safe in any process."""
+    return list(read_all(run, entries, _known_before(run.workspace, run.run_id)))
+
+
+@lru_cache(maxsize=1)
+def _known_before(workspace: Workspace, run_id: str) -> Known:
+    """Loaded once by a process that reads several parts of a run."""
+    return Known(set(stored_inspections(workspace).index), known_signatures(workspace))
+
+
+def chunks(entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+    """The entries in parts of at most `CHUNK_FILES`."""
+    return [entries[start : start + CHUNK_FILES] for start in range(0, len(entries), CHUNK_FILES)]
+
+
+def stored_inspections(workspace: Workspace) -> pd.DataFrame:
+    """All inspections by the current inspector, indexed by sha256."""
+    parts = [part.to_pandas() for part in inspection_store(workspace).read()]
+    stored = pd.concat(parts, ignore_index=True) if parts else inspection.SCHEMA.empty_table().to_pandas()
+    stored = stored[stored["inspector"] == inspection.INSPECTOR].drop_duplicates("sha256")
+    return stored.set_index("sha256")[FACTS]
+
+
+def inspection_table(fresh: Mapping[str, Inspection]) -> pa.Table:
+    """Inspections by digest, as rows of the inspection store."""
+    rows = [
+        {"sha256": sha256, "inspector": inspection.INSPECTOR}
+        | {field.name: getattr(found, field.name) for field in fields(found) if field.name != "fault"}
+        for sha256, found in sorted(fresh.items())
+    ]
+    return pa.Table.from_pylist(rows, schema=inspection.SCHEMA)
+
+
+def read_all(
+    run: Run, entries: Sequence[Entry], known: Known, progress: Progress = lambda done, total: None
+) -> Iterator[Read]:
+    """Reads each entry on threads: the decoder, the hash and the disk all release Python's lock."""
+    remote = any("://" in entry.uri for entry in entries[:1])
+    done = 0
+    with ThreadPoolExecutor(REMOTE_THREADS if remote else os.cpu_count()) as pool:
+        for part in chunks(entries):
+            fresh: dict[str, Inspection] = {}
+            signed_files: list[tuple[bytes, str]] = []
+            for read in pool.map(lambda entry: _read(entry, run, known), part):
+                if read.sha256 and not read.fault:
+                    if read.inspection:
+                        fresh[read.sha256] = read.inspection
+                    if read.signature:
+                        signed_files.append((read.signature, read.sha256))
+                done += 1
+                progress(done, len(entries))
+                yield read
+            inspection_store(run.workspace).append(inspection_table(fresh))
+            keep_signatures(run.workspace, signed_files)
+            known.inspected.update(fresh)
+
+
+def _read(entry: Entry, run: Run, known: Known) -> Read:
+    bounds = run.config.ingest
+    try:
+        status = Path(entry.uri).stat() if "://" not in entry.uri else None
+        size = status.st_size if status else entry.size_bytes
+        if size is not None and size > bounds.max_bytes:
+            return Read(entry, fault=f"the file has {size} bytes (ingest.max_bytes: at most {bounds.max_bytes})")
+        signature = signature_of(entry, status)
+        if size is not None and signature and known.signatures.get(signature) in known.inspected:
+            return Read(entry, known.signatures[signature], size)
+        content = images.read_bytes(entry.uri)
+    except (SourceError, OSError) as exc:
+        fault = exc if isinstance(exc, OSError) else exc.__cause__
+        if isinstance(fault, FileNotFoundError | PermissionError | IsADirectoryError):
+            return Read(entry, fault=f"it can't be read: {fault.strerror or fault}")
+        raise
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 in known.inspected:
+        return Read(entry, sha256, len(content), signature)
+    found = inspection.inspect(content, bounds.max_pixels)
+    return Read(entry, sha256, len(content), signature, found, found.fault)
