@@ -14,19 +14,12 @@ from PIL import Image
 
 from tasks.errors import SourceChangedError
 from tasks.evaluate import stage
-from tasks.evaluate.parity import Parity, make_reference
+from tasks.evaluate.parity import Parity
 from tasks.evaluate.stage import PREDICTIONS, evaluate, rules
-from tasks.export.model import export_model
-from tasks.extract.engine import choose_engine
-from tasks.extract.plan import cut, embed_shard, missing_tasks
-from tasks.finetune.stage import finetune
-from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.augmentation import policy_of
 from tasks.modality.images import decode
-from tasks.networks import keras_process
 from tasks.networks.classifier import Classifier
-from tasks.records import Candidate, Decision, Features, Run
-from tasks.split.assign import make_snapshot
+from tasks.records import Candidate, Decision, Run
 from tasks.storage.repository import write_version
 from tasks.storage.snapshots import read_snapshot
 from tasks.storage.tables import VALIDATION, read_table, write_table
@@ -35,6 +28,7 @@ from tests.deploy.serving.models import colour_model, publish
 from tests.extractors import exported
 from tests.flows.retraining import LENIENT, TINY
 from tests.runs import keep_snapshot, make_head_record, make_run
+from tests.stages import candidate_of
 
 # A real candidate: trained, exported, and judged by its own file.
 
@@ -46,14 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Candidate]:
     source = photos.class_folders(folder / "photos", {"red": 30, "green": 30, "blue": 30})
     (folder / "gates.toml").write_text(LENIENT)
     run = make_run(folder / "w", source, config={**TINY, "evaluate": {"gates": str(folder / "gates.toml")}})
-    policy = policy_of(run.config)
-    extractor = exported(run, policy)
-    snapshot = make_snapshot(run, build_catalogue(run))
-    for shard in cut(missing_tasks(run, snapshot, extractor, policy), 64):
-        embed_shard(run, extractor, policy, choose_engine(run, extractor), shard)
-    features = Features(snapshot=snapshot, extractor=extractor, views=policy.views, embedded=0)
-    keras_process.call(make_reference, run, snapshot, extractor)
-    return run, keras_process.call(export_model, run, keras_process.call(finetune, run, features), 1)
+    return run, candidate_of(run, exported(run, policy_of(run.config)))
 
 
 @pytest.fixture(scope="module")

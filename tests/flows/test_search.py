@@ -15,8 +15,6 @@ from tests import photos
 from tests.flows.retraining import retrained
 from tests.runs import make_run
 
-pytestmark = pytest.mark.usefixtures("prefect_api")
-
 TINY = {"auto": {"enabled": True}, "finetune": {"epochs": 1, "unfrozen_epochs": 1}}
 
 
@@ -27,6 +25,8 @@ def searched(folder: Path, workspace: Path, **more: Any) -> tuple[dict[str, Any]
     return summary, json.loads((workspace / "runs" / summary["run_id"] / "auto.json").read_text())
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_api")
 def test_the_choice_is_shown_kept_used_and_not_made_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = photos.class_folders(tmp_path / "photos", {"red": 40, "green": 40})
     workspace = tmp_path / "w"

@@ -87,7 +87,7 @@ def test_a_process_that_died_is_told_and_the_next_call_has_another():
     before = keras_process.call(pid_and_backend)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(keras_process.call, time.sleep, 600)
-        with pytest.raises(HeadstartError, match="was killed, most likely for want of memory, during die"):
+        with pytest.raises(HeadstartError, match="was killed, most likely because memory ran out, during die"):
             keras_process.call(die)
         with pytest.raises(HeadstartError, match="during sleep"):
             waiting.result(timeout=60)

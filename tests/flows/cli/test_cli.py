@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--name", "No Good"], "a model's name can't be 'No Good'"),
         (["--config", "/absent.toml"], "can't read the configuration /absent.toml"),
         (["--set", "augment.policy=wild"], "there is no 'wild'; use one of flip"),
-        (["--set", "evaluate.gates=/absent.toml"], "there is no /absent.toml"),
+        (["--set", "evaluate.gates=/absent.toml"], "/absent.toml does not exist"),
         (["--set", "validate.suite=absent"], "absent"),
     ],
 )
@@ -133,6 +133,7 @@ def test_help_and_light_commands_import_nothing_heavy(command: str):
     assert done.stderr.strip() == "[]"
 
 
+@pytest.mark.usefixtures("prefect_api")
 def test_the_whole_journey(tmp_path: Path):
     """A first model, nothing new, new images, a prediction, the status: each in a process of its own."""
     source = photos.class_folders(tmp_path / "my photos", {"red": 40, "blau-grün": 40, "it's": 40})
