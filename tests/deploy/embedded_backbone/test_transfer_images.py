@@ -26,7 +26,7 @@ def test_images_differ(photos):
     assert len(np.unique(images.reshape(40, -1), axis=0)) == 40
 
 
-@pytest.mark.parametrize("formula", set(transfer_images.FORMULAE), ids=lambda formula: formula.__name__)
+@pytest.mark.parametrize("formula", dict.fromkeys(transfer_images.FORMULAE), ids=lambda formula: formula.__name__)
 def test_formula_makes_an_image_with_structure(formula):
     image = formula(np.random.default_rng(7), 48)
     assert image.shape == (48, 48, 3)
