@@ -18,6 +18,8 @@ from tasks.networks.registry import BACKBONES
 from tests.prefect_server import prefect_server
 from tests.runs import make_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
 GIVEN = {"source": "/photos", "name": "clothing", "workspace": "/workspace"}

@@ -37,7 +37,7 @@ def can_be_cut(whole: keras.Model, name: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v2", "resnet50", pytest.param("inception_v3", marks=pytest.mark.slow), "convnext_tiny"]
+    "name", [name if name == "mobilenet_v2" else pytest.param(name, marks=pytest.mark.slow) for name in SIZE_PX]
 )
 def test_the_boundaries_are_the_layers_at_which_keras_can_cut(name: str):
     whole = network(name)

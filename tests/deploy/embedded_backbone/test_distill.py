@@ -103,6 +103,7 @@ def last_layers(folder: Path) -> tuple[distill.Stage, distill.StageData]:
     return stage, distill.StageData(seen, targets, TOY.held_out_rows, seed=(1, 2))
 
 
+@pytest.mark.slow
 def test_interrupted_stage_gives_the_same_weights(tmp_path, monkeypatch):
     stage, data = last_layers(tmp_path / "data")
     (tmp_path / "a").mkdir()
@@ -155,6 +156,7 @@ def teacher(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_command_goes_on_after_kill_and_writes_weights(photos, teacher, tmp_path, capsys):
     arguments = ["--images", str(photos), "--teacher", str(teacher), "--out", str(tmp_path)]
     for name in TOY.__dataclass_fields__:
