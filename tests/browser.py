@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,10 @@ def chromium() -> Iterator[Browser]:
     if path is None:
         pytest.skip(f"no browser is installed: looked for {', '.join(NAMES)}")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        environ: dict[str, str | float | bool] = {
+            **os.environ,
+            "XDG_CONFIG_HOME": tempfile.gettempdir(),
+        }  # else it writes into the user's
+        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET), env=environ)
         yield browser
         browser.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -70,7 +72,8 @@ def test_a_batch_is_resized_image_by_image():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_openvino_computes_the_same_pixels(size: tuple[int, int]):
+def test_openvino_computes_the_same_pixels(size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # it writes there when it is imported
     openvino = pytest.importorskip("openvino", reason="there is no OpenVINO here to compare with")
     graph = preprocessing(40, BACKBONES["mobilenet_v2"].normalisation).SerializeToString()
     core = openvino.Core()
