@@ -80,13 +80,16 @@ def test_every_flag_in_the_text_exists():
 @pytest.mark.slow
 def test_the_readmes_commands_run_in_their_order(tmp_path: Path):
     """As they stand there, on small pictures of two classes; what runs until Ctrl-C is stopped once it is up."""
-    photos.class_folders(tmp_path / "photos", {"hat": 60, "shoe": 60}, start=1)
+    photos.class_folders(tmp_path / "photos", {"hat": 80, "shoe": 80}, start=1)
     for label in ("hat", "shoe"):
         first = tmp_path / "photos" / label / "00001.jpg"
         first.rename(first.with_name("1.jpg"))
     port = free_port()
     environ = {**os.environ, "HEADSTART_BACKBONE__NAME": "embedded", "HEADSTART_BACKBONE__IMAGE_SIZE_PX": "64"}
     environ |= {"PREFECT_HOME": str(tmp_path / "prefect"), "TFDS_DATA_DIR": str(tmp_path / "tfds")}
+    # Colours are easily told apart, so the head is less confident than it could be, which is not what is tested here.
+    (tmp_path / "gates.toml").write_text("[calibration]\nmax_error = 0.5\n")
+    environ |= {"HEADSTART_SPLIT__TEST_SHARE": "0.25", "HEADSTART_EVALUATE__GATES": str(tmp_path / "gates.toml")}
     environ.pop("PREFECT_API_URL", None)
     for args in commands_in(README):
         command = [sys.executable, "-m", "flows.cli", *args]
@@ -94,10 +97,7 @@ def test_the_readmes_commands_run_in_their_order(tmp_path: Path):
             _starts_and_stops([*command, "--port", str(port)], tmp_path, environ)
         else:
             done = subprocess.run(command, cwd=tmp_path, env=_found(environ), capture_output=True, text=True)
-            # The gates may refuse a model of so few pictures; what they must not do is fail.
-            assert done.returncode in (0, 3), f"{args}: {done.stderr}"
-            if args[0] in ("retrain", "predict"):
-                assert done.returncode == 0, f"{args}: {done.stdout}{done.stderr}"
+            assert done.returncode == 0, f"{args}: {done.stdout}{done.stderr}"
 
 
 def _found(environ: dict[str, str]) -> dict[str, str]:
@@ -114,4 +114,4 @@ def _starts_and_stops(command: list[str], folder: Path, environ: dict[str, str])
         finally:
             process.send_signal(signal.SIGINT)
             process.stderr.read()
-        assert process.wait(60) == 0, command
+        assert process.wait(60) in (0, 130), command  # 130 is the shell's status for Ctrl-C

@@ -64,7 +64,7 @@ def test_weights_load_and_the_export_answers_as_keras_does(backbone: Backbone, t
     assert (backbone.boundary or POOLED) in [POOLED, *boundaries(network)]
 
     extractor = FeatureExtractor(
-        key="r",
+        key=str(path),  # networks are cached by it
         activations_key="a" if backbone.boundary else None,
         onnx_path="",
         backbone=backbone.name,
