@@ -142,7 +142,7 @@ def _serve(connection: Connection) -> None:
     while True:
         try:
             number, function, args, kwargs = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent has ended, perhaps with an answer of ours unread
             return
         threading.Thread(target=_answer, args=(partial(send, number), function, args, kwargs), daemon=True).start()
 
