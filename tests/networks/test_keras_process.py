@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import Pipe
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 
 from tasks.errors import ConfigError, HeadstartError, InvalidDataError
 from tasks.networks import keras_process
-from tasks.networks.keras_process import KerasProcess
+from tasks.networks.keras_process import KerasProcess, _serve
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,3 +128,10 @@ def test_it_ends_with_its_parent(how, tmp_path):
             parent.kill()
     psutil.wait_procs([child], timeout=120)
     assert not child.is_running()
+
+
+def test_a_parent_that_ends_with_an_answer_unread_is_no_fault():
+    ours, theirs = Pipe()
+    ours.send("an answer")
+    theirs.close()
+    _serve(ours)  # returns, though the connection was reset
