@@ -12,7 +12,7 @@ from pydantic import Field
 from flows.run_state import check_restarts, ended
 from flows.search import choose_settings
 from flows.slot import one_run_at_a_time
-from flows.summary import finish, invalid_data, summarise, unchanged
+from flows.summary import finish, invalid_data, run_key, summarise, unchanged
 from flows.warmup import preload, preload_if_new
 from tasks.augment.task import choose_policy
 from tasks.config import Config
@@ -64,11 +64,13 @@ def retrain(
 def _retrain(run: Run, force: bool, account: Account) -> dict[str, Any]:
     preload_if_new(run, force)
     catalogue = ingest_images(run)
-    if not force and (summary := unchanged(run, catalogue, account)):
+    # Taken before the work: what a person decides while the run is under way is new to the next one.
+    key = run_key(run, catalogue)
+    if not force and (summary := unchanged(run, key, account)):
         return summary
     preload(run)
     try:
-        summary = _make_model(run, catalogue, account)
+        summary = {**_make_model(run, catalogue, account), "fingerprint": key}
     except InvalidDataError as exc:
         summary = invalid_data(run, catalogue, exc.reasons, account)
     finish(run, summary, account)

@@ -61,14 +61,17 @@ def run_key(run: Run, catalogue: Catalogue) -> str:
     return digest.hexdigest()
 
 
-def unchanged(run: Run, catalogue: Catalogue, account: Account) -> dict[str, Any] | None:
+def unchanged(run: Run, key: str, account: Account) -> dict[str, Any] | None:
     """The summary of a run with nothing new, or None where there is something to do.
 
     Nothing is new where the last finished run of this name had the same key. With a champion the verdict is
     `unchanged`; without one, that run was refused and would be again.
+
+    Args:
+        key: of this run, from `run_key`.
     """
     last = next(finished_runs(run.workspace, run.name), None)
-    if last is None or last.get("fingerprint") != run_key(run, catalogue):
+    if last is None or last.get("fingerprint") != key:
         return None
     remember_listing(run)
     version = champion(run.workspace, run.name)
@@ -126,7 +129,6 @@ def summarise(run: Run, catalogue: Catalogue, decision: Decision, account: Accou
         "metrics": decision.metrics,
         "labels": list(snapshot.labels),
         "lineage": lineage(run, candidate.head, account.artifacts),
-        "fingerprint": run_key(run, catalogue),
     }
 
 

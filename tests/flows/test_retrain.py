@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError
 
+import flows.retrain
 from flows.retrain import retrain
 from flows.summary import STAGES
 from tasks.errors import ConfigError
@@ -101,6 +102,19 @@ def test_with_nothing_new_nothing_is_done(place: Place, first: dict[str, Any], u
     assert place.page()[1] == "Unchanged"
     assert unchanged["run_id"] != first["run_id"]
     assert {stage for stage in STAGES if unchanged["timings_s"][stage]} == {"ingest"}
+
+
+def test_rules_changed_during_a_run_are_new_to_the_next(place: Place, unchanged: dict[str, Any], monkeypatch):
+    publish = flows.retrain.publish_model
+
+    def change_rules_then_publish(*args: Any) -> Any:
+        place.gates.write_text(LENIENT.replace("0.5", "0.51"))
+        return publish(*args)
+
+    monkeypatch.setattr(flows.retrain, "publish_model", change_rules_then_publish)
+    place.retrain(force=True)
+    assert place.retrain()["timings_s"]["evaluate"] > 0
+    assert place.retrain()["timings_s"]["evaluate"] == 0
 
 
 def test_a_forced_run_comes_to_the_model_that_is_in_service(place: Place, unchanged: dict[str, Any]):
