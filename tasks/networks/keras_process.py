@@ -203,6 +203,7 @@ def _main() -> None:
         for module in MODULES:
             importlib.import_module(module)
     _serve(Connection(int(sys.argv[1])))
+    os._exit(0)  # Python's own end would fail on the thread that still reads standard input
 
 
 if __name__ == "__main__":
