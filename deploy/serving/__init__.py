@@ -14,3 +14,5 @@ app.py            the application: routes, OpenAPI document, page
 http_protocol.py  bounds on a request's head
 server.py         `serve`: all of it under uvicorn
 """
+
+import tasks  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off
