@@ -13,6 +13,7 @@ from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
 from deploy.serving.model_slot import ModelSlot
 from tasks.errors import UsageError
+from tasks.storage.repository import published_models
 from tasks.workspace import Workspace, check_name
 
 DEFAULT_PORT = 8000  # of the Open Inference Protocol's servers
@@ -90,7 +91,7 @@ def _nothing_to_serve(slot: ModelSlot) -> str:
     if slot.refusals:
         lines = [f"  - version {r.version}: {'; '.join(r.reasons)}" for r in slot.refusals.values()]
         return f"no version of {slot.name!r} can be served:\n" + "\n".join(lines)
-    published = slot.workspace.names("models")
+    published = published_models(slot.workspace)
     found = f"published there: {', '.join(published)}" if published else "nothing is published there yet"
     return (
         f"there is no model {slot.name!r} in the workspace {slot.workspace.url}; {found}. "
