@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
 from deploy.serving.app import create_app
+from deploy.serving.hosts import AllowedHosts
 from deploy.serving.http_protocol import BoundedHttpProtocol
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
@@ -30,6 +31,7 @@ def serve(
     public_key: str | None = None,
     wait: bool = False,
     limits: Limits | None = None,
+    allowed_hosts: Sequence[str] = (),
     on_start: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves the newest verified version of `name` until SIGINT or SIGTERM.
@@ -40,6 +42,8 @@ def serve(
         poll_s: seconds between two looks for a new version.
         public_key: PEM file; versions that are not signed with its key are refused.
         wait: start without a model, not ready, and serve the first version when it is published.
+        allowed_hosts: names by which it may be asked, beside those of loopback and `host`; each may be several, with
+            commas between them.
         on_start: told the server's URL once it listens.
 
     Raises:
@@ -56,7 +60,8 @@ def serve(
     slot.refresh()
     if not slot.ready and not wait:
         raise UsageError(_nothing_to_serve(slot))
-    app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s)
+    names = [name for each in allowed_hosts for name in each.split(",")]
+    app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s, hosts=AllowedHosts(host, names))
     config = uvicorn.Config(
         app,
         host=host,

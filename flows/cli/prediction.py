@@ -12,6 +12,7 @@ import typer
 from flows.cli import options
 from flows.cli.output import plain_errors, print_json, say
 from tasks.errors import DamagedFileError, DecodeError, SourceError, UsageError
+from tasks.text import visible
 from tasks.workspace import Workspace, check_name
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def predict(
             print_json({"predictions": predictions})
         else:
             for row in predictions:
-                say(f"{row['probability']:6.1%}  {row['label']}  {row['image']}")
+                say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(row['image'])}")
 
 
 def load_model(workspace: Workspace, model: str, public_key: str | None = None) -> Classifier:
@@ -80,7 +81,7 @@ def predict_images(classifier: Classifier, images: Sequence[Path]) -> list[dict[
         try:
             probabilities = next(answers)
         except (DecodeError, SourceError) as exc:
-            raise UsageError(f"{path}: {exc}") from exc
+            raise UsageError(f"{visible(str(path))}: {exc}") from exc
         best = int(probabilities.argmax())
         rows.append({"image": str(path), "label": classifier.labels[best], "probability": float(probabilities[best])})
     return rows

@@ -20,6 +20,7 @@ from tasks.networks.self_contained import check_self_contained
 from tasks.publish.signing import signature_problem
 from tasks.storage.repository import MODEL, VERSION, version_path
 from tasks.storage.version_files import MANIFEST, SIGNATURE, VersionFiles, read_version_files
+from tasks.text import visible
 from tasks.workspace import Workspace
 
 PROBE_PX = 64
@@ -124,9 +125,9 @@ def _checks(files: VersionFiles, place: _Place, manifest: dict[str, Any], public
 
 def _ask(name: str, question: Callable[[], str]) -> Check:
     try:
-        return Check(name=name, passed=True, detail=question())
+        return Check(name=name, passed=True, detail=visible(question()))
     except _Failed as answer:
-        return Check(name=name, passed=False, detail=str(answer))
+        return Check(name=name, passed=False, detail=visible(str(answer)))  # it may quote the file
 
 
 def _manifest(files: VersionFiles, place: _Place) -> dict[str, Any]:
