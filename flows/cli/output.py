@@ -15,18 +15,21 @@ from typing import Any, NoReturn
 import typer
 
 from tasks.errors import HeadstartError
+from tasks.text import visible, visible_lines
 
 INTERRUPTED = 130  # the exit status after Ctrl-C, as shells have it: 128 and the signal's number
 INTERRUPT_S = 3
 
 
 def say(text: str) -> None:
-    """Prints to the real standard output, wherever `sys.stdout` leads by now."""
-    typer.echo(text, file=sys.__stdout__)
+    """Prints to the real standard output, wherever `sys.stdout` leads by now; a terminal is given nothing to obey."""
+    typer.echo(visible_lines(text), file=sys.__stdout__)
 
 
 def print_json(value: Any) -> None:
-    say(json.dumps(value, ensure_ascii=False))
+    """Prints one JSON object, in which a character that a terminal would obey is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    say("".join(each if visible(each) == each else json.dumps(each)[1:-1] for each in text))
 
 
 def seconds_since_start() -> float:
@@ -79,5 +82,5 @@ def _prompt_interrupts() -> Iterator[None]:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    typer.echo(f"headstart: {message}", err=True)
+    typer.echo(f"headstart: {visible_lines(message)}", err=True)
     raise typer.Exit(status)

@@ -1,21 +1,24 @@
 """Bytes to pixels: the one decoder that inspection, extraction, evaluation, `predict` and `serve` share.
 
-A client of model.onnx needs only this step: decode, apply the EXIF orientation, convert to RGB.
+A client of model.onnx needs only this step, and `decode` is it: it imports Pillow, NumPy and nothing heavier, so any
+program can call it, and agrees with `predict` on every file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import struct
+import os
+import stat
 import warnings
-from typing import Any
 
-import fsspec
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from tasks.errors import DecodeError, SourceChangedError, SourceError
+from tasks.modality.intensity import eight_bits
+from tasks.modality.orientation import orientation_of, upright
+from tasks.modality.structure import check_opened, examined
 
 # Pillow's own limit only warns; ours is an error, and is set by the configuration (ingest.max_pixels).
 Image.MAX_IMAGE_PIXELS = None
@@ -28,36 +31,67 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 DEFAULT_MAX_PIXELS = 100_000_000
 # The limit of JPEG. A strip of few pixels but millions long is an attack: resized, it would fill the memory.
 MAX_SIDE_PX = 65_535
-# What Pillow's decoders raise on damaged bytes; the less obvious ones were found by a fuzz of 300,000 files.
-DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-)
+# What the operating system says of a file that is not there, or is something else by now.
+GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
-def read_bytes(uri: str) -> bytes:
-    """The encoded bytes behind a local path or an fsspec URL. Raises SourceError where they can't be read."""
+def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
+    """The encoded bytes behind a local path or an fsspec URL.
+
+    Only regular files are read, and no more of them than they are long: devices, pipes and the files of /proc may have
+    no end, or wait for ever.
+
+    Raises:
+        SourceError: it can't be read, is no regular file, or has more than `max_bytes`.
+    """
     try:
         if "://" not in uri:
-            with open(uri, "rb") as file:  # noqa: PTH123 - a third of the time of fsspec's local file system
-                return file.read()
+            return _read_local(uri, max_bytes)
+        import fsspec  # here, as who only decodes needs Pillow and NumPy alone
+
         with fsspec.open(uri, "rb") as file:
-            return file.read()  # type: ignore[union-attr]
+            content: bytes = file.read(-1 if max_bytes is None else max_bytes + 1)  # type: ignore[union-attr]
     except OSError as exc:
         raise SourceError(f"can't read the image {uri}: {exc.strerror or exc}") from exc
+    except (ValueError, ImportError) as exc:  # a NUL in a name, a scheme that is unknown or lacks its package
+        raise SourceError(f"can't read the image {uri}: {exc}") from exc
+    if max_bytes is not None and len(content) > max_bytes:
+        raise SourceError(f"can't read the image {uri}: it has more than {max_bytes} bytes")
+    return content
+
+
+def _read_local(path: str, max_bytes: int | None) -> bytes:
+    """A third of the time of fsspec's local file system."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would block
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError(f"can't read {path}: it is {file_kind(status.st_mode)}, not a file")
+        if max_bytes is not None and status.st_size > max_bytes:
+            raise SourceError(f"can't read the image {path}: it has {status.st_size} bytes, more than {max_bytes}")
+        # Files of /proc say that they are empty, and some of them have no end.
+        return file.read(status.st_size) if status.st_size else b""
+
+
+def file_kind(mode: int) -> str:
+    """What a path is that is no regular file."""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def read_checked(uri: str, sha256: str) -> bytes:
-    """An image's bytes, checked against its digest. Raises SourceChangedError, SourceError."""
-    content = read_bytes(uri)
+    """An image's bytes, checked against its digest.
+
+    Raises:
+        SourceChangedError: the file is gone, or has other bytes.
+        SourceError: the storage does not answer.
+    """
+    try:
+        content = read_bytes(uri)
+    except SourceError as exc:
+        if exc.__cause__ is None or isinstance(exc.__cause__, GONE):
+            raise SourceChangedError(f"{uri} can't be read any more: {exc}") from None
+        raise
     if hashlib.sha256(content).hexdigest() != sha256:
         raise SourceChangedError(f"{uri} changed while the run was reading it; run again when the copy is complete")
     return content
@@ -67,16 +101,25 @@ def open_image(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Im
     """Opens an image by its header; pixels are not decoded yet.
 
     Raises:
-        DecodeError: not an image, one of an unsupported kind, or one of more than `max_pixels` pixels or MAX_SIDE_PX.
+        DecodeError: not an image, one of an unsupported kind, one of more than `max_pixels` pixels or MAX_SIDE_PX, or
+            one whose structure would cost too much (see `tasks.modality.structure`).
     """
     if not content:
         raise DecodeError("the file is empty")
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        encoded = examined(content)
+        image = Image.open(io.BytesIO(encoded.content), formats=FORMATS)
+        check_opened(image, encoded)
+    except DecodeError:
+        raise
     except UnidentifiedImageError:
         raise DecodeError(f"not an image of a supported kind ({', '.join(FORMATS)})") from None
-    except DAMAGE as exc:
-        raise DecodeError(f"the image's header can't be read: {exc}") from exc
+    except Exception as exc:  # noqa: BLE001 - the plugins' exceptions share no base
+        raise DecodeError(f"the image's header can't be read: {_reason(exc)}") from None
+    if encoded.exif:
+        image.info["exif"] = encoded.exif
+    if encoded.xmp:
+        image.info["xmp"] = encoded.xmp
     width, height = image.size
     if width * height > max_pixels:
         raise DecodeError(f"{width}x{height} pixels are more than the {max_pixels} allowed by ingest.max_pixels")
@@ -95,8 +138,8 @@ def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, enough_px: int 
             many pixels, since it is resized to fewer anyway. None: always at full size.
 
     Returns:
-        uint8 [H, W, 3], RGB, upright (EXIF orientation applied), transparency laid over white, 16-bit grey scaled
-        to 8 bits.
+        uint8 [H, W, 3], RGB, upright (EXIF orientation applied), transparency laid over white, deeper grey scaled
+        to 8 bits by its format's depth, colour profiles ignored.
 
     Raises:
         DecodeError: as `open_image`, or the image is truncated or damaged.
@@ -108,38 +151,34 @@ def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, enough_px: int 
 
 
 def load(image: Image.Image) -> Image.Image:
-    """Decodes the pixels of an opened image and turns it upright. Raises DecodeError."""
+    """Decodes an opened image: upright, with 8 bits for each channel. Raises DecodeError."""
     try:
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # otherwise upright images are copied, too
-        return image
-    except DAMAGE as exc:
-        raise DecodeError(f"the image is truncated or damaged: {exc}") from exc
+        return upright(eight_bits(image), orientation_of(image))
+    except DecodeError:
+        raise
+    except Exception as exc:  # noqa: BLE001 - as in `open_image`
+        raise DecodeError(f"the image is truncated or damaged: {_reason(exc)}") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """An upright decoded image as 8-bit RGB. Raises DecodeError where its palette is damaged."""
     try:
         return _converted(image)
-    except DAMAGE as exc:
-        raise DecodeError(f"the image's colours are damaged: {exc}") from exc
+    except Exception as exc:  # noqa: BLE001 - as in `open_image`
+        raise DecodeError(f"the image's colours are damaged: {_reason(exc)}") from None
+
+
+def _reason(exc: Exception) -> str:
+    """An exception's text as one line that any file can hold."""
+    text = " ".join(str(exc).split())[:200] or type(exc).__name__
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _converted(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_scaled_to_8_bits(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         overlay = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
     return image.convert("RGB")
-
-
-def _scaled_to_8_bits(grey: np.ndarray) -> np.ndarray:
-    """[H, W] of integers (16-bit range) or floats (0..1, or 0..255) as uint8 [H, W]."""
-    if np.issubdtype(grey.dtype, np.floating):
-        top = 1.0 if grey.size and float(grey.max()) <= 1 else 255.0
-        return (np.clip(grey / top, 0, 1) * 255).round().astype(np.uint8)
-    values: Any = grey.astype(np.int64)
-    return np.clip(values if values.size and values.max() <= 255 else values >> 8, 0, 255).astype(np.uint8)

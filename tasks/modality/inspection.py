@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from PIL import ExifTags, Image
+from PIL import Image
 
 from tasks.errors import DecodeError
 from tasks.modality.images import load, open_image, to_rgb
+from tasks.modality.orientation import orientation_of, upright_size
 from tasks.storage.part_store import PartStore
 from tasks.workspace import Workspace
 
 # Raise this whenever a value below is computed differently: rows of other versions are then ignored.
-INSPECTOR = 2
+INSPECTOR = 3
 GREY_SIDE_PX = 128
 HASH_SIDE = 8
 DCT_SIDE = 32
@@ -66,16 +67,21 @@ def inspect(content: bytes, max_pixels: int) -> Inspection:
     every byte of the entropy-coded data, so a truncated file is noticed.
     """
     try:
-        image = open_image(content, max_pixels)
-        header = {"format": image.format or "", "mode": image.mode}
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):  # turned by a quarter
-            width, height = height, width
-        if image.format in ("JPEG", "MPO"):
-            image.draft("L", (GREY_SIDE_PX, GREY_SIDE_PX))
-        grey = grey_thumbnail(load(image))
+        return _inspect(content, max_pixels)
     except DecodeError as exc:
         return Inspection(fault=str(exc))
+    except Exception as exc:  # noqa: BLE001 - whatever surprises in one file is that file's fault, and stops no other
+        return Inspection(fault=f"the image can't be read: {type(exc).__name__}")
+
+
+def _inspect(content: bytes, max_pixels: int) -> Inspection:
+    image = open_image(content, max_pixels)
+    header = {"format": image.format or "", "mode": image.mode}
+    size = image.size
+    if image.format == "JPEG":
+        image.draft("L", (GREY_SIDE_PX, GREY_SIDE_PX))
+    grey = grey_thumbnail(load(image))
+    width, height = upright_size(size, orientation_of(image))
     pixels = np.asarray(grey, dtype=np.float32)
     return Inspection(
         **header,

@@ -1,0 +1,113 @@
+"""Files that look small and cost much are refused by their structure, or cost little after all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.errors import DecodeError
+from tasks.modality.images import decode
+from tests import hostile
+from tests.photos import encoded, photo
+
+# Of one file, on one core. A sound PNG of 100 megapixels with transparency costs as much.
+WORST_S, WORST_MB = 5.0, 2000
+
+ONE = """
+import resource, sys
+from tasks.errors import DecodeError
+from tasks.modality.images import decode
+from tests.hostile import HOSTILE
+content = HOSTILE[sys.argv[1]]()
+before, spent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sum(resource.getrusage(0)[:2])
+open("/proc/self/clear_refs", "w").write("5")  # the peak of memory begins here
+status = lambda key: int(open("/proc/self/status").read().split(key)[1].split()[0]) // 1000
+held = status("VmRSS:")
+try:
+    outcome = str(decode(content).shape)
+except DecodeError as exc:
+    outcome = str(exc)
+print(f"{sum(resource.getrusage(0)[:2]) - spent:.2f} {status('VmHWM:') - held} {len(content)} {outcome}")
+"""
+
+
+def cost_of(name: str) -> tuple[float, int, int, str]:
+    """Seconds of processor time, megabytes, the file's bytes, and what came of it; in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", ONE, name], capture_output=True, text=True, timeout=120, check=True)
+    seconds, megabytes, size, outcome = done.stdout.strip().split(" ", 3)
+    return float(seconds), int(megabytes), int(size), outcome
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures memory by /proc")
+@pytest.mark.parametrize("name", hostile.HOSTILE)
+def test_no_file_costs_more_than_a_large_sound_one(name):
+    seconds, megabytes, size, outcome = cost_of(name)
+    print(f"\n{seconds:6.2f} s {megabytes:5d} MB {size / 1e6:7.2f} MB  {name}: {outcome[:70]}")
+    assert seconds < WORST_S
+    assert megabytes < WORST_MB
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (hostile.jpeg_of_scans(40, (64, 48)), "more than 32 scans"),
+        (hostile.jpeg_of_segments(2000), "more than 1024 segments"),
+        (hostile.png_of_chunks(70_000), "more than 65536 chunks"),
+        (hostile.gif_of_comment(600_000), "before its first image"),
+        (b"P3 1 1 255\n1 2 3\n", r"plain \(text\)"),
+        (b"P1 1 1\n1\n", r"plain \(text\)"),
+        (hostile.ppm_of_comment(5000), "first 4096 bytes"),
+        (hostile.rle_bmp(2_000_000), "bmp_rle"),
+        (hostile.tiff_of_shared_strips(100, 200), "cover the image more than 8 times"),
+        (hostile.tiff_of_shared_tags(5, 5000), "tags overlap"),
+        (hostile.tiff_of_many_values(300_000), "has 300000 values"),
+    ],
+)
+def test_what_is_refused_says_why(content, says):
+    with pytest.raises(DecodeError, match=says):
+        decode(content)
+
+
+def test_progressive_jpegs_as_programs_write_them_are_decoded():
+    content = encoded(photo(1), progressive=True)
+    assert 4 <= content.count(b"\xff\xda") <= 12
+    assert (decode(content) == decode(encoded(photo(1)))).all()
+
+
+def test_what_follows_or_precedes_the_pixels_of_a_jpeg_does_not_count():
+    """A thumbnail in a segment, and a film behind the picture (as phones append it)."""
+    film = np.random.default_rng(0).bytes(8_000_000)
+    assert film.count(b"\xff\xda") > 32
+    thumbnail = b"\xff\xe1\x20\x02Exif\0\0" + (b"\xff\xda\0\x02" * 2048)[:8186]
+    plain = encoded(photo(1))
+    assert (decode(plain[:2] + thumbnail + plain[2:] + film) == decode(plain)).all()
+
+
+def test_the_colours_of_an_adobe_jpeg_are_kept():
+    """Adobe's segment says that CMYK is inverted, and whether RGB was transformed."""
+    cmyk = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), quality=95)
+    assert np.abs(decode(cmyk)[8, 8].astype(int) - (255, 0, 0)).max() < 8
+
+
+@pytest.mark.parametrize("top", [100, 255, 1023, 4095, 65535])
+def test_netpbm_is_scaled_by_its_own_maximum(top):
+    ramp = np.linspace(0, top, 64 * 48).round().astype(">u2" if top > 255 else "u1").reshape(48, 64)
+    grey = b"P5 # a comment\n64 48\n%d\n" % top + ramp.tobytes()
+    colour = b"P6 64 48 %d\n" % top + np.repeat(ramp[..., None], 3, axis=2).tobytes()
+    expected = np.linspace(0, 255, 64 * 48).reshape(48, 64)
+    for content in (grey, colour):
+        assert np.abs(decode(content)[..., 0] - expected).max() <= 2
+
+
+def test_a_small_run_length_encoded_bitmap_is_decoded():
+    assert (decode(hostile.sound_rle_bmp()) == 7).all()
+
+
+def test_a_mosaic_tiff_of_many_tiles_is_decoded():
+    picture = photo(1, size=(640, 480))
+    assert (decode(encoded(picture, "TIFF", compression="tiff_lzw")) == np.asarray(picture)).all()
+    assert (decode(encoded(picture, "TIFF", tile=(64, 64), strip_size=640)) == np.asarray(picture)).all()
