@@ -81,6 +81,10 @@ def _print_summary(summary: dict[str, Any]) -> None:
         say(f"  {reason}")
     if test := summary["metrics"].get("test", {}):
         say(f"  test accuracy {test['accuracy']:.3f} on {test['n']} images")
+    if left_out := summary["images"].get("left_out"):
+        from tasks.storage.quarantine import count_by_reason  # imports pandas, which `--help` has no use for
+
+        say(f"  left out {sum(left_out.values())} files: {count_by_reason(left_out)}")
     for what in ("model", "report"):
         if summary[what]:
             say(f"  {what}: {summary[what]}")
