@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.cli.options import WatchFlags
+from tasks.processes import child_environ
 from tasks.progress import STAGE_WIDTH, Progress, line
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: i
         # For a configured server with our automations, which may call a run crashed that is silent for 90 s, as those
         # of deploy/compose.yaml do; the runs' processes take this over.
         os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+        # Prefect starts the runs' processes in the current folder, whose `tasks.py` is not ours.
+        os.environ.update(child_environ(PYTHONSAFEPATH="1"))
         _quiet_prefect()
         from flows.server import configured_server, start_lasting_server
 

@@ -86,7 +86,10 @@ def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
 
 
 def _took(timings: dict[str, float], seconds: float) -> str:
-    stages = sorted(((spent, stage) for stage, spent in timings.items() if stage != "total"), reverse=True)
+    shown = {"trunk": "extractor"}  # as its line on the terminal
+    stages = sorted(
+        ((spent, shown.get(stage, stage)) for stage, spent in timings.items() if stage != "total"), reverse=True
+    )
     longest = ", ".join(f"{stage} {spent:.1f} s" for spent, stage in stages[:3] if spent >= 0.1)
     return f"{seconds:.1f} s{f' ({longest})' if longest else ''}"
 
