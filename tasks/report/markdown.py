@@ -13,7 +13,7 @@ from tasks.networks.intervals import wilson_interval
 from tasks.report.changes import data_changes
 from tasks.report.evidence import Evidence
 from tasks.report.forecast import forecast
-from tasks.report.numbers import bounds, count, duration, figure, interval, percent, points
+from tasks.report.numbers import amount, bounds_in, count, duration, figure, interval, percent, points, rule_of
 from tasks.report.statistics import most_confused
 from tasks.text import visible, visible_lines
 
@@ -65,9 +65,9 @@ def gate_rows(evidence: Evidence) -> list[dict[str, str]]:
         {
             "gate": str(gate["name"]),
             "result": SIGNS[gate.get("passed")],
-            "value": figure(gate.get("value")),
-            "interval": bounds(gate.get("interval")) or "–",
-            "threshold": figure(gate.get("threshold")),
+            "value": amount(gate.get("value"), gate.get("unit") or ""),
+            "interval": bounds_in(gate.get("interval"), gate.get("unit") or "") or "–",
+            "rule": rule_of(gate),
             "reason": str(gate.get("reason") or ""),
             "evidence": str(gate.get("evidence") or ""),
         }

@@ -19,7 +19,17 @@ from tasks.report.changes import confusion_changes, data_changes
 from tasks.report.evidence import Evidence, Prediction, read_evidence
 from tasks.report.forecast import forecast, gaining_classes
 from tasks.report.markdown import model_card, override_sentence
-from tasks.report.numbers import bounds, count, duration, figure, interval, percent, points
+from tasks.report.numbers import (
+    amount,
+    bounds_in,
+    count,
+    duration,
+    figure,
+    interval,
+    percent,
+    points,
+    rule_of,
+)
 from tasks.report.statistics import (
     confusion_counts,
     flipped,
@@ -104,7 +114,14 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent, count=count, figure=figure, duration=duration, points=points, bounds=bounds
+        percent=percent,
+        count=count,
+        figure=figure,
+        duration=duration,
+        points=points,
+        amount=amount,
+        bounds_in=bounds_in,
+        rule_of=rule_of,
     )
     return environment
 

@@ -336,3 +336,15 @@ def test_a_browser_shows_the_page_under_its_policy_and_stops_a_script(tmp_path):
         tab.goto(path.as_uri())
         assert tab.title() != "run"
         assert "Content Security Policy" in " ".join(said)
+
+
+def test_a_passed_gate_shows_the_bound_that_it_passed_by(tmp_path):
+    run = make_run(tmp_path)
+    decision = run.workspace.read_json(run.path("decision.json"))
+    gate = {"name": "calibration error", "passed": True, "value": 0.1287, "threshold": 0.05, "reason": "so"}
+    gate |= {"interval": [0.031, 0.22], "rule": "at most", "judged": 0.031, "unit": "share"}
+    run.workspace.write_json(run.path("decision.json"), {**decision, "gates": [gate]})
+    shown = "12.9 % 3.1 % to 22.0 % at most 5.0 %, judged by 3.1 %"
+    assert shown in text_of(section_of(render(run), "gates")).replace("\u202f", " ")
+    card = run.workspace.read_bytes(run.path("model_card.md")).decode().replace("\u202f", " ")
+    assert "| ✓ passed | 12.9 % | 3.1 % to 22.0 % | at most 5.0 %, judged by 3.1 % |" in card
