@@ -13,6 +13,7 @@ Workspace = Annotated[
     str, typer.Option(envvar="HEADSTART_WORKSPACE", help="Where everything is kept: a folder, or an fsspec URL.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result alone: no progress.")]
 
 # A retrain, once or whenever labels arrive.
 Source = Annotated[
