@@ -103,8 +103,10 @@ class Announced:
         return self
 
 
-def pulses(source: str, poll_s: float, stop: threading.Event) -> Iterator[bool]:
+def pulses(source: str, poll_s: float, stop: threading.Event, ignored: str = "") -> Iterator[bool]:
     """Yields every `poll_s` at least, until `stop`: True when the operating system reported a change in a local folder.
+
+    Changes below the folder `ignored`, the workspace, are none of the source's.
 
     Network folders and object stores report nothing; there a change is found by listing.
     """
@@ -112,11 +114,12 @@ def pulses(source: str, poll_s: float, stop: threading.Event) -> Iterator[bool]:
         import watchfiles
 
         wait_ms = max(1, int(poll_s * 1000))
+        inside = tuple(f"{folder}{os.sep}" for folder in {ignored, os.path.realpath(ignored)})
         try:
             for changes in watchfiles.watch(
                 source, watch_filter=None, debounce=500, rust_timeout=wait_ms, yield_on_timeout=True, stop_event=stop
             ):
-                yield bool(changes)
+                yield any(not ignored or not path.startswith(inside) for _, path in changes)
             return
         except (OSError, RuntimeError) as exc:  # too many folders for the kernel's bound, or the folder is gone
             log.warning("changes below %s are looked for every %g s: %s", source, poll_s, exc)

@@ -6,7 +6,7 @@ tasks."""
 
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from pydantic import Field
 
 from flows.run_state import check_restarts, ended
@@ -16,7 +16,7 @@ from flows.summary import finish, invalid_data, run_key, summarise, unchanged
 from flows.warmup import preload, preload_if_new
 from tasks.augment.task import choose_policy
 from tasks.config import Config
-from tasks.errors import InvalidDataError
+from tasks.errors import InvalidDataError, SourceChangedError, WorkspaceError
 from tasks.evaluate.task import evaluate_candidate, make_parity_reference
 from tasks.export.task import export_candidate, make_variants
 from tasks.extract.task import extract_features, make_extractor
@@ -58,7 +58,20 @@ def retrain(
     check_restarts()
     run = new_run(source, name, workspace, config)
     with one_run_at_a_time(run), accounting() as account:
-        return ended(_retrain(run, force, account))  # type: ignore[return-value] - a state, whose data the caller is given
+        return ended(_retrain_what_is_there(run, force, account))  # type: ignore[return-value] - a state, whose data the caller is given
+
+
+def _retrain_what_is_there(run: Run, force: bool, account: Account) -> dict[str, Any]:
+    """Starts over, once, where an image or the snapshot was changed or deleted after it was read."""
+    try:
+        return _retrain(run, force, account)
+    except (SourceChangedError, WorkspaceError) as exc:
+        if isinstance(exc, WorkspaceError) and not isinstance(exc.__cause__, FileNotFoundError):
+            raise
+        get_run_logger().warning("%s: the run starts over, with what is there now", exc)
+    if folder := account.artifacts.get("split"):  # its snapshot may be what is gone
+        run.workspace.remove(folder)
+    return _retrain(run, force, account)
 
 
 def _retrain(run: Run, force: bool, account: Account) -> dict[str, Any]:

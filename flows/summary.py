@@ -178,13 +178,19 @@ def _common(run: Run, catalogue: Catalogue, account: Account, snapshot: str | No
     }
 
 
-def _images(run: Run, table: str, account: Account, catalogue: Catalogue, *, new: int) -> dict[str, int]:
-    """Counts of files: of the images in use and of what was left out."""
+def _images(run: Run, table: str, account: Account, catalogue: Catalogue, *, new: int) -> dict[str, Any]:
+    """Counts of files: of the images in use, of what was quarantined, and of what is of no interest, by reason."""
     used = int(read_table(run.workspace, table, ["copies"])["copies"].sum())
     quarantined = count_files(_left_out(run, catalogue, account))
     # Of a run that validation stopped, the catalogue still holds what validation left out.
     left_out = quarantined if table != catalogue.table_path else catalogue.quarantined
-    return {"total": used + left_out, "new": new, "quarantined": quarantined, "embedded": account.embedded}
+    return {
+        "total": used + left_out,
+        "new": new,
+        "quarantined": quarantined,
+        "embedded": account.embedded,
+        "left_out": catalogue.left_out,
+    }
 
 
 def _left_out(run: Run, catalogue: Catalogue, account: Account) -> Iterator[Any]:

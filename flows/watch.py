@@ -58,7 +58,8 @@ def watch(run: Run, settings: DebounceSettings, stop: threading.Event, report: R
     """
     sensor = Sensor(run, settings, report)
     faults, next_look = 0, 0.0
-    for touched in pulses(run.source, min(BEAT_S, settings.poll_s), stop):
+    workspace = run.workspace.path("") if run.workspace.is_local else ""
+    for touched in pulses(run.source, min(BEAT_S, settings.poll_s), stop, workspace):
         now = time.monotonic()
         if touched:
             next_look = sensor.debounce.touch(now)

@@ -97,8 +97,13 @@ class Ingest(Section):
     """Images of more pixels than this are quarantined undecoded: a bound against decompression bombs."""
     max_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """Files larger than this are quarantined unread, in bytes."""
+    follow_links: bool = False
+    """Follow links that lead out of the source. Links within it are always followed, and circles never are."""
+    layout: Literal["auto", "classes"] = "auto"
+    """`auto`: top folders called train, validation, test or the like are splits. `classes`: they are classes, whatever
+    they are called."""
     images_root: str = ""
-    """Folder or URL below which the images of a Label Studio export lie; empty takes the export's own folder."""
+    """Folder or URL at which the relative paths of a list or a Label Studio export start; empty takes its own."""
 
 
 class Validate(Section):

@@ -60,6 +60,8 @@ class Catalogue:
     table_path: str = field(compare=False)
     folder: str = field(compare=False)  # of the stage that made it; `quarantine.jsonl` there says what it left out
     listing: str = field(default="", compare=False)  # digest of the source's listing, `tasks.ingest.listing`
+    # What the source lists and nobody would miss (side files, images without a label): counts by reason.
+    left_out: dict[str, int] = field(default_factory=dict, compare=False)
     ingested: Catalogue | None = field(default=None, compare=False)  # what validation was given
 
 

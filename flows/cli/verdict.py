@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tasks.networks.intervals import wilson_interval
-from tasks.storage.quarantine import FILE, read_entries
+from tasks.storage.quarantine import FILE, count_by_reason, read_entries
 from tasks.workspace import Workspace
 
 LABEL_WIDTH = 12
@@ -75,12 +75,14 @@ def _weakest(decision: dict[str, Any]) -> str:
 
 def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
     text = f"{images['total']:,}, {images['new']:,} new, {images['embedded']:,} passed through the network"
-    if not images["quarantined"]:
-        return text
-    # What follows the colon differs from file to file.
-    kinds = Counter(entry.reason.split(":")[0] for entry in read_entries(workspace, f"{folder}/{FILE}"))
-    reasons = "; ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(REASONS))
-    return f"{text}; {images['quarantined']:,} quarantined{f' ({reasons})' if reasons else ''}"
+    if images["quarantined"]:
+        # What follows the colon differs from file to file.
+        kinds = Counter(entry.reason.split(":")[0] for entry in read_entries(workspace, f"{folder}/{FILE}"))
+        text += f"; {images['quarantined']:,} quarantined"
+        text += f" ({count_by_reason(kinds, REASONS)})" if kinds else ""
+    if left_out := images.get("left_out"):
+        text += f"; {sum(left_out.values()):,} left out ({count_by_reason(left_out, REASONS)})"
+    return text
 
 
 def _took(timings: dict[str, float], seconds: float) -> str:

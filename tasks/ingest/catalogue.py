@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from tasks.storage.assignments import work_of
 from tasks.storage.quarantine import (
     Decisions,
     LeftOut,
+    count_by_reason,
     count_files,
     name_rows,
     quarantine,
@@ -68,8 +70,10 @@ def build_catalogue(
     path = run.path("catalogue.parquet")
     digest = hashlib.sha256(repr([write_table(run.workspace, path, table), sorted(left_out, key=str)]).encode())
     write_listing(run, listed)
-    counts = (len(table), table["label"].nunique(), quarantined, listing.skipped)
-    log.info("%d images in %d classes; %d files quarantined, %d without a label skipped", *counts)
+    ignored = dict(sorted(Counter(listing.left_out.values()).items(), key=lambda item: (-item[1], item[0])))
+    log.info("%d images in %d classes; %d files quarantined", len(table), table["label"].nunique(), quarantined)
+    if ignored:
+        log.info("%d files left out: %s", sum(ignored.values()), count_by_reason(ignored))
     return Catalogue(
         digest=digest.hexdigest(),
         images=len(table),
@@ -79,6 +83,7 @@ def build_catalogue(
         table_path=path,
         folder=run.folder,
         listing=listing_digest(listed),
+        left_out=ignored,
     )
 
 

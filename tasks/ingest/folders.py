@@ -2,144 +2,128 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-from fsspec.implementations.local import LocalFileSystem
 
 from tasks.errors import SourceError
 from tasks.ingest.entries import (
     ALLOWED,
     IMAGE_SUFFIXES,
-    SPLIT_FOLDERS,
+    NO_LABEL,
+    NOT_TEXT,
     Entry,
+    Ignored,
     Listing,
     Rejected,
     clean_label,
-    etag_of,
+    is_text,
     make_listing,
-    remote_signature,
-    uri_of,
+    printable,
+    split_of,
+    suffix_of,
 )
-
-# Left behind by operating systems and archive tools; skipped without a message, like hidden files.
-SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file below the source's root. `escapes`: a link that leads out of the root; `remote`: fields of `Entry`."""
-
-    parts: tuple[str, ...]
-    uri: str
-    escapes: bool = False
-    remote: Mapping[str, Any] = field(default_factory=dict)
+from tasks.ingest.walk import LISTED_ALREADY, Found, walk
+from tasks.records import Run
 
 
-def list_folders(source: str, fs: Any, root: str) -> Listing:
+def list_folders(run: Run, fs: Any, root: str) -> Listing:
     """Lists the files below class folders.
 
     Raises:
-        SourceError: the folder can't be listed, is empty, or has no class folder with a file in it.
+        SourceError: the folder can't be listed, is empty, has no class folder with a file in it, or has one that can't
+            be used: a link, or a folder that may not be read.
     """
+    source = run.source
+    if run.workspace.is_local and run.workspace.path("") == root.rstrip("/"):
+        raise SourceError(f"the workspace can't be the source itself, {root}: give another folder with --workspace")
     try:
-        found = list(_walk_local(root) if isinstance(fs, LocalFileSystem) else _walk_remote(source, fs, root))
+        found = sorted(walk(run, fs, root), key=lambda item: item.parts)
     except OSError as exc:
         raise SourceError(f"the source {source!r} can't be listed: {exc.strerror or exc}") from exc
-    files = sorted((file for file in found if not any(map(_is_system_file, file.parts))), key=lambda file: file.parts)
-    if not files:
+    usable = [item for item in found if item.ours]
+    if not usable:
         raise SourceError(f"the source {source!r} is empty; {ALLOWED}")
-    splits = _split_folders(source, {file.parts[0] for file in files if len(file.parts) > 1})
-    listing = make_listing((_entry(file, splits) for file in files), skipped=len(found) - len(files))
+    splits = {} if run.config.ingest.layout == "classes" else _split_folders(source, usable)
+    _refuse_lost_classes(source, usable, depth=2 if splits else 1)
+    listing = make_listing(_entry(item, splits) for item in found)
     if not listing.entries:
-        raise SourceError(
-            f"the source {source!r} has no class folder with a file in it; found {_some(files)}; {ALLOWED}"
-        )
+        shown = _some([item for item in usable if not item.folder] or usable)
+        raise SourceError(f"the source {source!r} has no class folder with a file in it; found {shown}; {ALLOWED}")
     return listing
 
 
-def _walk_local(root: str) -> Iterator[_File]:
-    """Follows links within the root, and enters each folder once, so that no loop is endless."""
-    real_root = os.path.realpath(root)
-    entered = {real_root}
-
-    def walk(folder: str, parts: tuple[str, ...]) -> Iterator[_File]:
-        with os.scandir(folder) as children:
-            for child in children:
-                here = (*parts, child.name)
-                if child.is_symlink():
-                    target = os.path.realpath(child.path)
-                    if not target.startswith(real_root + os.sep):
-                        yield _File(here, child.path, escapes=True)
-                        continue
-                    if child.is_dir() and target in entered:
-                        continue
-                if child.is_dir():
-                    entered.add(os.path.realpath(child.path))
-                    yield from walk(child.path, here)
-                elif child.is_file():
-                    yield _File(here, child.path)
-
-    yield from walk(root, ())
-
-
-def _walk_remote(source: str, fs: Any, root: str) -> Iterator[_File]:
-    for path, info in fs.find(root, detail=True).items():
-        parts = PurePosixPath(path.removeprefix(root).lstrip("/")).parts
-        if parts and not path.endswith("/"):  # such a key is a folder's
-            remote = {"size_bytes": info.get("size"), "etag": etag_of(info), "signature": remote_signature(info)}
-            yield _File(parts, uri_of(fs, path, source), remote=remote)
-
-
-def _is_system_file(name: str) -> bool:
-    return name.startswith(".") or name.lower() in SYSTEM_FILES
-
-
-def _split_folders(source: str, folders: set[str]) -> Mapping[str, str]:
+def _split_folders(source: str, found: Sequence[Found]) -> Mapping[str, str]:
     """The split of each top folder; empty where the top folders are classes.
 
     `train` may be a class (of vehicles, for example), so it is a split only where all top folders are splits.
     """
-    named = {folder for folder in folders if folder.lower() in SPLIT_FOLDERS}
-    if "train" not in {folder.lower() for folder in named}:
-        return {}
-    if named == folders:
-        return {folder: SPLIT_FOLDERS[folder.lower()] for folder in folders}
-    if len(named) > 1:
-        raise SourceError(
-            f"the source {source!r} holds the splits {_names(named)} beside {_names(folders - named)}: its top "
-            f"folders must be either all splits or all classes, so move one kind away; {ALLOWED}"
-        )
+    folders = {item.parts[0] for item in found if item.folder or len(item.parts) > 1}
+    named = {folder: split for folder in folders if (split := split_of(folder))}
+    if "train" in named.values():
+        if len(named) == len(folders):
+            return named
+        if len(named) > 1:
+            raise SourceError(
+                f"the source {source!r} holds the splits {_names(named)} beside {_names(folders - set(named))}: its "
+                f"top folders must be either all splits or all classes, so move one kind away; {ALLOWED}"
+            )
+    _refuse_unknown_splits(source, found)
     return {}
 
 
-def _entry(file: _File, splits: Mapping[str, str]) -> Entry | Rejected | None:
-    """A file as an entry, or why it can't be one; None for what is no data (a README beside the class folders)."""
-    path = "/".join(file.parts)
+def _refuse_unknown_splits(source: str, found: Sequence[Found]) -> None:
+    """Refuses top folders that look like splits of unusual names: they hold no images, and the same folders each."""
+    below: dict[str, set[str]] = defaultdict(set)
+    for item in found:
+        if len(item.parts) == 2 and not item.folder and suffix_of(item.parts[1]) in ("", *IMAGE_SUFFIXES):
+            return
+        if len(item.parts) > 2:
+            below[item.parts[0]].add(item.parts[1])
+    shared = set.intersection(*below.values()) if len(below) > 1 else set()
+    if len(shared) > 1:
+        raise SourceError(
+            f"the source {source!r} has the folders {_names(below)}, which hold no images, but {_names(shared)} each: "
+            "are they splits? Splits are called train, validation and test. If they are the classes, set "
+            "ingest.layout = classes"
+        )
+
+
+def _refuse_lost_classes(source: str, found: Sequence[Found], depth: int) -> None:
+    """Refuses a source where a class or a split would be missing without a word: its folder can't be entered."""
+    lost = [item for item in found if item.folder and len(item.parts) <= depth]
+    if lost:
+        shown = "; ".join(f"{printable('/'.join(item.parts))}: {item.fault}" for item in lost[:3])
+        more = f"; and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise SourceError(
+            f"the source {source!r} has folders of classes or splits that can't be used: {shown}{more}; mend or remove "
+            "them, so that no class is missing"
+        )
+
+
+def _entry(item: Found, splits: Mapping[str, str]) -> Entry | Rejected | Ignored:
+    """What was found as an entry, or why it can't be one."""
+    path, name = "/".join(item.parts), item.parts[-1]
     depth = 1 if splits else 0  # of the class folder
-    if len(file.parts) <= depth + 1:
-        if Path(path).suffix.lower() not in IMAGE_SUFFIXES:
-            return None
-        return Rejected(_printable(path), "it is not in a class folder, so it has no label")
-    label = clean_label(file.parts[depth])
-    if file.escapes:
-        return Rejected(_printable(path), "it is a link that leads out of the source", _printable(label))
-    if _printable(path) != path:
-        return Rejected(_printable(path), "its name is not valid UTF-8: rename it", _printable(label))
-    return Entry(path, file.uri, label, splits.get(file.parts[0]), **file.remote)
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
+    label = clean_label(item.parts[depth]) if len(item.parts) > depth + 1 else None
+    if item.fault and (label is None or not item.ours or item.fault == LISTED_ALREADY):
+        return Ignored(printable(path), item.fault)
+    if item.fault:
+        return Rejected(printable(path), item.fault, printable(label or ""))
+    # Without a suffix a name says nothing: the content decides.
+    if (suffix := suffix_of(name)) and suffix not in IMAGE_SUFFIXES:
+        return Ignored(printable(path), f"its name is not an image's (*{printable(suffix)})")
+    if label is None:
+        return Ignored(printable(path), f"{NO_LABEL}: it is in no class folder")
+    if not is_text(path):
+        return Rejected(printable(path), NOT_TEXT, printable(label))
+    return Entry(path, item.uri, label, splits.get(item.parts[0]), **item.remote)
 
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(f"{name}/" for name in sorted(names))
 
 
-def _some(files: Sequence[_File]) -> str:
-    shown = [_printable("/".join(file.parts)) for file in files[:3]]
+def _some(files: Sequence[Found]) -> str:
+    shown = [printable("/".join(file.parts)) for file in files[:3]]
     return ", ".join(shown) + (f" and {len(files) - 3} more" if len(files) > 3 else "")

@@ -7,29 +7,38 @@ label are skipped: the next export may have one.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tasks.errors import SourceError
 from tasks.ingest.entries import (
     IMAGE_SUFFIXES,
     Entry,
+    Ignored,
     Listing,
     Rejected,
     checked_entry,
-    clean_label,
+    label_text,
     make_listing,
     open_url,
+    read_list,
 )
-from tasks.ingest.manifest import locate
+from tasks.ingest.manifest import locate, unreadable_scheme
 
-# Label Studio serves uploaded files below the first, and files of local storage as /data/local-files/?d=PATH.
-SERVED, LOCAL_FILES = "/data/", "/data/local-files/"
+# Label Studio serves uploads as /data/upload/PATH, local storage as /data/local-files/?d=PATH, and its own storage as
+# /storage-data/uploaded/?filepath=PATH, each behind a host and a path of its own where it has one.
+UPLOADS = "/data/upload/"
+SERVED = "/data/"
+QUERIES = {"/data/local-files/": "d", "/storage-data/uploaded/": "filepath"}
+# Files of an object store, as /tasks/ID/resolve/?fileuri=BASE64, or `presign`.
+RESOLVED = "fileuri"
+AZURE = "azure-blob://"  # its own name of az://
 STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 EXPORT_AS = "export the project as JSON (not JSON-MIN), or give a .csv of path,label"
 
@@ -39,6 +48,7 @@ def list_label_studio(source: str, fs: Any, path: str, images_root: str = "") ->
 
     Paths of images start at `images_root` (a folder or an fsspec URL; by default the export's own folder) and can't
     leave it: those of uploads (`/data/upload/…`), of local storage (`/data/local-files/?d=…`) and plain relative ones.
+    A path may be percent-encoded: of its readings, the first that names a file counts.
     URLs of object stores are read as given; web addresses are never fetched.
 
     Raises:
@@ -57,8 +67,8 @@ def list_label_studio(source: str, fs: Any, path: str, images_root: str = "") ->
 
 def _read(source: str, fs: Any, path: str) -> Sequence[Mapping[str, Any]]:
     try:
-        tasks = json.loads(fs.cat_file(path).decode("utf-8-sig"))
-    except (OSError, ValueError) as exc:
+        tasks = json.loads(read_list(fs, path).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as exc:
         raise SourceError(f"the Label Studio export {source!r} can't be read: {exc}") from exc
     whole = isinstance(tasks, list) and all(
         isinstance(task, dict) and isinstance(task.get("data"), dict) and isinstance(task.get("annotations"), list)
@@ -88,12 +98,12 @@ def _choices(annotation: Any) -> Iterator[tuple[Any, list[Any]]]:
             yield result.get("from_name"), value["choices"]
 
 
-def _entry(task: Mapping[str, Any], fs: Any, root: str, source: str) -> Entry | Rejected | None:
-    """A task as an entry, or why it can't be one; None where it has no label yet."""
+def _entry(task: Mapping[str, Any], fs: Any, root: str, source: str) -> Entry | Rejected | Ignored:
+    """A task as an entry, or why it can't be one."""
+    shown = f"task {task.get('id', '(no id)')}"
     votes = _votes(task["annotations"])
     if not votes:
-        return None
-    shown = f"task {task.get('id', '(no id)')}"
+        return Ignored(shown, "it has no label yet")
     image = _image(task["data"])
     if image is None:
         return Rejected(shown, "it is not clear which of its data is the image: name it 'image'")
@@ -103,8 +113,7 @@ def _entry(task: Mapping[str, Any], fs: Any, root: str, source: str) -> Entry | 
         given = ", ".join(f"{labels[0]!r} ({count})" for labels, count in sorted(votes.items()))
         return Rejected(image, f"the annotators of {shown} disagree: {given}; cancel the wrong annotation")
     [label] = next(iter(votes))
-    path = _relative(image)
-    uri, unreadable = _locate(image, path, fs, root, source)
+    path, uri, unreadable = _locate(image, fs, root, source)
     entry = checked_entry(image, label, task["data"].get("split"), uri, unreadable)
     return replace(entry, path=path) if isinstance(entry, Entry) else entry
 
@@ -113,7 +122,9 @@ def _votes(annotations: Sequence[Any]) -> Counter[tuple[str, ...]]:
     """How many of the annotations that count chose each combination of labels."""
     valid = [each for each in annotations if isinstance(each, dict) and not each.get("was_cancelled")]
     counted = [each for each in valid if each.get("ground_truth")] or valid
-    chosen = (tuple(clean_label(label) for _, labels in _choices(each) for label in labels) for each in counted)
+    chosen = (
+        tuple(label_text(label) or repr(label) for _, labels in _choices(each) for label in labels) for each in counted
+    )
     return Counter(labels for labels in chosen if labels)
 
 
@@ -122,23 +133,76 @@ def _image(data: Mapping[str, Any]) -> str | None:
     if isinstance(data.get("image"), str):
         return data["image"].strip() or None
     texts = [value for value in data.values() if isinstance(value, str)]
-    found = [text for text in texts if PurePosixPath(_relative(text)).suffix.lower() in IMAGE_SUFFIXES]
+    found = [text for text in texts if PurePosixPath(_readings(text)[0]).suffix.lower() in IMAGE_SUFFIXES]
     return found[0] if len(found) == 1 else None
 
 
-def _relative(address: str) -> str:
-    """The path below the root for one of Label Studio's own addresses; other addresses unchanged."""
-    if address.startswith(LOCAL_FILES):
-        return next(iter(parse_qs(urlsplit(address).query).get("d", [])), "")
-    return address.removeprefix(SERVED)
+def _readings(address: str) -> list[str]:
+    """The paths or URLs that an address may stand for, the likeliest first: unquoted, as it is, with '+' as a space."""
+    if address.startswith(AZURE):
+        return [f"az://{address.removeprefix(AZURE)}"]
+    parts = urlsplit(address) if "://" not in address or address.lower().startswith(("http://", "https://")) else None
+    if parts is None:
+        return [address]
+    if encoded := _query_value(parts.query, RESOLVED):
+        return _readings(_resolved(encoded))
+    key = next((key for prefix, key in QUERIES.items() if parts.path.endswith(prefix)), None)
+    if key:
+        raw = _query_value(parts.query, key)
+    elif UPLOADS in parts.path:
+        raw = parts.path[parts.path.index(UPLOADS) + len(SERVED) :]
+    elif parts.scheme:
+        return [address]
+    else:
+        raw = address.removeprefix(SERVED)
+    raw = raw.replace("\\", "/")  # of a server on Windows
+    return list(dict.fromkeys([unquote(raw), raw, unquote(raw.replace("+", " "))]))
 
 
-def _locate(image: str, path: str, fs: Any, root: str, source: str) -> tuple[str | None, str]:
-    """The URI of an image; None, with the reason, where it may not be read."""
-    protocol = image.split("://", 1)[0].lower() if "://" in image else ""
+def _query_value(query: str, key: str) -> str:
+    """A value of a query as it is written: '+' stays a plus, which `parse_qs` takes for a space."""
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return next((value for name, _, value in pairs if name == key), "")
+
+
+def _resolved(encoded: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(unquote(encoded) + "=" * (-len(unquote(encoded)) % 4)).decode()
+    except ValueError:
+        return ""
+
+
+def _locate(image: str, fs: Any, root: str, source: str) -> tuple[str, str | None, str]:
+    """Path and URI of an image; without a URI, and with the reason, where it may not be read."""
+    readings = [_below(reading, root) for reading in _readings(image)]
+    likeliest = readings[0]
+    protocol = likeliest.split("://", 1)[0].lower() if "://" in likeliest else ""
     if protocol in ("http", "https"):
-        return None, "web addresses are not fetched: copy the images, and set ingest.images_root"
+        return likeliest, None, "web addresses are not fetched: copy the images, and set ingest.images_root"
     if protocol and protocol not in STORES:
-        return None, f"{protocol}:// is not read; allowed are {', '.join(STORES)}, and paths"
-    uri = locate(path, fs, root, source) if path and not path.startswith("/") else None
-    return uri, "its path leads out of the folder of images (ingest.images_root)"
+        return likeliest, None, f"{protocol}:// is not read; allowed are {', '.join(STORES)}, and paths"
+    if protocol and (missing := unreadable_scheme(likeliest.split("://", 1)[0])):
+        return likeliest, None, missing
+    uris = {path: locate(path, fs, root, source) for path in readings if path and not path.startswith("/")}
+    allowed = {path: uri for path, uri in uris.items() if uri}
+    if not allowed:
+        return likeliest, None, "its path leads out of the folder of images (ingest.images_root)"
+    if protocol or len(allowed) == 1:
+        path, uri = next(iter(allowed.items()))
+        return path, uri, ""
+    for path, uri in allowed.items():
+        if _exists(fs, path, root):
+            return path, uri, ""
+    return likeliest, None, f"no such file below {root} (ingest.images_root); tried {', '.join(allowed)}"
+
+
+def _below(path: str, root: str) -> str:
+    """An absolute path below the root as a relative one."""
+    return path[len(root) :].lstrip("/") if root and path.startswith(root.rstrip("/") + "/") else path
+
+
+def _exists(fs: Any, path: str, root: str) -> bool:
+    try:
+        return bool(fs.exists(f"{root}/{path}"))
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False

@@ -6,75 +6,153 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.errors import SourceError
-from tasks.ingest.entries import Entry, Listing, Rejected, checked_entry, clean_label, make_listing, uri_of
+from tasks.ingest.entries import (
+    Entry,
+    Ignored,
+    Listing,
+    Rejected,
+    checked_entry,
+    is_blank,
+    make_listing,
+    open_url,
+    printable,
+    read_list,
+    uri_of,
+)
 
 COLUMNS = ("path", "label")
+DELIMITERS = ",;\t|"
+# By the first bytes; without them UTF-8.
+BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+# Numbered rows, the columns, and how the file was read, for a message.
+Rows = tuple[Sequence[tuple[int, Mapping[str, Any]]], Sequence[str], str]
+LEADS_OUT = "its path leads out of what this manifest may name"
 
 
-def list_manifest(source: str, fs: Any, path: str) -> Listing:
+def list_manifest(source: str, fs: Any, path: str, images_root: str = "") -> Listing:
     """Lists the entries of the manifest at `path` of `fs`.
 
-    A relative path starts at the manifest's folder and can't leave it. A local manifest may also name absolute
-    paths and URLs; a remote one may only name files on the same kind of storage.
+    A relative path starts at `images_root`, or else at the manifest's folder. A local manifest may also name absolute
+    paths, paths above its folder, and URLs; a remote one may only name files on the same kind of storage, and relative
+    ones below its folder.
 
     Raises:
         SourceError: the manifest can't be read, lacks a column, or has no line with a path and a label.
     """
-    folder = posixpath.dirname(path)
-    listing = make_listing(_entry(row, fs, folder, source) for row in _read(source, fs, path))
+    rows = _read(source, fs, path)
+    root_fs, folder = open_url(images_root) if images_root else (fs, posixpath.dirname(path))
+    listing = make_listing(_entry(number, row, root_fs, folder, images_root or source) for number, row in rows)
     if not listing.entries:
         found = f"; the first line: {listing.rejected[0].reason}" if listing.rejected else ""
         raise SourceError(f"the manifest {source!r} has no line with a path and a label{found}")
     return listing
 
 
-def _read(source: str, fs: Any, path: str) -> Sequence[Mapping[str, Any]]:
+def _read(source: str, fs: Any, path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows with their numbers: lines of a text, counted from 1 with the header, or rows of a Parquet file."""
     try:
-        content = fs.cat_file(path)
+        content = read_list(fs, path)
         if path.lower().endswith(".parquet"):
-            rows, columns = _parquet_rows(content)
+            rows, columns, shape = _parquet_rows(content)
         elif path.lower().endswith(".csv"):
-            reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-            rows, columns = list(reader), list(reader.fieldnames or ())
+            rows, columns, shape = _csv_rows(content)
         else:
-            rows = [json.loads(line) for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-            columns = sorted({key for row in rows for key in row}) if rows else list(COLUMNS)
-    except (OSError, ValueError, AttributeError, TypeError, csv.Error) as exc:
+            rows, columns, shape = _json_rows(content)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, csv.Error) as exc:
         raise SourceError(f"the manifest {source!r} can't be read: {exc}") from exc
-    if missing := [name for name in COLUMNS if name not in columns]:
+    named = {str(column).strip().lower(): column for column in reversed(list(columns))}
+    if missing := [name for name in COLUMNS if name not in named]:
         raise SourceError(
-            f"the manifest {source!r} has no column {' and no column '.join(missing)}; found {', '.join(columns)}; "
-            "it needs path,label and may have split"
+            f"the manifest {source!r} has no column {' and no column '.join(missing)}; found "
+            f"{', '.join(map(str, columns)) or 'none'}{shape}; its first line has to be path,label or path,label,split"
         )
-    return rows
+    keys = {name: named.get(name) for name in (*COLUMNS, "split")}
+    return (
+        (number, {name: row[key] if key in row and key is not None else None for name, key in keys.items()})
+        for number, row in rows
+    )
 
 
-def _parquet_rows(content: bytes) -> tuple[list[Mapping[str, Any]], list[str]]:
+def _csv_rows(content: bytes) -> Rows:
+    """Rows with their lines' numbers, columns, and how the file was read."""
+    text, encoding = _decoded(content)
+    first = text.lstrip("\r\n").split("\n", 1)[0]
+    delimiter = max(DELIMITERS, key=first.count) if first else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = [(reader.line_num, row) for row in reader]
+    shape = f" (read as {encoding}, separated by {delimiter!r})"
+    return rows, list(reader.fieldnames or ()), shape
+
+
+def _json_rows(content: bytes) -> Rows:
+    text, encoding = _decoded(content)
+    rows = []
+    # Not by `splitlines`: a text may hold any of the other characters that it takes for a line's end.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            raise ValueError(f"line {number}: {exc or type(exc).__name__}") from exc
+        if not isinstance(row, dict):
+            raise TypeError(f"line {number} is no JSON object, but {line.strip()[:40]!r}")
+        rows.append((number, row))
+    columns = sorted({key for _, row in rows for key in row}) if rows else [*COLUMNS]
+    return rows, columns, f" (read as {encoding})"
+
+
+def _decoded(content: bytes) -> tuple[str, str]:
+    """The text and its encoding: by a byte order mark, else UTF-8. Raises ValueError."""
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding), encoding
+    except UnicodeDecodeError as exc:
+        raise ValueError(
+            f"it is not {encoding} (byte {exc.start} is {content[exc.start]:#04x}): save it as UTF-8, which "
+            "spreadsheets call 'CSV UTF-8'"
+        ) from exc
+
+
+def _parquet_rows(content: bytes) -> Rows:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(io.BytesIO(content))
     columns = file.schema_arrow.names
-    return file.read([name for name in (*COLUMNS, "split") if name in columns]).to_pylist(), columns
+    wanted = [name for name in columns if str(name).strip().lower() in (*COLUMNS, "split")]
+    return list(enumerate(file.read(wanted).to_pylist(), start=1)), columns, ""
 
 
-def _entry(row: Mapping[str, Any], fs: Any, folder: str, source: str) -> Entry | Rejected:
-    path = str(row.get("path") or "").strip()
-    if not path:
+def _entry(number: int, row: Mapping[str, Any], fs: Any, folder: str, source: str) -> Entry | Rejected | Ignored:
+    path, where = row["path"], f"line {number} of the manifest"
+    if is_blank(path):
         content = ", ".join(str(value) for value in row.values() if value)[:80]
-        return Rejected("(no path)", f"a line of the manifest has no path: {content or 'it is blank'}")
-    label = "" if row.get("label") is None else clean_label(row["label"])
-    uri = locate(path, fs, folder, source)
-    return checked_entry(path, label, row.get("split"), uri, "its path leads out of what this manifest may name")
+        return Rejected("(no path)", f"{where} has no path: {printable(content) or 'it is blank'}")
+    if not isinstance(path, str):
+        return Rejected(f"({where})", f"its path is {path!r:.80}: a text is allowed")
+    path = path.strip()
+    uri, fault = locate(path, fs, folder, source, above=True), LEADS_OUT
+    if uri and "://" in uri and (missing := unreadable_scheme(uri.split("://", 1)[0])):
+        uri, fault = None, missing
+    entry = checked_entry(path, row["label"], row["split"], uri, fault)
+    if isinstance(entry, Rejected):
+        return Rejected(entry.path, f"{where}: {entry.reason}", entry.label)
+    return entry
 
 
-def locate(path: str, fs: Any, folder: str, source: str) -> str | None:
-    """The URI of `path`, or None where a manifest in `folder` of `fs` may not name it."""
+def locate(path: str, fs: Any, folder: str, source: str, above: bool = False) -> str | None:
+    """The URI of `path`, or None where a manifest in `folder` of `fs` may not name it.
+
+    `above`: a relative path may lead out of a local folder.
+    """
     local = isinstance(fs, LocalFileSystem)
     if "://" in path:
         protocol = path.split("://", 1)[0]
@@ -83,4 +161,18 @@ def locate(path: str, fs: Any, folder: str, source: str) -> str | None:
     if path.startswith("/"):
         return path if local else None
     inside = posixpath.normpath(path.replace("\\", "/"))
-    return None if inside == ".." or inside.startswith("../") else uri_of(fs, f"{folder}/{inside}", source)
+    if (inside == ".." or inside.startswith("../")) and not (local and above):
+        return None
+    return uri_of(fs, posixpath.normpath(f"{folder}/{inside}") if local else f"{folder}/{inside}", source)
+
+
+@cache
+def unreadable_scheme(protocol: str) -> str | None:
+    """Why URLs of this scheme can't be read on this machine; None where they can."""
+    if protocol not in fsspec.available_protocols():
+        return f"{protocol}:// is no scheme that is known; schemes are written in lower case, such as s3://"
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except (ImportError, ValueError) as exc:
+        return f"{protocol}:// can't be read here: {exc}"
+    return None

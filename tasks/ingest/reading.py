@@ -5,8 +5,10 @@ A file is read again only after it changed, and content is decoded only once: in
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -17,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.errors import SourceError
-from tasks.ingest.entries import Entry
+from tasks.ingest.entries import Entry, printable
 from tasks.ingest.signatures import keep_signatures, known_signatures, signature_of
 from tasks.modality import images, inspection
 from tasks.modality.inspection import Inspection, inspection_store
@@ -29,6 +31,12 @@ Progress = Callable[[int, int], None]
 FACTS = [name for name in inspection.SCHEMA.names if name not in ("sha256", "inspector")]
 CHUNK_FILES = 4096  # read between two writes of the inspection store: what a crash costs
 REMOTE_THREADS = 32
+# What a local disk or a mounted share says when it is not well; anything else is the fault of the one file.
+STORAGE_FAULTS = frozenset(
+    {errno.EAGAIN, errno.ETIMEDOUT, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EHOSTDOWN}
+    | {errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
+    | {errno.ENOTCONN}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,23 +122,44 @@ def read_all(
 
 
 def _read(entry: Entry, run: Run, known: Known) -> Read:
+    """Reads and inspects one file; what is wrong with it is its fault, and ends nothing else.
+
+    Raises:
+        SourceError: the storage does not answer, which another attempt may mend.
+    """
     bounds = run.config.ingest
     try:
         status = Path(entry.uri).stat() if "://" not in entry.uri else None
+        if status and not stat.S_ISREG(status.st_mode):
+            return Read(entry, fault=f"it is {images.file_kind(status.st_mode)}, not a file")
         size = status.st_size if status else entry.size_bytes
         if size is not None and size > bounds.max_bytes:
             return Read(entry, fault=f"the file has {size} bytes (ingest.max_bytes: at most {bounds.max_bytes})")
         signature = signature_of(entry, status)
         if size is not None and signature and known.signatures.get(signature) in known.inspected:
             return Read(entry, known.signatures[signature], size)
-        content = images.read_bytes(entry.uri)
-    except (SourceError, OSError) as exc:
-        fault = exc if isinstance(exc, OSError) else exc.__cause__
-        if isinstance(fault, FileNotFoundError | PermissionError | IsADirectoryError):
-            return Read(entry, fault=f"it can't be read: {fault.strerror or fault}")
-        raise
+        content = images.read_bytes(entry.uri, bounds.max_bytes)
+    except Exception as exc:  # a file's fault, whatever it is, unless it is the storage's
+        if _is_of_the_storage(exc):
+            raise
+        return Read(entry, fault=f"it can't be read: {_why(exc)}")
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 in known.inspected:
         return Read(entry, sha256, len(content), signature)
     found = inspection.inspect(content, bounds.max_pixels)
     return Read(entry, sha256, len(content), signature, found, found.fault)
+
+
+def _is_of_the_storage(exc: BaseException) -> bool:
+    """Whether a fault says something of the storage or the network, and not of the one file."""
+    cause = exc.__cause__ if isinstance(exc, SourceError) else exc
+    if isinstance(cause, images.GONE):
+        return False
+    if isinstance(cause, OSError):
+        return cause.errno is None or cause.errno in STORAGE_FAULTS
+    return not isinstance(cause, ValueError | ImportError | None)
+
+
+def _why(exc: BaseException) -> str:
+    fault = exc if isinstance(exc, OSError) else exc.__cause__ or exc
+    return printable((fault.strerror if isinstance(fault, OSError) else None) or str(fault) or type(fault).__name__)

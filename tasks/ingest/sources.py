@@ -31,14 +31,14 @@ def list_source(run: Run) -> Listing:
         return list_tfds(source, run.workspace)
     fs, root = _open(source)
     if fs.isdir(root):
-        return list_folders(source, fs, root)
+        return list_folders(run, fs, root)
     if not fs.exists(root):
         raise SourceError(f"the source {source!r} does not exist; {ALLOWED}")
     if root.lower().endswith(LABEL_STUDIO_SUFFIX):
         return list_label_studio(source, fs, root, run.config.ingest.images_root)
     if not root.lower().endswith(MANIFEST_SUFFIXES):
         raise SourceError(f"the source {source!r} is a file of an unknown kind; {ALLOWED}")
-    return list_manifest(source, fs, root)
+    return list_manifest(source, fs, root, run.config.ingest.images_root)
 
 
 def check_source(run: Run) -> None:

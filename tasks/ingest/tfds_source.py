@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tasks.errors import SourceError
-from tasks.ingest.entries import SPLIT_FOLDERS, Entry, Listing, Rejected, clean_label, make_listing
+from tasks.ingest.entries import NO_LABEL, Entry, Ignored, Listing, clean_label, make_listing, split_of
 from tasks.workspace import Workspace
 
 SPEC = re.compile(r"tfds:(?P<name>[a-z]\w*)(?:/(?P<config>[^:]+))?(?::(?P<version>[\d.]+))?")
@@ -39,11 +39,11 @@ def list_tfds(source: str, workspace: Workspace) -> Listing:
     _prepare(source, builder)
     names = builder.info.features[label_key].names
 
-    def keep(item: tuple[str, str, bytes, int]) -> Entry | Rejected:
+    def keep(item: tuple[str, str, bytes, int]) -> Entry | Ignored:
         split, path, content, label = item
         if label < 0:  # how tensorflow-datasets marks unlabelled images
-            return Rejected(path, "the data set gives it no label")
-        return Entry(path, _store(workspace, content), clean_label(names[label]), SPLIT_FOLDERS.get(split))
+            return Ignored(path, NO_LABEL)
+        return Entry(path, _store(workspace, content), clean_label(names[label]), split_of(split))
 
     with ThreadPoolExecutor(WRITERS) as pool:
         listing = make_listing(pool.map(keep, _examples(builder, image_key, label_key)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -117,6 +117,12 @@ def left_out(workspace: Workspace, source: Snapshot | Catalogue) -> list[Quarant
 def count_files(entries: Iterable[QuarantineEntry]) -> int:
     """How many files these entries name: one may be left out for several reasons."""
     return len({(entry.path, entry.label) for entry in entries})
+
+
+def count_by_reason(counts: Mapping[str, int], shown: int = 5) -> str:
+    """`12 it has no label; 3 a system file or a hidden one`, the commonest first."""
+    parts = [f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])]
+    return "; ".join(parts[:shown]) + (f"; {len(parts) - shown} more reasons" if len(parts) > shown else "")
 
 
 def keep_run_quarantine(run: Run, entries: Sequence[QuarantineEntry], snapshot: str | None) -> None:

@@ -120,6 +120,20 @@ def test_the_system_tells_of_a_change_in_a_folder(tmp_path: Path):
     list(beats)  # it ends
 
 
+def test_changes_of_the_workspace_are_none_of_the_source(tmp_path: Path):
+    stop = threading.Event()
+    (tmp_path / "workspace/runs").mkdir(parents=True)
+    beats = pulses(str(tmp_path), 0.05, stop, str(tmp_path / "workspace"))
+    next(beats)
+    for number in range(5):
+        (tmp_path / f"workspace/runs/{number}").write_text("x")
+        assert [next(beats) for _ in range(15)] == [False] * 15
+    (tmp_path / "cat.jpg").write_text("x")
+    assert any(next(beats) for _ in range(1200))
+    stop.set()
+    list(beats)
+
+
 def test_elsewhere_it_beats(tmp_path: Path):
     stop = threading.Event()
     beats = pulses("memory://photos", 0.01, stop)

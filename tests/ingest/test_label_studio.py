@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def test_who_counts_among_annotations(tmp_path: Path):
     ]
     assert [item.path for item in found.rejected] == ["disagree.jpg", "both.jpg"]
     assert "disagree: 'cat' (1), 'dog' (1)" in found.rejected[0].reason
-    assert found.skipped == 2
+    assert found.left_out == {"task 7": "it has no label yet"}
 
 
 def test_the_image_may_have_another_name_if_it_is_the_only_one(tmp_path: Path):
@@ -126,3 +127,66 @@ def test_a_file_that_is_no_export_says_what_is_needed(tmp_path: Path, content: s
     (tmp_path / "export.json").write_text(content)
     with pytest.raises(SourceError, match=says):
         list_source(make_run(tmp_path / "w", tmp_path / "export.json"))
+
+
+ADDRESSES = {
+    "/data/upload/1/a.jpg": "upload/1/a.jpg",
+    "/data/upload/1/my%20cat.jpg": "upload/1/my cat.jpg",
+    "/data/upload/1/gr%C3%BC%C3%9Fe.jpg": "upload/1/grüße.jpg",
+    "http://localhost:8080/data/upload/1/a.jpg": "upload/1/a.jpg",
+    "https://studio.example/label-studio/data/upload/1/my%20cat.jpg?x=1": "upload/1/my cat.jpg",
+    "/label-studio/data/upload/1/a.jpg": "upload/1/a.jpg",
+    "upload/1/a.jpg": "upload/1/a.jpg",
+    "upload/1/100%25.jpg": "upload/1/100%25.jpg",
+    "/data/local-files/?d=cats/a+b.jpg": "cats/a+b.jpg",
+    "/data/local-files/?d=cats/a+space.jpg": "cats/a space.jpg",
+    "/data/local-files/?d=cats%2Fa%2Bb.jpg": "cats/a+b.jpg",
+    "/data/local-files/?d=cats\\a+b.jpg": "cats/a+b.jpg",
+    "http://localhost:8080/data/local-files/?d=cats/a+b.jpg&x=1": "cats/a+b.jpg",
+    "/label-studio/data/local-files/?d=cats/a+b.jpg": "cats/a+b.jpg",
+    "/storage-data/uploaded/?filepath=upload/1/a.jpg": "upload/1/a.jpg",
+    "https://app.example/storage-data/uploaded/?filepath=upload%2F1%2Fa.jpg": "upload/1/a.jpg",
+    "/tasks/7/resolve/?fileuri=" + base64.b64encode(b"s3://bucket/cats/a.jpg").decode(): "s3://bucket/cats/a.jpg",
+    "https://app.example/tasks/7/presign/?fileuri="
+    + base64.urlsafe_b64encode(b"s3://bucket/cats/b.jpg").decode().rstrip("="): "s3://bucket/cats/b.jpg",
+    "s3://bucket/my cat+1.jpg": "s3://bucket/my cat+1.jpg",
+}
+FILES = (
+    "upload/1/a.jpg",
+    "upload/1/my cat.jpg",
+    "upload/1/grüße.jpg",
+    "upload/1/100%25.jpg",
+    "cats/a+b.jpg",
+    "cats/a space.jpg",
+)
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_every_form_of_address_finds_its_file(tmp_path: Path, address: str):
+    for file in FILES:
+        save(tmp_path / "media" / file, photo(1))
+    found = export(tmp_path / "exports", task(address, annotation("cat")), root=str(tmp_path / "media"))
+    assert [entry.path for entry in found.entries] == [ADDRESSES[address]]
+    if "://" not in found.entries[0].uri:
+        assert read_bytes(found.entries[0].uri)
+
+
+def test_an_absolute_path_below_the_root_is_found(tmp_path: Path):
+    file = save(tmp_path / "media/cats/a.jpg", photo(1))
+    found = export(tmp_path, task(f"/data/local-files/?d={file}", annotation("cat")), root=str(tmp_path / "media"))
+    assert [entry.path for entry in found.entries] == ["cats/a.jpg"]
+
+
+def test_an_address_that_finds_nothing_says_what_was_tried(tmp_path: Path):
+    hidden = "/data/upload/%2e%2e/%2e%2e/secret.jpg"
+    found = export(
+        tmp_path, task("ok.jpg", annotation("cat")), *(task(p, annotation("cat")) for p in ("a%20b.jpg", hidden))
+    )
+    assert f"no such file below {tmp_path} (ingest.images_root); tried a b.jpg, a%20b.jpg" in found.rejected[0].reason
+    assert [item.path for item in found.rejected] == ["a%20b.jpg"]
+    assert [entry.path for entry in found.entries] == ["ok.jpg", "upload/%2e%2e/%2e%2e/secret.jpg"]
+
+
+def test_a_label_that_is_no_text_is_named(tmp_path: Path):
+    found = export(tmp_path, task("a.jpg", annotation(1.0)), task("b.jpg", annotation(["x"])))  # type: ignore[arg-type]
+    assert [(entry.path, entry.label) for entry in found.entries] == [("a.jpg", "1"), ("b.jpg", "['x']")]

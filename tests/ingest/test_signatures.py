@@ -16,7 +16,7 @@ from tests.runs import make_run
 def reads(monkeypatch):
     """The files that are read."""
     read, real = [], images.read_bytes
-    monkeypatch.setattr(images, "read_bytes", lambda uri: read.append(uri) or real(uri))
+    monkeypatch.setattr(images, "read_bytes", lambda uri, *bounds: read.append(uri) or real(uri, *bounds))
     return read
 
 

@@ -64,15 +64,23 @@ def test_litter_is_skipped_and_counted(tmp_path):
         (source / litter).parent.mkdir(parents=True, exist_ok=True)
         (source / litter).write_text("x")
     found = listing(tmp_path, source)
-    assert (len(found.entries), found.rejected, found.skipped) == (2, (), 6)
+    assert (len(found.entries), found.rejected) == (2, ())
+    assert sorted(found.left_out) == [
+        ".DS_Store",
+        "README.md",
+        "__MACOSX",
+        "cat/.DS_Store",
+        "cat/Thumbs.db",
+        "dog/desktop.ini",
+    ]
 
 
-def test_an_image_without_a_class_folder_is_rejected_by_name(tmp_path):
+def test_an_image_without_a_class_folder_is_left_out_by_name(tmp_path):
     source = class_folders(tmp_path / "photos", {"cat": 1})
     save(source / "loose.jpg", photo(9))
-    assert [(r.path, r.reason) for r in listing(tmp_path, source).rejected] == [
-        ("loose.jpg", "it is not in a class folder, so it has no label")
-    ]
+    found = listing(tmp_path, source)
+    assert found.left_out == {"loose.jpg": "it has no label: it is in no class folder"}
+    assert found.rejected == ()
 
 
 def test_odd_names_work(tmp_path):
@@ -99,6 +107,8 @@ def test_links_out_of_the_source_are_not_followed(tmp_path):
     found = listing(tmp_path, source)
     assert [entry.path for entry in found.entries] == ["cat/00000.jpg", "cat/inside.jpg"]
     assert [item.path for item in found.rejected] == ["cat/folder", "cat/link.jpg"]
+    assert "ingest.follow_links" in found.rejected[0].reason
+    assert found.left_out == {"cat/loop": "it is a link to a folder that is listed already"}
 
 
 def test_a_name_that_is_not_utf8_is_rejected(tmp_path):
@@ -172,11 +182,14 @@ def test_manifests(tmp_path, suffix):
 
 
 def test_a_manifest_names_each_line_that_it_can_not_use(tmp_path):
-    rows = [("a.jpg", "1", ""), ("../out.jpg", "1", ""), ("b.jpg", "", ""), ("c.jpg", "1", "holdout"), ("", "1", "")]
+    rows = [("a.jpg", "1", ""), ("../out.jpg", "1", ""), ("b.jpg", "", ""), ("c.jpg", "1", "spare"), ("", "1", "")]
     found = listing(tmp_path, write_manifest(tmp_path / "list.csv", rows))
-    assert [entry.path for entry in found.entries] == ["a.jpg"]
-    assert [item.path for item in found.rejected] == ["../out.jpg", "b.jpg", "c.jpg", "(no path)"]
-    assert "allowed are train, validation, test" in found.rejected[2].reason
+    assert [entry.path for entry in found.entries] == ["../out.jpg", "a.jpg"]
+    assert [item.path for item in found.rejected] == ["c.jpg", "(no path)"]
+    assert (
+        "line 5 of the manifest: its split is 'spare'; allowed are train, validation, test" in found.rejected[0].reason
+    )
+    assert found.left_out == {"b.jpg": "it has no label"}
 
 
 def test_a_remote_manifest_can_not_name_local_files(tmp_path):
