@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.cli.options import WatchFlags
+from flows.cli.output import seconds_since_start
 from tasks.processes import child_environ
 from tasks.progress import STAGE_WIDTH, Progress, line
 
@@ -45,10 +47,13 @@ def run_flow(
 
     preload_if_new(run, force, listing)
     from flows.retrain import retrain as flow
+    from tasks.orchestration import command_started
 
     if server:
         with Progress("start", None, "Prefect's server"):
             server.wait()
+    # The report's time is what the user waited for, and not the flow's alone.
+    command_started.set(time.perf_counter() - seconds_since_start())
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 
