@@ -6,7 +6,8 @@ from flows.bytecode import keep_bytecode
 
 keep_bytecode()
 
-# Nothing is reported to anyone: neither Prefect's telemetry nor albumentations' question for its version.
+# Nothing is reported to anyone: neither Prefect's telemetry nor albumentations' question for its version. (ONNX
+# Runtime's is off in `tasks`.)
 for _variable, _value in {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

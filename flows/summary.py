@@ -38,6 +38,7 @@ STAGES = (
     "publish",
     "report",
 )
+TASKS = {"trunk": "extractor"}  # where a task's name is not the one that the summary has had from the beginning
 
 
 def run_key(run: Run, catalogue: Catalogue) -> str:
@@ -65,7 +66,8 @@ def unchanged(run: Run, key: str, account: Account) -> dict[str, Any] | None:
     """The summary of a run with nothing new, or None where there is something to do.
 
     Nothing is new where the last finished run of this name had the same key. With a champion the verdict is
-    `unchanged`; without one, that run was refused and would be again.
+    `unchanged`; without one, that run was refused and would be again. Where there was a champion and is none any more,
+    its folder is gone, and another one is made.
 
     Args:
         key: of this run, from `run_key`.
@@ -73,10 +75,13 @@ def unchanged(run: Run, key: str, account: Account) -> dict[str, Any] | None:
     last = next(finished_runs(run.workspace, run.name), None)
     if last is None or last.get("fingerprint") != key:
         return None
-    remember_listing(run)
     version = champion(run.workspace, run.name)
+    if version is None and last["version"] is not None:
+        return None
+    remember_listing(run)
     if version is None:
-        reasons = [f"nothing is new since run {last['run_id']}, which was refused:", *last["reasons"]]
+        refused = f"nothing is new since run {last['run_id']}, which was refused (--force runs it again):"
+        reasons = [refused, *last["reasons"]]
         metrics = last["metrics"]
     else:
         reasons = ["nothing is new since the last run; the champion stays in service"]
@@ -160,7 +165,7 @@ def finish(run: Run, summary: dict[str, Any], account: Account) -> dict[str, Any
 
 def timings(account: Account) -> dict[str, float]:
     """Seconds by stage, 0 for those that did not run, and the `total` so far."""
-    return {"total": account.total_s, **{stage: account.seconds.get(stage, 0.0) for stage in STAGES}}
+    return {"total": account.total_s, **{stage: account.seconds.get(TASKS.get(stage, stage), 0.0) for stage in STAGES}}
 
 
 def _common(run: Run, catalogue: Catalogue, account: Account, snapshot: str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
@@ -22,8 +23,11 @@ from prefect.utilities.callables import get_call_parameters
 from tasks.config import Scale
 from tasks.errors import HeadstartError
 from tasks.networks.onnx_session import available_cores
-from tasks.records import Candidate, Catalogue, Decision, FeatureExtractor, Features, Head, Snapshot
+from tasks.progress import line as terminal_line
+from tasks.progress import stage_line
+from tasks.records import Candidate, Catalogue, Decision, FeatureExtractor, Features, Head, Review, Run, Snapshot
 from tasks.storage.artifacts import artifacts_in_use, kept
+from tasks.storage.quarantine import FILE, read_entries
 
 # Full disks, missing files and lacking permissions don't mend themselves within a retry's seconds.
 PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
@@ -31,6 +35,8 @@ PERMANENT_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, No
 CONNECTION_FAULTS = frozenset({"ConnectionError", "HTTPClientError", "ClientConnectionError", "ServerTimeoutError"})
 # A store that is overloaded or a server that is restarted is back within a minute, mostly.
 RETRY_DELAYS_S: list[float] = [1, 5, 15, 40]
+
+LOGGED_FILES, SHOWN_FILES = 100, 3  # of those that a stage leaves out; the report names all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,9 +105,10 @@ def stage(name: str, *, reads: Callable[..., Any] | None = None) -> Callable[[Ca
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            started = time.perf_counter()
             with timed(name):
                 result = work(*args, **kwargs)
-            _show(one_line(result))
+            _show(name, one_line(result), time.perf_counter() - started)
             return result
 
         return task(
@@ -129,7 +136,11 @@ def one_line(result: Any) -> str:
         case Features():
             return f"{result.embedded:,} images embedded"
         case Head():
-            return f"head {result.digest[:12]}, temperature {result.temperature:.2f}"
+            accuracy, epoch = result.validation_accuracy, result.best_epoch
+            best = f"validation accuracy {accuracy:.3f} (epoch {epoch}), " if accuracy is not None else ""
+            return f"{best}temperature {result.temperature:.2f}"
+        case Review():
+            return f"{result.suspects:,} labels worth a look"
         case Candidate():
             return f"candidate for version {result.version}"
         case Decision():
@@ -137,6 +148,8 @@ def one_line(result: Any) -> str:
             refused = [gate.name for gate in result.gates if gate.passed is False]
             verdict = "promote" if result.promote else f"refuse ({', '.join(refused)})"
             return verdict if accuracy is None else f"{verdict}, test accuracy {accuracy:.3f}"
+        case str():  # the path of what was written
+            return result
     return ""
 
 
@@ -145,12 +158,28 @@ def artifact_key(name: str, subject: str) -> str:
     return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{subject}"
 
 
-def _show(line: str) -> None:
-    """Enters a result into the task's log and into its name, which goes to the server with its last state."""
-    context = TaskRunContext.get()
-    if line and context:
-        get_run_logger().info("%s: %s", context.task_run.name, line)
-        context.task_run.name = f"{context.task_run.name}: {line}"
+def log(line: str) -> None:
+    """Enters a line into the log of the task's run, which is on its page in Prefect."""
+    if TaskRunContext.get():
+        get_run_logger().info("%s", line)
+
+
+def name_left_out(run: Run, folder: str) -> None:
+    """Names the files that a stage left out, as its folder's `quarantine.jsonl` says; the terminal shows the first."""
+    for number, entry in enumerate(islice(read_entries(run.workspace, f"{folder}/{FILE}"), LOGGED_FILES)):
+        log(f"left out {entry.path}: {entry.reason}")
+        if number < SHOWN_FILES:
+            terminal_line(f"  left out  {entry.path}: {entry.reason}")
+
+
+def _show(name: str, line: str, seconds: float) -> None:
+    """Shows a result on the terminal, and in the task's log and its name, which go to the server."""
+    if not line:
+        return
+    stage_line(name, line, seconds)
+    log(f"{name}: {line}")
+    if context := TaskRunContext.get():
+        context.task_run.name = f"{name}: {line}"
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,152 @@
-"""Progress on standard error, for a person at a terminal; silent elsewhere (logs of a worker, pipes, tests)."""
+"""What a person at a terminal sees of a run, on standard error: a line for each stage, and a bar for what is under way.
+
+Nothing is shown unless a command asked for it with `showing`: a worker's log and the JSON of `--json` stay as they are.
+Where standard error is no terminal there are no bars, and slow stages add a plain line now and then.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
-from typing import Any
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+PLAIN_PERIOD_S = 10.0  # between two plain lines of one stage
+STAGE_WIDTH = 10  # of the longest stage's name and a space
+
+
+class _Screen:
+    """Standard error: lines that stay, and bars below them while something is under way."""
+
+    def __init__(self) -> None:
+        self._bars: Bars | None = None
+        self._lock = threading.Lock()
+        self.is_terminal = sys.stderr.isatty()
+
+    def print(self, text: str) -> None:
+        with self._lock:
+            if self._bars:
+                self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+    def add(self, stage: str, total: int | None, unit: str) -> Any:
+        """A new bar; the first one starts the display."""
+        with self._lock:
+            if self._bars is None:
+                self._bars = _new_bars()
+                self._bars.start()
+            return self._bars.add_task(f"{stage:<{STAGE_WIDTH}}", total=total, unit=unit, text="")
+
+    def update(self, bar: Any, **changes: Any) -> None:
+        if self._bars:
+            self._bars.update(bar, **changes)
+
+    def remove(self, bar: Any) -> None:
+        """Takes a bar away; the last one ends the display, so that other output finds a clean line."""
+        with self._lock:
+            if self._bars:
+                self._bars.remove_task(bar)
+                if not self._bars.tasks:
+                    self._bars.stop()
+                    self._bars = None
+
+
+_screen: _Screen | None = None
+
+
+@contextmanager
+def showing() -> Iterator[None]:
+    """Shows what happens in the block, in this process."""
+    global _screen
+    _screen = _Screen()
+    try:
+        yield
+    finally:
+        _screen = None
+
+
+def line(text: str) -> None:
+    """A line that stays."""
+    if _screen:
+        _screen.print(text)
+
+
+def stage_line(stage: str, text: str, seconds: float) -> None:
+    """The line of a stage that ended, with its result."""
+    line(f"  {stage:<{STAGE_WIDTH}}{text} ({seconds:.1f} s)")
 
 
 class Progress:
-    """A progress bar for one stage; `advance` may be called from any thread."""
+    """What is under way in one stage; its methods may be called from any thread."""
 
     def __init__(self, stage: str, total: int | None, unit: str) -> None:
-        """`total` is None where it is known with the first `report` only."""
+        """`total` is None where it is known with the first `report` only, or never."""
         self._stage, self._total, self._unit = stage, total, unit
+        self._done = 0
         self._bar: Any = None
-        self._lock = threading.Lock()
+        self._next_line = time.monotonic() + PLAIN_PERIOD_S
 
     def __enter__(self) -> Progress:
-        if self._total != 0 and sys.stderr.isatty():
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=self._total, desc=self._stage, unit=f" {self._unit}", file=sys.stderr, leave=False)
+        if _screen and _screen.is_terminal and self._total != 0:
+            self._bar = _screen.add(self._stage, self._total, self._unit)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if _screen and self._bar is not None:
+            _screen.remove(self._bar)
 
-    def advance(self, count: int = 1) -> None:
-        if self._bar is not None:
-            with self._lock:
-                self._bar.update(count)
+    def advance(self, count: int = 1, text: str = "") -> None:
+        """`count` more are done; `text` says how it goes."""
+        self._show(self._done + count, text)
 
     def report(self, done: int, total: int) -> None:
         """So many of so many are done."""
+        self._total = total
+        self._show(done, "")
+
+    def _show(self, done: int, text: str) -> None:
+        self._done = done
+        if _screen is None:
+            return
         if self._bar is not None:
-            with self._lock:
-                self._bar.total = total
-                self._bar.update(done - self._bar.n)
+            _screen.update(self._bar, completed=done, total=self._total, text=text)
+        elif not _screen.is_terminal and time.monotonic() > self._next_line:
+            self._next_line = time.monotonic() + PLAIN_PERIOD_S
+            of = f" of {self._total:,}" if self._total else ""
+            said = f": {text}" if text else ""
+            _screen.print(f"  {self._stage:<{STAGE_WIDTH}}{done:,}{of} {self._unit}{said}")
+
+
+def _new_bars() -> Bars:
+    """Bars on standard error. Their rate counts from the first report on: what comes before it is preparation, such as
+    the tracing of a training step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Count(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            done = f"{task.completed:,.0f} of {task.total:,.0f} " if task.total else ""
+            return Text(f"{done}{task.fields['unit']}")
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:,.{0 if task.speed >= 10 else 1}f}/s" if task.speed else "")
+
+    return Bars(
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=16),
+        Count(),
+        Rate(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[text]}"),
+        console=Console(file=sys.stderr),
+        transient=True,
+    )

@@ -136,6 +136,8 @@ class Head:
     digest: str  # SHA-256 over the head's weights, in layer order
     temperature: float
     folder: str = field(compare=False)
+    best_epoch: int | None = field(default=None, compare=False)  # whose weights these are, from 1
+    validation_accuracy: float | None = field(default=None, compare=False)
 
     @property
     def keras_path(self) -> str:

@@ -71,7 +71,7 @@ def test_every_flag_in_the_text_exists():
     assert isinstance(HEADSTART, Group)
     known = {option for command in HEADSTART.commands.values() for each in command.params for option in each.opts}
     known |= {option for each in HEADSTART.params for option in each.opts} | {"--help"}
-    others = ("python -m", "WEIGHTS.h5", "uv sync", "prefect automation", "uv run prefect")
+    others = ("pip install", "python -m", "WEIGHTS.h5", "uv sync", "prefect automation", "uv run prefect")
     for page in PAGES:
         lines = [line for line in page.read_text(encoding="utf-8").splitlines() if not any(o in line for o in others)]
         assert set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", "\n".join(lines))) <= known, page.name

@@ -1,11 +1,12 @@
 import subprocess
+from dataclasses import replace
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from tasks.errors import InvalidDataError, SourceError, WorkspaceError
 from tasks.orchestration import is_transient, is_transient_fault, one_line
-from tasks.records import Candidate, Decision, Features, GateResult
+from tasks.records import Candidate, Decision, Features, GateResult, Review
 from tests.runs import make_catalogue, make_extractor_record, make_head_record, make_run, make_snapshot_record
 
 
@@ -56,7 +57,13 @@ def decision(promote: bool, gates: tuple[GateResult, ...] = (), **fields) -> Dec
         (SNAPSHOT, "abc, 1,234 images in 2 classes, 34 new"),
         (make_extractor_record(), "embedded up to avg_pool, fp32"),
         (Features(snapshot=SNAPSHOT, extractor=make_extractor_record(), views=0, embedded=40), "40 images embedded"),
-        (HEAD, f"head {'d' * 12}, temperature 1.50"),
+        (HEAD, "temperature 1.50"),
+        (
+            replace(HEAD, best_epoch=8, validation_accuracy=0.9441),
+            "validation accuracy 0.944 (epoch 8), temperature 1.50",
+        ),
+        (Review(suspects=27, folder="f"), "27 labels worth a look"),
+        ("models/hats/1/model.onnx", "models/hats/1/model.onnx"),
         (CANDIDATE, "candidate for version 3"),
         (
             decision(False, (REFUSING,), metrics={"test": {"accuracy": 0.4}}),

@@ -7,6 +7,8 @@ batching.py       concurrent requests of one size, answered together
 schemas.py        requests and answers, as pydantic models
 protocol.py       the Open Inference Protocol v2, as values
 requests.py       reading a request's body within its limits
+pixel_budget.py   how many pixels are worked on at once
+hosts.py          the names by which it may be asked
 metrics.py        what is counted
 measured.py       a route that counts its requests and answers its faults
 routes.py         the routes
@@ -14,3 +16,5 @@ app.py            the application: routes, OpenAPI document, page
 http_protocol.py  bounds on a request's head
 server.py         `serve`: all of it under uvicorn
 """
+
+import tasks  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off

@@ -24,6 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
         default=os.environ.get("HEADSTART_PUBLIC_KEY"),
         help="PEM file of the key that versions must be signed with",
     )
+    parser.add_argument(
+        "--allowed-hosts",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="names by which it may be asked, with commas, beside those of loopback and --host; '*' for any",
+    )
     parser.add_argument("--wait", action="store_true", help="start before the first version is published")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -36,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             poll_s=options.poll_s,
             public_key=options.public_key,
             wait=options.wait,
+            allowed_hosts=options.allowed_hosts,
             on_start=lambda url: print(f"serving on {url}", file=sys.stderr, flush=True),
         )
     except HeadstartError as exc:

@@ -14,10 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from deploy.serving.batching import Batcher
+from deploy.serving.hosts import AllowedHosts, HostCheck
 from deploy.serving.limits import Limits
 from deploy.serving.measured import problem
 from deploy.serving.metrics import Metrics
 from deploy.serving.model_slot import ModelSlot
+from deploy.serving.pixel_budget import PixelBudget
 from deploy.serving.requests import PendingBytes
 from deploy.serving.routes import Server, own_version, router
 from deploy.serving.schemas import InferenceRequest
@@ -56,9 +58,18 @@ class Application(FastAPI):
 
 
 def create_app(
-    slot: ModelSlot, *, limits: Limits | None = None, metrics: Metrics | None = None, poll_s: float = 2.0
+    slot: ModelSlot,
+    *,
+    limits: Limits | None = None,
+    metrics: Metrics | None = None,
+    poll_s: float = 2.0,
+    hosts: AllowedHosts | None = None,
 ) -> Application:
-    """The ASGI application over `slot`, which it refreshes every `poll_s` seconds while it runs."""
+    """The ASGI application over `slot`, which it refreshes every `poll_s` seconds while it runs.
+
+    Args:
+        hosts: the names by which it may be asked; by default those of the loopback interface.
+    """
     limits, metrics = limits or Limits(), metrics or Metrics()
     batcher = Batcher(
         slot.infer,
@@ -67,7 +78,14 @@ def create_app(
         observe_batch=metrics.batches.observe,
     )
     pending = PendingBytes(limits.max_pending_bytes)
-    server = Server(slot=slot, limits=limits, metrics=metrics, batcher=batcher, pending=pending)
+    server = Server(
+        slot=slot,
+        limits=limits,
+        metrics=metrics,
+        batcher=batcher,
+        pending=pending,
+        pixels=PixelBudget(limits.max_pixels_at_once),
+    )
     metrics.watch(lambda: slot.model.version if slot.ready else 0, lambda: batcher.waiting)
 
     @contextlib.asynccontextmanager
@@ -93,6 +111,7 @@ def create_app(
         routes=[*router.routes, *(Route(path, _page) for path in PAGE_FILES)],
     )
     app.state.server = server
+    app.add_middleware(HostCheck, hosts=hosts or AllowedHosts())
     return app
 
 

@@ -15,6 +15,8 @@ class Limits:
     """Of one request, as sent and, where it is compressed, as unpacked. More is answered with 413."""
     max_pixels: int = 25_000_000
     """Of one image, decoded (a 24-megapixel photograph passes). More is answered with 413."""
+    max_pixels_at_once: int = 30_000_000
+    """Of all images that are decoded or predicted together, about 25 bytes each; the others wait."""
     timeout_s: float = 15.0
     """To read a request's body (408), and again to answer it (503)."""
     max_waiting: int = 256

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from tasks.errors import RequestError
+from tasks.text import visible
 
 log = logging.getLogger(__name__)
 
@@ -62,5 +63,5 @@ def _failure(request: Request, exc: Exception) -> Response:
     if isinstance(exc, ClientDisconnect):
         return Response(status_code=499)  # the client has gone; only the count matters
     # A fault of ours: it is logged in full, and the client learns no more than that.
-    log.error("%s %s failed", request.method, request.url.path, exc_info=exc)
+    log.error("%s %s failed", request.method, visible(request.url.path), exc_info=exc)
     return problem(500, "a fault in the server; its log says more")

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from tasks.errors import DamagedFileError
-from tasks.networks.onnx_session import open_session
+from tasks.networks.onnx_session import open_model
 
 # Above this an inference's memory is given back at once; below, ONNX Runtime's arena is worth keeping.
 LARGE_BATCH_PIXELS = 4_000_000
@@ -43,13 +43,16 @@ class ServedModel:
             content: the bytes of model.onnx.
 
         Raises:
-            DamagedFileError: not a graph that ONNX Runtime loads, or not one of the contract.
+            DamagedFileError: not a graph that ONNX Runtime loads and runs, or not one of the contract.
         """
         self.name = name
         self.version = version
         self._session = _session(content)
         self.labels = _labels(self._session)
-        self.batch = self._best_batch()
+        try:
+            self.batch = self._best_batch()
+        except Exception as exc:  # ONNX Runtime's exceptions share no public base
+            raise DamagedFileError(f"model.onnx can't predict: {str(exc).splitlines()[0]}") from exc
 
     def _best_batch(self) -> int:
         """How many images to predict in one batch: as many as make one image cheaper.
@@ -90,7 +93,7 @@ class ServedModel:
 
 def _session(content: bytes) -> ort.InferenceSession:
     try:
-        session = open_session(content)
+        session = open_model(content)
     except Exception as exc:  # ONNX Runtime's exceptions share no public base
         raise DamagedFileError(f"model.onnx can't be loaded by ONNX Runtime {ort.__version__}: {exc}") from exc
     inputs = {node.name for node in session.get_inputs()}

@@ -13,8 +13,8 @@ import numpy as np
 
 from deploy.serving.model import Answer, ServedModel
 from tasks.errors import DamagedFileError, RequestError, WorkspaceError
-from tasks.publish.verify import verify
-from tasks.storage.repository import MANIFEST, newest_first, read_model, version_path
+from tasks.publish.verify import verify_version
+from tasks.storage.repository import MANIFEST, MODEL, newest_first, version_path
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -109,13 +109,11 @@ class ModelSlot:
 
     def _load(self, version: int) -> list[str]:
         """Puts a version into service, or enters why it was refused."""
-        folder = f"{self.workspace.url.rstrip('/')}/{version_path(self.name, version)}"
-        verification = verify(folder, public_key=self._public_key)
-        if not verification.ok:
-            return verification.problems
+        found = verify_version(self.workspace, self.name, version, public_key=self._public_key)
+        if not found.ok:
+            return found.problems
         try:
-            content = read_model(self.workspace, self.name, version)
-            self._model = ServedModel(content, name=self.name, version=version)
+            self._model = ServedModel(found.files[MODEL], name=self.name, version=version)
         except DamagedFileError as exc:
             return [str(exc)]
         return []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import reprlib
 import zlib
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from fastapi import Request
+from PIL import Image
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from deploy.serving.limits import Limits
@@ -17,6 +20,7 @@ from tasks.modality.images import load, open_image, to_rgb
 
 # zlib's window bits: the largest window, and either of the headers of gzip and zlib.
 GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+DIGITS = re.compile("[0-9]{1,18}")  # int() takes other scripts' digits too, and refuses thousands of them
 
 
 class PendingBytes:
@@ -57,7 +61,9 @@ async def read_body(request: Request, account: Account, limits: Limits) -> bytes
         RequestError: 408 too slow, 413 too large, 415 an unknown compression, 400 a damaged one.
     """
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limits.max_body_bytes:
+    if not DIGITS.fullmatch(announced) and announced:
+        raise RequestError(400, f"Content-Length is no number of bytes: {reprlib.repr(announced)}")
+    if int(announced or 0) > limits.max_body_bytes:
         raise _too_large(f"a body of {announced} bytes", limits)
     try:
         async with asyncio.timeout(limits.timeout_s):
@@ -137,13 +143,21 @@ async def _form_file(request: Request, body: bytes, limits: Limits) -> bytes:
     raise RequestError(400, "the form holds no file; send one, as in `curl -F image=@photo.jpg`")
 
 
-def decode_image(content: bytes, limits: Limits) -> np.ndarray:
-    """The image as uint8 [H, W, 3], RGB. Raises RequestError: 400, or 413 for too many pixels."""
+def opened_image(content: bytes, limits: Limits) -> Image.Image:
+    """An image whose header was read: its size is known. Raises RequestError: 400, or 413 for too many pixels."""
     try:
         image = open_image(content, max_pixels=2**62)
-        width, height = image.size
-        if width * height > limits.max_pixels:
-            raise RequestError(413, f"{width}x{height} pixels are more than the {limits.max_pixels} allowed here")
+    except DecodeError as exc:
+        raise RequestError(400, str(exc)) from None
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise RequestError(413, f"{width}x{height} pixels are more than the {limits.max_pixels} allowed here")
+    return image
+
+
+def decode_image(image: Image.Image) -> np.ndarray:
+    """The image as uint8 [H, W, 3], RGB. Raises RequestError (400)."""
+    try:
         return np.asarray(to_rgb(load(image)))
     except DecodeError as exc:
         raise RequestError(400, str(exc)) from None

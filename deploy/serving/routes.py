@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -22,7 +23,8 @@ from deploy.serving.measured import MeasuredRoute
 from deploy.serving.metrics import Metrics
 from deploy.serving.model import Answer
 from deploy.serving.model_slot import ModelSlot
-from deploy.serving.requests import PendingBytes, decode_image, image_bytes, read_body
+from deploy.serving.pixel_budget import PixelBudget
+from deploy.serving.requests import PendingBytes, decode_image, image_bytes, opened_image, read_body
 from tasks.errors import RequestError
 from tasks.networks.onnx_session import available_cores
 
@@ -66,6 +68,7 @@ class Server:
     metrics: Metrics
     batcher: Batcher
     pending: PendingBytes
+    pixels: PixelBudget
     decoders: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
     )
@@ -79,6 +82,17 @@ class Server:
                 return await answers
         except TimeoutError:
             raise RequestError(503, f"the model did not answer within {self.limits.timeout_s:g} s") from None
+
+    @asynccontextmanager
+    async def room(self, pixels: int) -> AsyncIterator[None]:
+        """Waits for its turn where many pixels are worked on. Raises RequestError (503) where that takes too long."""
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(self.limits.timeout_s):
+                    await held.enter_async_context(self.pixels.hold(pixels))
+            except TimeoutError:
+                raise RequestError(503, f"larger images were under way for {self.limits.timeout_s:g} s") from None
+            yield
 
     async def off_loop(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Runs work that takes a while outside the event loop."""
@@ -144,9 +158,12 @@ async def classify(request: Request, top: Top = TOP_CLASSES) -> schemas.Classifi
     with server.pending.account() as account:
         body = await read_body(request, account, server.limits)
         content = await image_bytes(request, body, server.limits)
-        pixels = await server.off_loop(decode_image, content, server.limits)
-        account.add(pixels.nbytes)
-        (answer,) = await server.answer(pixels[None])
+        image = await server.off_loop(opened_image, content, server.limits)
+        width, height = image.size
+        async with server.room(width * height):
+            account.add(3 * width * height)  # of the pixels in RGB, before they are there
+            pixels = await server.off_loop(decode_image, image)
+            (answer,) = await server.answer(pixels[None])
     order = np.argsort(-answer.probabilities, kind="stable")[:top]
     classes = [
         schemas.ClassProbability(label=answer.model.labels[i], probability=answer.probabilities[i]) for i in order
@@ -176,7 +193,8 @@ async def infer(request: Request, header_length: HeaderLength = None) -> Respons
         body = await read_body(request, account, server.limits)
         wanted = await server.off_loop(protocol.parse_infer_request, body, header_length, server.limits)
         account.add(wanted.images.nbytes)
-        answers = await server.answer(wanted.images)
+        async with server.room(wanted.images.size // 3):
+            answers = await server.answer(wanted.images)
     content, json_length = await server.off_loop(protocol.infer_response, wanted, answers)
     if json_length is None:
         return Response(content, media_type="application/json")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 
 from deploy.serving.app import create_app
+from deploy.serving.hosts import AllowedHosts
 from deploy.serving.http_protocol import BoundedHttpProtocol
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
 from deploy.serving.model_slot import ModelSlot
 from tasks.errors import UsageError
+from tasks.storage.repository import published_models
 from tasks.workspace import Workspace, check_name
 
 DEFAULT_PORT = 8000  # of the Open Inference Protocol's servers
@@ -29,6 +31,7 @@ def serve(
     public_key: str | None = None,
     wait: bool = False,
     limits: Limits | None = None,
+    allowed_hosts: Sequence[str] = (),
     on_start: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves the newest verified version of `name` until SIGINT or SIGTERM.
@@ -39,6 +42,8 @@ def serve(
         poll_s: seconds between two looks for a new version.
         public_key: PEM file; versions that are not signed with its key are refused.
         wait: start without a model, not ready, and serve the first version when it is published.
+        allowed_hosts: names by which it may be asked, beside those of loopback and `host`; each may be several, with
+            commas between them.
         on_start: told the server's URL once it listens.
 
     Raises:
@@ -55,7 +60,8 @@ def serve(
     slot.refresh()
     if not slot.ready and not wait:
         raise UsageError(_nothing_to_serve(slot))
-    app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s)
+    names = [name for each in allowed_hosts for name in each.split(",")]
+    app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s, hosts=AllowedHosts(host, names))
     config = uvicorn.Config(
         app,
         host=host,
@@ -90,7 +96,7 @@ def _nothing_to_serve(slot: ModelSlot) -> str:
     if slot.refusals:
         lines = [f"  - version {r.version}: {'; '.join(r.reasons)}" for r in slot.refusals.values()]
         return f"no version of {slot.name!r} can be served:\n" + "\n".join(lines)
-    published = slot.workspace.names("models")
+    published = published_models(slot.workspace)
     found = f"published there: {', '.join(published)}" if published else "nothing is published there yet"
     return (
         f"there is no model {slot.name!r} in the workspace {slot.workspace.url}; {found}. "

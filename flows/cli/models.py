@@ -22,10 +22,11 @@ def status(
 ) -> None:
     """Show the champion, the history, and the last decision with its reasons."""
     from flows.cli.status import model_status, status_text
+    from tasks.storage.repository import published_models
 
     with plain_errors():
         place = Workspace(workspace)
-        names = [check_name(name)] if name else place.names("models")
+        names = [check_name(name)] if name else published_models(place)
         found = [model_status(place, each) for each in names]
         if as_json:
             print_json(found[0] if name else {"models": found})

@@ -13,6 +13,7 @@ Workspace = Annotated[
     str, typer.Option(envvar="HEADSTART_WORKSPACE", help="Where everything is kept: a folder, or an fsspec URL.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result alone: no progress.")]
 
 # A retrain, once or whenever labels arrive.
 Source = Annotated[
@@ -78,6 +79,13 @@ Nightly = Annotated[str, typer.Option(metavar="CRON", help="When a run starts by
 # Servers.
 Host = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Names by which it may be asked, with commas, beside those of loopback and --host; '*' for any.",
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Start before the first version is published.")]
 Webhook = Annotated[
     str | None,

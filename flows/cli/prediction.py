@@ -11,7 +11,8 @@ import typer
 
 from flows.cli import options
 from flows.cli.output import plain_errors, print_json, say
-from tasks.errors import DecodeError, SourceError, UsageError
+from tasks.errors import DamagedFileError, DecodeError, SourceError, UsageError
+from tasks.text import visible
 from tasks.workspace import Workspace, check_name
 
 if TYPE_CHECKING:
@@ -25,26 +26,32 @@ def predict(
     model: options.ModelOrFile,
     images: options.Images,
     workspace: options.Workspace = "./workspace",
+    public_key: options.PublicKey = None,
     as_json: options.Json = False,
 ) -> None:
     """Name the class and its probability for each image, through ONNX Runtime and nothing heavier."""
     with plain_errors():
-        predictions = predict_images(load_model(Workspace(workspace), model), images)
+        predictions = predict_images(load_model(Workspace(workspace), model, public_key), images)
         if as_json:
             print_json({"predictions": predictions})
         else:
             for row in predictions:
-                say(f"{row['probability']:6.1%}  {row['label']}  {row['image']}")
+                say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(row['image'])}")
 
 
-def load_model(workspace: Workspace, model: str) -> Classifier:
-    """A classifier from the path of a model.onnx, or from a name: then the champion, checked against its manifest.
+def load_model(workspace: Workspace, model: str, public_key: str | None = None) -> Classifier:
+    """A classifier from the path of a model.onnx, or from a name: then the champion, verified as `serve` does.
+
+    Args:
+        public_key: PEM file of the key that the champion must be signed with; None needs no signature.
 
     Raises:
         UsageError: there is neither such a file nor such a model.
+        DamagedFileError: the champion does not verify.
     """
     from tasks.networks.classifier import Classifier
-    from tasks.storage.repository import champion, read_model
+    from tasks.publish.verify import verify_version
+    from tasks.storage.repository import MODEL, champion, published_models
 
     if model.endswith(".onnx"):
         if not Path(model).is_file():
@@ -52,9 +59,12 @@ def load_model(workspace: Workspace, model: str) -> Classifier:
         return Classifier(model)
     version = champion(workspace, check_name(model))
     if version is None:
-        known = ", ".join(workspace.names("models")) or "none"
+        known = ", ".join(published_models(workspace)) or "none"
         raise UsageError(f"no model {model!r} has been published in {workspace.url}; there is: {known}")
-    return Classifier(read_model(workspace, model, version))
+    found = verify_version(workspace, model, version, public_key=public_key)
+    if not found.ok:
+        raise DamagedFileError(f"version {version} of {model} does not verify: {'; '.join(found.problems)}")
+    return Classifier(found.files[MODEL])
 
 
 def predict_images(classifier: Classifier, images: Sequence[Path]) -> list[dict[str, Any]]:
@@ -71,7 +81,7 @@ def predict_images(classifier: Classifier, images: Sequence[Path]) -> list[dict[
         try:
             probabilities = next(answers)
         except (DecodeError, SourceError) as exc:
-            raise UsageError(f"{path}: {exc}") from exc
+            raise UsageError(f"{visible(str(path))}: {exc}") from exc
         best = int(probabilities.argmax())
         rows.append({"image": str(path), "label": classifier.labels[best], "probability": float(probabilities[best])})
     return rows

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import typer
 
 from flows.cli import options, running
 from flows.cli.options import KeyFlags
-from flows.cli.output import plain_errors, print_json, say
+from flows.cli.output import plain_errors, print_json, say, seconds_since_start
+from tasks.progress import line, showing
 from tasks.workspace import Workspace
 
 app = typer.Typer()
@@ -32,6 +34,7 @@ def retrain(
     force: options.Force = False,
     workspace: options.Workspace = "./workspace",
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Run the whole flow once, here and now.
 
@@ -48,26 +51,30 @@ def retrain(
         runner=runner,
         dask_address=dask_address,
     )
-    with plain_errors():
+    with plain_errors(), _shown(as_json or quiet):
+        line(f"Retrains {name} from {source}; Ctrl-C stops it, and the next start resumes.")
         summary = running.run_flow(source, name, config, flags.overrides(), workspace, force)
         if as_json:
             print_json(summary)
         else:
-            _print_summary(summary)
+            _print_summary(summary, workspace)
     raise typer.Exit(EXIT_STATUS.get(summary["verdict"], 0))
 
 
 @app.command()
-def demo(workspace: options.Workspace = "./workspace", as_json: options.Json = False) -> None:
+def demo(
+    workspace: options.Workspace = "./workspace", as_json: options.Json = False, quiet: options.Quiet = False
+) -> None:
     """Show the whole flow on handwritten digits: no network, no account, under two minutes."""
-    with plain_errors():
+    with plain_errors(), _shown(as_json or quiet):
+        line("Trains on handwritten digits that come with headstart, then again when more arrive.")
         Workspace(workspace).check_writable()
         summaries = []
         for arrived, summary in running.run_demo_flow(workspace):
             summaries.append(summary)
             if not as_json:
                 say(typer.style(f"\n{arrived}", fg="cyan"))
-                _print_summary(summary)
+                _print_summary(summary, workspace)
         if as_json:
             print_json({"runs": summaries})
         else:
@@ -75,16 +82,12 @@ def demo(workspace: options.Workspace = "./workspace", as_json: options.Json = F
             say("Now your own photographs: headstart retrain FOLDER --name NAME, a subfolder a class")
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
-    say(typer.style(f"{summary['name']}: {summary['verdict']}", bold=True))
-    for reason in summary["reasons"]:
-        say(f"  {reason}")
-    if test := summary["metrics"].get("test", {}):
-        say(f"  test accuracy {test['accuracy']:.3f} on {test['n']} images")
-    if left_out := summary["images"].get("left_out"):
-        from tasks.storage.quarantine import count_by_reason  # imports pandas, which `--help` has no use for
+def _shown(silent: bool) -> AbstractContextManager[None]:
+    return nullcontext() if silent else showing()
 
-        say(f"  left out {sum(left_out.values())} files: {count_by_reason(left_out)}")
-    for what in ("model", "report"):
-        if summary[what]:
-            say(f"  {what}: {summary[what]}")
+
+def _print_summary(summary: dict[str, Any], workspace: str) -> None:
+    from flows.cli.verdict import verdict_text
+
+    first, *rest = verdict_text(summary, Workspace(workspace), seconds_since_start()).split("\n")
+    say("\n".join([typer.style(first, bold=True), *rest]))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.cli.options import WatchFlags
+from tasks.progress import STAGE_WIDTH, Progress, line
 
 if TYPE_CHECKING:
     from flows.debounce import DebounceSettings
@@ -30,25 +31,23 @@ def run_flow(
     """Checks everything that can be checked quickly, then hands over to Prefect."""
     from flows.preflight import check_run
     from tasks.config import load_config
-    from tasks.ingest import ahead
-    from tasks.runs import finished_runs, new_run
+    from tasks.runs import new_run
 
     loaded = load_config(config, environ=os.environ, overrides=overrides)
     run = new_run(source, name, workspace, loaded)
     listing = check_run(run)
-    # While Prefect's server starts on one core, the other reads the images and imports what their stages need.
+    if listing:
+        line(f"  {'found':<{STAGE_WIDTH}}{len(listing.entries):,} labelled files")
+    # While Prefect's server starts on one core, the other imports what the stages need.
     server = _prefect()
-    first = next(finished_runs(run.workspace, name), None) is None
-    inspection = ahead.start(run) if first and loaded.scale.runner == "threads" else None
     from flows.warmup import preload_if_new
 
     preload_if_new(run, force, listing)
     from flows.retrain import retrain as flow
 
     if server:
-        server.wait()
-    if inspection:
-        inspection.wait()
+        with Progress("start", None, "Prefect's server"):
+            server.wait()
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 
@@ -62,7 +61,8 @@ def run_demo_flow(workspace: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
     preload(new_run(f"tfds:{NAME}", NAME, workspace, demo_config()))
     if server:
-        server.wait()
+        with Progress("start", None, "Prefect's server"):
+            server.wait()
     yield from run_demo(workspace)
 
 

@@ -18,6 +18,7 @@ def serve(
     port: options.Port = 8000,
     public_key: options.PublicKey = None,
     wait: options.Wait = False,
+    allowed_hosts: options.AllowedHosts = None,
     workspace: options.Workspace = "./workspace",
 ) -> None:
     """Serve the model over HTTP: Open Inference Protocol v2, POST /classify, a web page, metrics."""
@@ -31,5 +32,6 @@ def serve(
             port=port,
             public_key=public_key,
             wait=wait,
+            allowed_hosts=allowed_hosts or (),
             on_start=lambda url: typer.echo(f"{name} is served at {url} (Ctrl-C stops it)", err=True),
         )

@@ -7,10 +7,10 @@ after that.
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ class FreshProcess:
 
 
 def predict_in_fresh_process(
-    model_file: str, images: Sequence[np.ndarray], labels: Sequence[str], budget_s: float
+    model: bytes, images: Sequence[np.ndarray], labels: Sequence[str], budget_s: float
 ) -> FreshProcess:
     """Predicts `images`, each uint8 [H, W, 3] RGB, in a new process.
 
     Args:
-        model_file: a local path.
+        model: the bytes of model.onnx.
         labels: predicted for each image in the evaluation.
         budget_s: seconds after which the process is killed.
     """
@@ -49,17 +49,13 @@ def predict_in_fresh_process(
         seconds = time.perf_counter() - started
         return FreshProcess(images=len(images), agreed=0, seconds=seconds, problem=problem)
 
-    with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
-        paths = [Path(scratch) / f"{number}.npy" for number in range(len(images))]
-        for path, pixels in zip(paths, images, strict=True):
-            np.save(path, pixels, allow_pickle=False)
-        command = [sys.executable, "-I", str(RUNNER), model_file, *map(str, paths)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=budget_s, check=False)
-        except subprocess.TimeoutExpired:
-            return stopped(f"it was not done after {budget_s:g} s")
+    command = [sys.executable, "-I", str(RUNNER)]
+    try:
+        done = subprocess.run(command, input=arrays(model, images), capture_output=True, timeout=budget_s, check=False)
+    except subprocess.TimeoutExpired:
+        return stopped(f"it was not done after {budget_s:g} s")
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         return stopped(f"it ended with status {done.returncode}: {last[:300]}")
     output = json.loads(done.stdout)
     return FreshProcess(
@@ -69,3 +65,11 @@ def predict_in_fresh_process(
         load_s=output["load_s"],
         slowest_ms=1000 * max(output["took_s"], default=0.0),
     )
+
+
+def arrays(model: bytes, images: Sequence[np.ndarray]) -> bytes:
+    """What the new process reads from its standard input."""
+    stream = io.BytesIO()
+    for array in (np.frombuffer(model, np.uint8), *images):
+        np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()

@@ -1,8 +1,12 @@
-"""Run as a script, alone: `python -I fresh_runner.py model.onnx image.npy…`; one JSON object on standard output.
+"""Run as a script, alone: `python -I fresh_runner.py < FILE`; one JSON object on standard output.
+
+FILE holds arrays one behind the other, as `numpy.save` writes them: the bytes of model.onnx, uint8 [B], then the
+images, uint8 [H, W, 3] each. No path is named, so what is loaded is what was handed over.
 
 It imports nothing of headstart on purpose: it stands for a server that has ONNX Runtime and the file.
 """
 
+import io
 import json
 import sys
 import time
@@ -11,21 +15,23 @@ import numpy as np
 import onnxruntime as ort
 
 
-def main(model_file: str, *image_files: str) -> None:
+def main(content: bytes) -> None:
+    arrays = io.BytesIO(content)
+    model = np.load(arrays, allow_pickle=False).tobytes()
     started = time.perf_counter()
-    session = ort.InferenceSession(model_file, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     load_s = time.perf_counter() - started
     labels, took_s = [], []
-    for image_file in image_files:
-        pixels = np.load(image_file, allow_pickle=False)
+    while arrays.tell() < len(content):
+        pixels = np.load(arrays, allow_pickle=False)
         started = time.perf_counter()
         probabilities, label = map(np.asarray, session.run(["probabilities", "label"], {"image": pixels[None]}))
         took_s.append(time.perf_counter() - started)
         if not abs(float(probabilities.sum()) - 1) < 1e-3:
-            raise SystemExit(f"probabilities of {image_file} sum up to {probabilities.sum()}")
+            raise SystemExit(f"probabilities of image {len(labels)} sum up to {probabilities.sum()}")
         labels.append(str(label[0]))
     print(json.dumps({"load_s": load_s, "labels": labels, "took_s": took_s}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.stdin.buffer.read())

@@ -5,16 +5,17 @@ Validation was used for choices and decides nothing here: its metrics are those 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tasks.errors import DamagedFileError
 from tasks.evaluate.comparison import ClassComparison, Comparison, compare, compare_classes
 from tasks.evaluate.fresh_process import FreshProcess, predict_in_fresh_process
 from tasks.evaluate.gates import Findings, judge
@@ -52,8 +53,8 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
     snapshot, extractor = head.features.snapshot, head.features.extractor
     gates = load_gates(run.config.evaluate.gates, run.name)
     rows = _held_out(run, snapshot)
-    model_file = run.workspace.local_file(candidate.onnx_path)
-    classifier = Classifier(model_file)
+    model = _candidate_file(run, candidate)
+    classifier = Classifier(model)
     targets = rows["label"].map({label: i for i, label in enumerate(snapshot.labels)}).to_numpy(np.int64)
     test = (rows["split"] == "test").to_numpy()
     images, truth = rows[test], targets[test]
@@ -75,11 +76,11 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         metrics=metrics["test"],
         per_class=class_metrics(truth, scores.argmax(axis=1), len(snapshot.labels)),
         parity=measure_parity(run, head, images["sha256"].tolist(), scores) if len(images) else None,
-        fresh_process=_serves_alone(run, model_file, images, snapshot.labels, scores, gates.serving),
+        fresh_process=_serves_alone(run, model, images, snapshot.labels, scores, gates.serving),
         latency=measure_latency(
             classifier, extractor.image_size_px, runs=gates.latency.runs, budget_s=gates.latency.budget_s
         ),
-        size_bytes=Path(model_file).stat().st_size,
+        size_bytes=len(model),
         robustness=_changed_images(
             run, classifier, images, Sample([], truth, right, extractor.image_size_px), gates.robustness
         ),
@@ -111,20 +112,28 @@ def rules(run: Run, candidate: Candidate) -> list[Any]:
     return [run.name, gates, version, standing, run.config.validation.rename]
 
 
+def _candidate_file(run: Run, candidate: Candidate) -> bytes:
+    """The exported file, read once: all gates judge these bytes. Raises DamagedFileError where it changed."""
+    content = run.workspace.read_bytes(candidate.onnx_path)
+    if hashlib.sha256(content).hexdigest() != candidate.sha256:
+        raise DamagedFileError(f"{candidate.onnx_path} changed after it was exported; run the retrain again")
+    return content
+
+
 def _held_out(run: Run, snapshot: Snapshot) -> pd.DataFrame:
     rows = read_snapshot(run.workspace, snapshot.id, ["sha256", "path", "uri", "label", "split"])
     return rows[rows["split"] != "train"].reset_index(drop=True)
 
 
 def _serves_alone(
-    run: Run, model_file: str, test: pd.DataFrame, labels: tuple[str, ...], probabilities: np.ndarray, limits: Serving
+    run: Run, model: bytes, test: pd.DataFrame, labels: tuple[str, ...], probabilities: np.ndarray, limits: Serving
 ) -> FreshProcess | None:
     if test.empty:
         return None
     chosen = _sample(len(test), limits.images)
     pixels = [read() for read in _readers(run, test.iloc[chosen])]
     judged = [labels[index] for index in probabilities[chosen].argmax(axis=1)]
-    return predict_in_fresh_process(model_file, pixels, judged, limits.budget_s)
+    return predict_in_fresh_process(model, pixels, judged, limits.budget_s)
 
 
 def _changed_images(

@@ -20,7 +20,7 @@ _engines: dict[tuple[str, FeatureExtractor, str], Engine] = {}  # at most one: t
 _choosing = threading.Lock()
 
 
-@stage("trunk")
+@stage("extractor")
 def make_extractor(run: Run, snapshot: Snapshot, policy: Policy) -> FeatureExtractor:
     """Exports the feature extractor (and quantises it on request), unless the workspace has it already."""
     extractor = extractor_of(run, policy)

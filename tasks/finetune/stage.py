@@ -43,6 +43,8 @@ def finetune(run: Run, features: Features, on_epoch: OnEpoch = _no_epoch) -> Hea
         digest=weights_digest(trained.model),
         temperature=trained.temperature,
         folder=run.folder,
+        best_epoch=best,
+        validation_accuracy=epochs[best - 1]["val_accuracy"],
     )
 
 

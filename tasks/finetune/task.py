@@ -6,7 +6,7 @@ from tasks.config import CHOSEN
 from tasks.finetune.stage import epochs_at_most, finetune, try_settings
 from tasks.finetune.trial import Trial, measure_extractor
 from tasks.networks import keras_process
-from tasks.orchestration import stage
+from tasks.orchestration import log, stage
 from tasks.progress import Progress
 from tasks.records import FeatureExtractor, Features, Head, Run
 
@@ -15,7 +15,13 @@ from tasks.records import FeatureExtractor, Features, Head, Run
 def finetune_head(run: Run, features: Features) -> Head:
     """Trains the head on stored features and, above a lower freeze boundary, on stored activations."""
     with Progress("finetune", epochs_at_most(run, features), "epochs") as progress:
-        return keras_process.call(finetune, run, features, lambda epoch, logs: progress.advance())
+
+        def on_epoch(epoch: int, logs: dict[str, float]) -> None:
+            progress.advance(text=f"accuracy {logs['val_accuracy']:.3f}")
+            losses = f"loss {logs['loss']:.3f}, on validation {logs['val_loss']:.3f}"
+            log(f"epoch {epoch + 1}: {losses}, accuracy {logs['val_accuracy']:.3f}")
+
+        return keras_process.call(finetune, run, features, on_epoch)
 
 
 @stage("try", reads=lambda run, features: [run.config.finetune, {key: run.config.key(key) for key in CHOSEN}])

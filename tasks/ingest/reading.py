@@ -21,7 +21,6 @@ import pyarrow as pa
 from tasks.errors import SourceError
 from tasks.ingest.entries import Entry, printable
 from tasks.ingest.signatures import keep_signatures, known_signatures, signature_of
-from tasks.ingest.sources import list_source
 from tasks.modality import images, inspection
 from tasks.modality.inspection import Inspection, inspection_store
 from tasks.records import Run
@@ -62,11 +61,6 @@ class Known:
 
     inspected: set[str]
     signatures: Mapping[bytes, str]
-
-
-def inspect_source(run: Run) -> None:
-    """Fills the inspection store from the run's source; writes nothing else."""
-    read_files(run, list_source(run).entries)
 
 
 def read_files(run: Run, entries: Sequence[Entry]) -> list[Read]:

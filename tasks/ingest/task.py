@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.entries import Entry
 from tasks.ingest.reading import Read, read_files
-from tasks.orchestration import mapping, stage
+from tasks.orchestration import mapping, name_left_out, stage
 from tasks.progress import Progress
 from tasks.records import Catalogue, Run
 
@@ -21,7 +21,10 @@ def ingest_images(run: Run) -> Catalogue:
             yield from mapper(inspect_part, [(run, part) for part in parts])
 
     with Progress("ingest", None, "images") as progress:
-        return build_catalogue(run, progress.report, None if run.config.scale.runner == "threads" else elsewhere)
+        threads = run.config.scale.runner == "threads"
+        catalogue = build_catalogue(run, progress.report, None if threads else elsewhere)
+    name_left_out(run, catalogue.folder)
+    return catalogue
 
 
 @stage("ingest-part")

@@ -1,6 +1,7 @@
 """Bytes to pixels: the one decoder that inspection, extraction, evaluation, `predict` and `serve` share.
 
-A client of model.onnx needs only this step: decode, apply the EXIF orientation, convert to RGB.
+A client of model.onnx needs only this step, and `decode` is it: it imports Pillow, NumPy and nothing heavier, so any
+program can call it, and agrees with `predict` on every file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 import stat
 import warnings
 
-import fsspec
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -47,6 +47,8 @@ def read_bytes(uri: str, max_bytes: int | None = None) -> bytes:
     try:
         if "://" not in uri:
             return _read_local(uri, max_bytes)
+        import fsspec  # here, as who only decodes needs Pillow and NumPy alone
+
         with fsspec.open(uri, "rb") as file:
             content: bytes = file.read(-1 if max_bytes is None else max_bytes + 1)  # type: ignore[union-attr]
     except OSError as exc:

@@ -9,22 +9,27 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.errors import HeadstartError
+from tasks.errors import DamagedFileError, HeadstartError, UsageError
 from tasks.modality.images import DEFAULT_MAX_PIXELS, decode
-from tasks.networks.onnx_session import available_cores, open_session
+from tasks.networks.onnx_session import available_cores, open_model
 
 
 class Classifier:
     """A loaded model.onnx; safe to call from any number of threads.
 
     Raises:
-        HeadstartError: the file can't be loaded, or is not a model of headstart.
+        HeadstartError: the file can't be read or loaded, refers to other files, or is not a model of headstart.
     """
 
     def __init__(self, onnx_file: str | Path | bytes) -> None:
         where = "the given bytes" if isinstance(onnx_file, bytes) else str(onnx_file)
         try:
-            self._session = open_session(onnx_file if isinstance(onnx_file, bytes) else str(onnx_file))
+            # Read here: ONNX Runtime would also read what lies beside a path.
+            self._session = open_model(onnx_file if isinstance(onnx_file, bytes) else Path(onnx_file).read_bytes())
+        except OSError as exc:
+            raise UsageError(f"can't read {where}: {exc.strerror or exc}") from exc
+        except DamagedFileError as exc:
+            raise HeadstartError(f"{where} can't be used: {exc}") from None
         except Exception as exc:  # ONNX Runtime's exceptions share no public base
             raise HeadstartError(f"{where} can't be loaded by ONNX Runtime: {str(exc).splitlines()[0]}") from exc
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
@@ -33,9 +38,22 @@ class Classifier:
         self.labels: list[str] = json.loads(self.metadata["labels"])
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] RGB to float32 [C]."""
-        [probabilities] = self._session.run(["probabilities"], {"image": pixels[None]})
-        return probabilities[0]  # type: ignore[index]
+        """The probability of each class, float32, in the order of `labels`.
+
+        Args:
+            pixels: one image, uint8 [H, W, 3] RGB, which gives [C]; or a batch, uint8 [N, H, W, 3], which gives [N, C].
+
+        Raises:
+            UsageError: pixels of another type or shape.
+        """
+        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[-1] != 3 or 0 in pixels.shape:
+            raise UsageError(
+                "pixels have to be uint8 [height, width, 3] in RGB, or [images, height, width, 3]; found "
+                f"{pixels.dtype} {list(pixels.shape)}"
+            )
+        batch = pixels if pixels.ndim == 4 else pixels[None]
+        [probabilities] = self._session.run(["probabilities"], {"image": batch})
+        return probabilities if pixels.ndim == 4 else probabilities[0]  # type: ignore[return-value, index]
 
     def classify_all(
         self,

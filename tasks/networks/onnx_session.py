@@ -3,23 +3,65 @@
 from __future__ import annotations
 
 import os
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tasks.networks.self_contained import check_self_contained
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+LEAST_BOUND_BYTES = 2**30  # one photograph of 25 megapixels takes 600 MB
+
 
 def open_session(onnx_file: str | bytes) -> ort.InferenceSession:
     """A session, from a path or bytes, that computes on the calling thread only: callers run several threads."""
-    import onnxruntime as ort
+    return _session(onnx_file, bounded=False)
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(onnx_file, options, providers=["CPUExecutionProvider"])
+
+def open_model(content: bytes) -> ort.InferenceSession:
+    """A session on a model.onnx that may come from anywhere: it reads no other file, and its memory is bounded.
+
+    All of these sessions together may take half of the memory that this process may use; what would take more fails.
+
+    Raises:
+        DamagedFileError: the graph refers to another file.
+    """
+    check_self_contained(content)
+    _bound_memory()
+    return _session(content, bounded=True)
 
 
 def available_cores() -> int:
     """Cores that this process may use (containers give fewer than the machine has)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may use (containers give less than the machine has)."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    given = limit.read_text().strip() if limit.is_file() else "max"
+    return machine if given == "max" else min(machine, int(given))
+
+
+def _session(onnx_file: str | bytes, *, bounded: bool) -> ort.InferenceSession:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4 if bounded else 3  # a graph that fails is reported by its caller
+    if bounded:
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    return ort.InferenceSession(onnx_file, options, providers=["CPUExecutionProvider"])
+
+
+@cache  # once a process: an allocator can't be registered again
+def _bound_memory() -> None:
+    import onnxruntime as ort
+
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    bound = max(LEAST_BOUND_BYTES, available_memory() // 2)
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg(bound, -1, -1, -1))  # -1: ONNX Runtime's own defaults

@@ -7,13 +7,12 @@ one that shows that the file is not what was trained or does not serve.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.errors import DamagedFileError, RefusedError, UsageError
+from tasks.errors import RefusedError, UsageError
 from tasks.publish.signing import sign_files
-from tasks.publish.stage import version_manifest
+from tasks.publish.stage import judged_file, version_manifest
 from tasks.records import Run
 from tasks.runs import finished_run, one_at_a_time
 from tasks.storage.repository import champion, read_manifest, triton_config, version_path, write_version
@@ -84,9 +83,7 @@ def _publish(run: Run, summary: dict[str, Any], in_service: int | None, override
             f"run {run.run_id} was compared with version {decision['champion_version'] or 'none'} of {run.name}, and "
             f"{in_service or 'none'} is in service now; run the retrain again"
         )
-    content = run.workspace.read_bytes(candidate["onnx_path"])
-    if hashlib.sha256(content).hexdigest() != candidate["sha256"]:
-        raise DamagedFileError(f"{candidate['onnx_path']} changed after it was judged; run the retrain again")
+    content = judged_file(run.workspace, candidate["onnx_path"], candidate["sha256"])
     manifest = version_manifest(
         run_id=run.run_id,
         published_at=override["at"],

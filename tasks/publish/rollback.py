@@ -40,11 +40,10 @@ def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datet
     target = to if to is not None else _before(workspace, name, in_service)
     if target in (current, in_service):
         raise UsageError(f"version {target} of {name} is what is in service already (as version {current})")
-    manifest = read_manifest(workspace, name, target)
+    manifest, files = read_version(workspace, name, target)
     version = next_version(workspace, name)
     files = {
-        file: _with_version(content, version) if file.endswith(".onnx") else content
-        for file, content in read_version(workspace, name, target).items()
+        file: _with_version(content, version) if file.endswith(".onnx") else content for file, content in files.items()
     }
     manifest |= {
         "restored": manifest.get("restored", target),
@@ -72,7 +71,9 @@ def _with_version(content: bytes, version: int) -> bytes:
     import onnx
 
     from tasks.networks.onnx_graph import describe
+    from tasks.networks.self_contained import check_self_contained
 
+    check_self_contained(content)
     model = onnx.load_model_from_string(content)
     describe(model, {"version": str(version)})
     return model.SerializeToString()

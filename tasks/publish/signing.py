@@ -1,11 +1,14 @@
 """Signatures of published versions, by the OpenSSF's model-signing package (the optional extra `signing`).
 
-A signature covers every file of the version's folder, the manifest included, and lies beside them. Publishing and
+A signature covers every file of the version's folder, and lies beside them. One of them is the manifest, which holds
+the model's name and the version's number: a version of another name or number is not what was signed. Publishing and
 rolling back sign where the environment variable HEADSTART_SIGNING_KEY names a private key.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -13,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import ConfigError
-from tasks.workspace import Workspace
+from tasks.storage.version_files import SIGNATURE
 
-SIGNATURE_FILE = "model.sig"
 KEY_VARIABLE = "HEADSTART_SIGNING_KEY"  # the path of the private key, which is never written to the workspace
 
 
@@ -32,7 +34,7 @@ def sign_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
         folder = Path(scratch)
         _lay(folder, files)
         sign(folder, private_key)
-        return {SIGNATURE_FILE: (folder / SIGNATURE_FILE).read_bytes()}
+        return {SIGNATURE: (folder / SIGNATURE).read_bytes()}
 
 
 def check_key() -> None:
@@ -49,8 +51,8 @@ def sign(folder: Path, private_key: str) -> None:
     """
     signer, hashing = _signer(private_key)
     # The ignored paths are part of the signature, so nobody can add to them.
-    every_other_file = hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE_FILE], ignore_git_paths=False)
-    signer.set_hashing_config(every_other_file).sign(folder, folder / SIGNATURE_FILE)
+    every_other_file = hashing.Config().set_ignored_paths(paths=[folder / SIGNATURE], ignore_git_paths=False)
+    signer.set_hashing_config(every_other_file).sign(folder, folder / SIGNATURE)
 
 
 def _signer(private_key: str) -> tuple[Any, Any]:
@@ -66,8 +68,11 @@ def _signer(private_key: str) -> tuple[Any, Any]:
         ) from None
 
 
-def signature_problem(folder: Workspace, public_key: str) -> str | None:
-    """Why the signature in `folder` is not one of `public_key` over its files, or None where it is.
+def signature_problem(files: Mapping[str, bytes], public_key: str) -> str | None:
+    """Why the signature among `files` is not one of `public_key` over all the others, or None where it is.
+
+    Args:
+        files: the content of a version's files by path, as it will be used.
 
     Raises:
         ConfigError: the extra is not installed, or the key can't be read.
@@ -78,17 +83,23 @@ def signature_problem(folder: Workspace, public_key: str) -> str | None:
     except (OSError, ValueError, TypeError) as exc:
         raise ConfigError(f"can't read the public key {public_key}: {exc}") from exc
     with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
-        local = Path(folder.path("")) if folder.is_local else _copy(folder, Path(scratch))
+        folder = Path(scratch)
+        _lay(folder, files)
         try:
-            verifier.verify(local, local / SIGNATURE_FILE)
+            verifier.verify(folder, folder / SIGNATURE)
+            covered = _covered(files[SIGNATURE])
         except Exception as exc:  # noqa: BLE001 - whatever it is, the signature was not verified
-            return f"{SIGNATURE_FILE} does not verify: {exc}"
+            return f"{SIGNATURE} does not verify: {exc}"
+    # A signature may leave files out by its own account, and would verify whatever they hold.
+    if left_out := sorted(files.keys() - covered - {SIGNATURE}):
+        return f"{SIGNATURE} does not cover {', '.join(left_out)}; it has to cover every file of the version"
     return None
 
 
-def _copy(source: Workspace, target: Path) -> Path:
-    _lay(target, {file.path: source.read_bytes(file.path) for file in source.files("")})
-    return target
+def _covered(signature: bytes) -> set[str]:
+    """The files that a verified signature covers: those of its in-toto statement."""
+    statement = json.loads(base64.b64decode(json.loads(signature)["dsseEnvelope"]["payload"]))
+    return {resource["name"] for resource in statement["predicate"]["resources"]}
 
 
 def _lay(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -8,10 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from tasks.errors import DamagedFileError
+from tasks.networks.self_contained import check_self_contained
 from tasks.publish.signing import sign_files
-from tasks.records import Candidate, Decision, Run, Variant
+from tasks.records import Decision, Run, Variant
 from tasks.storage.lineage import lineage
 from tasks.storage.repository import MODEL, triton_config, version_in_service, version_path, write_version
+from tasks.workspace import Workspace
 
 
 def publish(run: Run, decision: Decision, variants: tuple[Variant, ...], artifacts: Mapping[str, str]) -> str:
@@ -31,9 +33,13 @@ def publish(run: Run, decision: Decision, variants: tuple[Variant, ...], artifac
     path = version_path(run.name, candidate.version, MODEL)
     if candidate.version == version_in_service(run.workspace, run.name, candidate.head):
         return path
-    files = {MODEL: _unchanged(run, candidate)}
+    files = {MODEL: judged_file(run.workspace, candidate.onnx_path, candidate.sha256)}
     # In a folder of their own: OpenVINO Model Server loads whichever .onnx it comes upon first beside the manifest.
-    files |= {f"variants/{each.precision}.onnx": _unchanged(run, each) for each in variants if each.published}
+    files |= {
+        f"variants/{each.precision}.onnx": judged_file(run.workspace, each.onnx_path, each.sha256)
+        for each in variants
+        if each.published
+    }
     manifest = version_manifest(
         run_id=run.run_id,
         published_at=run.started_at,
@@ -80,8 +86,10 @@ def version_manifest(
     }
 
 
-def _unchanged(run: Run, file: Candidate | Variant) -> bytes:
-    content = run.workspace.read_bytes(file.onnx_path)
-    if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise DamagedFileError(f"{file.onnx_path} changed after it was judged; run the retrain again")
+def judged_file(workspace: Workspace, path: str, sha256: str) -> bytes:
+    """The bytes of a file that was judged, fit to be published. Raises DamagedFileError where they are not."""
+    content = workspace.read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedFileError(f"{path} changed after it was judged; run the retrain again")
+    check_self_contained(content)
     return content

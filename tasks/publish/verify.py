@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.errors import WorkspaceError
-from tasks.publish.signing import SIGNATURE_FILE, signature_problem
-from tasks.storage.repository import MANIFEST
+import numpy as np
+
+from tasks.errors import DamagedFileError, WorkspaceError
+from tasks.networks.onnx_session import open_model
+from tasks.networks.self_contained import check_self_contained
+from tasks.publish.signing import signature_problem
+from tasks.storage.repository import MODEL, VERSION, version_path
+from tasks.storage.version_files import MANIFEST, SIGNATURE, VersionFiles, read_version_files
+from tasks.text import visible
 from tasks.workspace import Workspace
 
-MODEL_FILE = "model.onnx"
+PROBE_PX = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,7 @@ class Verification:
     model_dir: str
     checks: tuple[Check, ...]
     manifest: dict[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # what was checked, to be loaded as it is
 
     @property
     def ok(self) -> bool:
@@ -50,11 +57,20 @@ class _Failed(Exception):
     """A check failed, for this reason."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """What a version has to be of: from where it lies, or from who asked for it; None is unknown."""
+
+    name: str | None
+    version: int | None
+
+
 def verify(model_dir: str, *, public_key: str | None = None) -> Verification:
     """Checks a version's folder, such as `workspace/models/clothing/3`.
 
     Args:
-        model_dir: a local path or an fsspec URL.
+        model_dir: a local path or an fsspec URL. Its last parts say of which version it has to be, and, in a model
+            repository, of which model.
         public_key: the PEM file of the key that the version must be signed with; None needs no signature.
 
     Raises:
@@ -63,43 +79,62 @@ def verify(model_dir: str, *, public_key: str | None = None) -> Verification:
     folder = Workspace(str(model_dir).rstrip("/"))
     if not folder.exists(""):
         raise WorkspaceError(f"{model_dir} does not exist; give a version's folder, such as models/clothing/3")
+    *_, repository, name, own = ["", "", *folder.path("").split("/")]
+    version = int(own) if VERSION.fullmatch(own) else None
+    place = _Place(name=name if version and repository == "models" else None, version=version)
+    return _verify(str(model_dir), folder, place, public_key)
+
+
+def verify_version(workspace: Workspace, name: str, version: int, *, public_key: str | None = None) -> Verification:
+    """Checks one version of a workspace: as `verify`."""
+    folder = f"{workspace.url.rstrip('/')}/{version_path(name, version)}"
+    return _verify(folder, Workspace(folder), _Place(name=name, version=version), public_key)
+
+
+def _verify(model_dir: str, folder: Workspace, place: _Place, public_key: str | None) -> Verification:
     manifest: dict[str, Any] = {}
-    checks = tuple(_checks(folder, manifest, public_key))
-    return Verification(model_dir=str(model_dir), checks=checks, manifest=manifest)
+    try:
+        files = read_version_files(folder)
+    except DamagedFileError as exc:
+        failed = Check(name="files", passed=False, detail=str(exc))
+        return Verification(model_dir=model_dir, checks=(failed,), manifest=manifest)
+    checks = tuple(_checks(files, place, manifest, public_key))
+    return Verification(model_dir=model_dir, checks=checks, manifest=manifest, files=files.contents)
 
 
-def _checks(folder: Workspace, manifest: dict[str, Any], public_key: str | None) -> Iterator[Check]:
+def _checks(files: VersionFiles, place: _Place, manifest: dict[str, Any], public_key: str | None) -> Iterator[Check]:
     """Each check in turn. `manifest` is filled in first, which all others need."""
 
     def read_manifest() -> str:
-        manifest.update(_manifest(folder))
+        manifest.update(_manifest(files, place))
         return f"{manifest['name']}, version {manifest['version']}"
 
     first = _ask("manifest", read_manifest)
     yield first
     if not first.passed:
         return
-    digests = _ask("digests", lambda: _digests(folder, manifest))
+    digests = _ask("digests", lambda: _digests(files, manifest))
     yield digests
-    yield _signature(folder, public_key)
-    if digests.passed:
-        yield _ask("graph", lambda: _graph(folder.read_bytes(MODEL_FILE), manifest))
+    signature = _signature(files, public_key)
+    yield signature
+    if digests.passed and signature.passed is not False:  # no graph is loaded that may be anybody's
+        yield _ask("graph", lambda: _graph(files.contents[MODEL], manifest))
     yield _ask("parity", lambda: _parity(manifest))
     yield _ask("decision", lambda: _decision(manifest))
 
 
 def _ask(name: str, question: Callable[[], str]) -> Check:
     try:
-        return Check(name=name, passed=True, detail=question())
+        return Check(name=name, passed=True, detail=visible(question()))
     except _Failed as answer:
-        return Check(name=name, passed=False, detail=str(answer))
+        return Check(name=name, passed=False, detail=visible(str(answer)))  # it may quote the file
 
 
-def _manifest(folder: Workspace) -> dict[str, Any]:
-    if not folder.exists(MANIFEST):
+def _manifest(files: VersionFiles, place: _Place) -> dict[str, Any]:
+    if MANIFEST not in files.contents:
         raise _Failed(f"there is no {MANIFEST}: not a published version, or one that is not whole")
     try:
-        manifest = folder.read_json(MANIFEST)
+        manifest = files.manifest()
     except ValueError as exc:
         raise _Failed(f"{MANIFEST} is not JSON: {exc}") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
@@ -107,36 +142,36 @@ def _manifest(folder: Workspace) -> dict[str, Any]:
     for key, kind in (("name", str), ("version", int)):
         if not isinstance(manifest.get(key), kind):
             raise _Failed(f"{MANIFEST} has no {kind.__name__} at {key!r}; found {manifest.get(key)!r}")
-    own = folder.url.rsplit("/", 1)[-1]
-    if own.isdecimal() and int(own) != manifest["version"]:
-        raise _Failed(f"the folder is of version {own}, {MANIFEST} of version {manifest['version']}")
-    if MODEL_FILE not in manifest["files"]:
-        raise _Failed(f"{MANIFEST} gives no digest for {MODEL_FILE}")
+    if place.version not in (None, manifest["version"]):
+        raise _Failed(f"the folder is of version {place.version}, {MANIFEST} of version {manifest['version']}")
+    if place.name not in (None, manifest["name"]):
+        raise _Failed(f"the folder is of the model {place.name!r}, {MANIFEST} of {manifest['name']!r}")
+    if MODEL not in manifest["files"]:
+        raise _Failed(f"{MANIFEST} gives no digest for {MODEL}")
     return manifest
 
 
-def _digests(folder: Workspace, manifest: dict[str, Any]) -> str:
+def _digests(files: VersionFiles, manifest: dict[str, Any]) -> str:
     promised = manifest["files"]
-    present = {file.path for file in folder.files("")} - {MANIFEST, SIGNATURE_FILE}
-    if unknown := sorted(present - set(promised)):
-        raise _Failed(f"files that the manifest does not name: {', '.join(unknown)}")
+    if files.others:
+        raise _Failed(f"files that the manifest does not name: {', '.join(files.others)}")
     for name, digest in promised.items():
-        if name not in present:
+        if name not in files.contents:
             raise _Failed(f"{name} is missing")
-        found = hashlib.sha256(folder.read_bytes(name)).hexdigest()
+        found = hashlib.sha256(files.contents[name]).hexdigest()
         if found != digest:
             raise _Failed(f"{name} has SHA-256 {found[:12]}…, the manifest promises {str(digest)[:12]}…")
     return f"SHA-256 of {len(promised)} file{'s' if len(promised) != 1 else ''} as promised"
 
 
-def _signature(folder: Workspace, public_key: str | None) -> Check:
-    signed = folder.exists(SIGNATURE_FILE)
+def _signature(files: VersionFiles, public_key: str | None) -> Check:
+    signed = SIGNATURE in files.contents
     if public_key is None:
         detail = "signed, but no public key was given to check it with" if signed else "no key is configured"
         return Check(name="signature", passed=None, detail=detail)
     if not signed:
-        return Check(name="signature", passed=False, detail=f"there is no {SIGNATURE_FILE}, and a key is configured")
-    problem = signature_problem(folder, public_key)
+        return Check(name="signature", passed=False, detail=f"there is no {SIGNATURE}, and a key is configured")
+    problem = signature_problem(files.contents, public_key)
     return Check(name="signature", passed=problem is None, detail=problem or f"signed with the key of {public_key}")
 
 
@@ -144,17 +179,34 @@ def _graph(content: bytes, manifest: dict[str, Any]) -> str:
     import onnx
 
     try:
+        check_self_contained(content)  # before onnx's checker, which opens other files
         model = onnx.load_model_from_string(content)
         onnx.checker.check_model(model, full_check=True)
+    except DamagedFileError as exc:
+        raise _Failed(f"{MODEL}: {exc}") from None
     except Exception as exc:  # noqa: BLE001 - protobuf's and onnx's errors share no base
-        raise _Failed(f"{MODEL_FILE} is not a valid ONNX graph: {exc}") from None
+        raise _Failed(f"{MODEL} is not a valid ONNX graph: {exc}") from None
     _check_contract(model)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     labels = _labels(metadata)
-    if metadata.get("name") not in (None, manifest["name"]):
-        raise _Failed(f"{MODEL_FILE} is of the model {metadata['name']!r}, the manifest of {manifest['name']!r}")
+    for key in ("name", "version"):
+        if metadata.get(key) not in (None, str(manifest[key])):
+            raise _Failed(f"{MODEL} is of the {_of(key, metadata[key])}, the manifest of {manifest[key]!r}")
+    _predicts(content)
     opset = max(entry.version for entry in model.opset_import)
     return f"valid ONNX of opset {opset}, {len(labels)} classes"
+
+
+def _of(key: str, value: str) -> str:
+    return f"model {value!r}" if key == "name" else f"version {value}"
+
+
+def _predicts(content: bytes) -> None:
+    """One prediction, in bounded memory."""
+    try:
+        open_model(content).run(["probabilities"], {"image": np.zeros((1, PROBE_PX, PROBE_PX, 3), np.uint8)})
+    except Exception as exc:  # noqa: BLE001 - ONNX Runtime's exceptions share no public base
+        raise _Failed(f"{MODEL} can't predict: {str(exc).splitlines()[0]}") from None
 
 
 def _check_contract(model: Any) -> None:
@@ -165,9 +217,9 @@ def _check_contract(model: Any) -> None:
     outputs = {o.name for o in model.graph.output}
     uint8 = onnx.TensorProto.UINT8
     if set(inputs) != {"image"} or inputs["image"].elem_type != uint8 or len(inputs["image"].shape.dim) != 4:
-        raise _Failed(f"{MODEL_FILE} should take one input, 'image', uint8 [N, H, W, 3]; it takes {sorted(inputs)}")
+        raise _Failed(f"{MODEL} should take one input, 'image', uint8 [N, H, W, 3]; it takes {sorted(inputs)}")
     if not {"probabilities", "label"} <= outputs:
-        raise _Failed(f"{MODEL_FILE} should give 'probabilities' and 'label'; it gives {sorted(outputs)}")
+        raise _Failed(f"{MODEL} should give 'probabilities' and 'label'; it gives {sorted(outputs)}")
 
 
 def _labels(metadata: dict[str, str]) -> list[str]:
@@ -176,7 +228,7 @@ def _labels(metadata: dict[str, str]) -> list[str]:
     except (KeyError, ValueError):
         labels = None
     if not isinstance(labels, list) or not labels:
-        raise _Failed(f"{MODEL_FILE} has no JSON list of class names in its metadata 'labels'")
+        raise _Failed(f"{MODEL} has no JSON list of class names in its metadata 'labels'")
     return labels
 
 
@@ -209,5 +261,8 @@ def _decision(manifest: dict[str, Any]) -> str:
     final = [gate for gate in failed if not overridden or gate.get("overridable") is False]
     if final:
         raise _Failed(f"promoted, though these gates failed: {', '.join(str(gate.get('name')) for gate in final)}")
-    passed = f"promoted; {sum(gate.get('passed') is True for gate in gates)} of {len(gates)} gates passed"
+    applying = [gate for gate in gates if gate.get("passed") is not None]
+    passed = f"promoted; {sum(gate['passed'] is True for gate in applying)} of {len(applying)} gates passed"
+    if aside := [str(gate.get("name")) for gate in gates if gate.get("passed") is None]:
+        passed += f" ({', '.join(aside)} did not apply)"
     return f"{passed}; overridden by {override['by']}: {override['reason']}" if overridden else passed

@@ -15,6 +15,7 @@ from tasks.report.evidence import Evidence
 from tasks.report.forecast import forecast
 from tasks.report.numbers import bounds, count, duration, figure, interval, percent, points
 from tasks.report.statistics import most_confused
+from tasks.text import visible, visible_lines
 
 SIGNS = {True: "✓ passed", False: "✕ failed", None: "– not applicable"}
 HEADLINES = {
@@ -29,7 +30,7 @@ Rows = list[tuple[Any, ...]]
 
 def escape(value: Any) -> str:
     """A user's text, safe inside a line or a table cell of markdown, and inert as HTML."""
-    flat = re.sub(r"\s+", " ", str(value))
+    flat = visible(re.sub(r"\s+", " ", str(value)))
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", flat)
 
@@ -95,7 +96,7 @@ def _render(template: str, evidence: Evidence, **more: Any) -> str:
             **more,
         )
     )
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return visible_lines(re.sub(r"\n{3,}", "\n\n", text).strip()) + "\n"
 
 
 @cache

@@ -28,6 +28,7 @@ from tasks.report.statistics import (
     worst_mistakes,
 )
 from tasks.report.thumbnails import thumbnail_uri
+from tasks.text import visible_lines
 
 # Bounds on what is drawn, so that a page of 200 classes or a million images stays under 2 MB.
 MAX_MISTAKES = 24
@@ -64,7 +65,7 @@ def render_page(evidence: Evidence) -> str:
     kind, sign, word, meaning = VERDICTS.get(evidence.verdict, VERDICTS["unknown"])
     if evidence.override:
         kind, sign, word, meaning = "calm", "!", "Promoted by hand", override_sentence(evidence.override)
-    return (
+    return visible_lines(
         _environment()
         .get_template("report.html.j2")
         .render(

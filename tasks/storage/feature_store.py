@@ -16,17 +16,19 @@ from tasks.workspace import Workspace
 
 KEY = ("sha256", "view")
 T = TypeVar("T", Rows, np.ndarray)
+DTYPE = b"dtype"
 DIGEST = np.dtype("S64")  # a SHA-256 in hexadecimal
 
 
-def feature_store(workspace: Workspace, key: str, row_bytes: int = -1) -> PartStore:
+def feature_store(workspace: Workspace, key: str, row_bytes: int = -1, dtype: np.dtype | None = None) -> PartStore:
     """The store of one key.
 
     Args:
         row_bytes: size of a row; -1 where rows are only read.
+        dtype: of the numbers in a row, which is kept with them; None where rows are only read.
     """
-    rows = pa.binary(row_bytes)
-    schema = pa.schema([("sha256", pa.string()), ("view", pa.int16()), ("features", rows)])
+    rows = pa.field("features", pa.binary(row_bytes), metadata={DTYPE: dtype.name} if dtype else None)
+    schema = pa.schema([("sha256", pa.string()), ("view", pa.int16()), rows])
     return PartStore(workspace, f"features/{key}", schema, KEY)
 
 
@@ -35,7 +37,7 @@ def append_rows(
 ) -> None:
     """Writes rows as one part: `features` is [N, D], kept in its own dtype (float16 for a trunk's activations)."""
     rows = np.ascontiguousarray(features)
-    store = feature_store(workspace, key, rows.itemsize * rows.shape[1])
+    store = feature_store(workspace, key, rows.itemsize * rows.shape[1], rows.dtype)
     rows_type = store.schema.field("features").type
     column = pa.FixedSizeBinaryArray.from_buffers(rows_type, len(rows), [None, pa.py_buffer(rows)])
     store.append(pa.table([pa.array(sha256s, pa.string()), pa.array(views, pa.int16()), column], schema=store.schema))
@@ -57,6 +59,9 @@ def load_rows(
 
     One pass through the store, a few MB at a time. The scratch file lies in a local workspace, else in the
     system's folder for temporary files.
+
+    Args:
+        dtype: of the result, whichever the rows are stored as.
 
     Raises:
         WorkspaceError: a row is missing (a retrain makes it again), or the disk is too full for the scratch file.
@@ -91,7 +96,7 @@ def _collect(
     result: T | None = None
     for part in feature_store(workspace, key).read():
         rows, places = wanted.places(part)
-        values = _values(part["features"], dtype)
+        values = _values(part, dtype)
         result = make(values.shape[1]) if result is None else result
         order = np.argsort(places)  # neighbours are written together
         result[places[order]] = values[rows[order]]
@@ -127,9 +132,17 @@ class _Wanted:
         return rows[of_row], place * len(self._digests) + images[of_row]
 
 
-def _values(column: pa.ChunkedArray, dtype: type) -> np.ndarray:
-    """Fixed-size binary rows as [N, D] of `dtype`, without a copy of its own."""
+def _values(part: pa.Table, dtype: type) -> np.ndarray:
+    """The rows of a part as [N, D] of `dtype`, without a copy where they are stored so.
+
+    Rows that were written before their dtype was kept are taken to be of `dtype`.
+    """
+    column = part["features"]
+    metadata = part.schema.field("features").metadata or {}
+    stored = np.dtype(metadata[DTYPE].decode() if DTYPE in metadata else dtype)
     array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    width = column.type.byte_width // np.dtype(dtype).itemsize
-    values = np.frombuffer(array.buffers()[1] or b"", dtype)
-    return values[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width)
+    width = column.type.byte_width // stored.itemsize
+    values = np.frombuffer(array.buffers()[1] or b"", stored)
+    return (
+        values[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width).astype(dtype, copy=False)
+    )

@@ -9,38 +9,67 @@ stays unused, since a number is never given to another content.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.errors import DamagedFileError, UsageError, WorkspaceError
-from tasks.workspace import Workspace, json_bytes, sync_folder
+from tasks.storage.version_files import MANIFEST
+from tasks.workspace import NAME_PATTERN, Workspace, json_bytes, sync_folder
 
 if TYPE_CHECKING:  # serving needs neither records nor pydantic
     from tasks.records import Head
 
-MANIFEST = "manifest.json"
+log = logging.getLogger(__name__)
+
 MODEL = "model.onnx"
+CONFIG = "config.pbtxt"
+VERSION = re.compile("[1-9][0-9]{0,17}")  # digits of ASCII; Python would read those of other scripts as numbers, too
 ASIDE = ".publishing-"  # prefix of a folder that is being filled on a local disk
 Files = Mapping[str, bytes]  # content by path, relative to the version's folder
 
 
 def newest_first(workspace: Workspace, name: str) -> Iterator[int]:
-    """The published versions of a model, the highest first.
+    """The published versions of a model, the highest first. What else lies there is ignored, and named once.
 
     Lazy: on an object store, listing the numbers is cheap, and looking into every version is not (400 versions took
     37 ms and 725 ms).
     """
-    for number in sorted(_taken(workspace, name), reverse=True):
-        if workspace.is_local or workspace.exists(version_path(name, number, MANIFEST)):
+    numbers = []
+    for entry in workspace.names(f"models/{name}"):
+        if VERSION.fullmatch(entry):
+            numbers.append(int(entry))
+        elif entry != CONFIG and not entry.startswith("."):
+            _ignore(workspace, f"models/{name}/{entry}", "its name is no version number")
+    for number in sorted(numbers, reverse=True):
+        if workspace.exists(version_path(name, number, MANIFEST)):
             yield number
+        elif workspace.is_local:  # on an object store it may be a version that is being published
+            _ignore(workspace, version_path(name, number), f"there is no {MANIFEST} in it")
+
+
+@cache  # once a process, however often a server looks
+def _ignore(workspace: Workspace, path: str, why: str) -> None:
+    log.warning("%s is no published version and is ignored: %s", ascii(workspace.display(path))[1:-1], why)
 
 
 def versions(workspace: Workspace, name: str) -> list[int]:
     """The published versions of a model, ascending."""
     return sorted(newest_first(workspace, name))
+
+
+def published_models(workspace: Workspace) -> list[str]:
+    """The names of the models that have a published version."""
+    return [
+        name
+        for name in workspace.names("models")
+        if NAME_PATTERN.fullmatch(name) and next(newest_first(workspace, name), None) is not None
+    ]
 
 
 def champion(workspace: Workspace, name: str, below: int | None = None) -> int | None:
@@ -49,21 +78,27 @@ def champion(workspace: Workspace, name: str, below: int | None = None) -> int |
 
 
 def next_version(workspace: Workspace, name: str) -> int:
-    """One above every number in use, by finished and unfinished versions."""
-    return max(_taken(workspace, name), default=0) + 1
+    """One above every published version, and above every number that something else has taken."""
+    if not workspace.is_local:  # a folder without a manifest is a publish that another run may finish
+        return max(_numbers(workspace, name), default=0) + 1
+    number = (champion(workspace, name) or 0) + 1
+    while workspace.exists(version_path(name, number)):
+        number += 1
+    return number
 
 
 def unfinished(workspace: Workspace, name: str) -> Iterator[str]:
     """Folders of interrupted publishes; on an object store those that a newer version has overtaken."""
     published = versions(workspace, name)
     for entry in workspace.names(f"models/{name}"):
-        overtaken = entry.isdecimal() and int(entry) not in published and int(entry) < max(published, default=0)
+        number = int(entry) if VERSION.fullmatch(entry) else 0
+        overtaken = number > 0 and number not in published and number < max(published, default=0)
         if entry.startswith(ASIDE) or overtaken:
             yield f"models/{name}/{entry}"
 
 
-def _taken(workspace: Workspace, name: str) -> list[int]:
-    return [int(entry) for entry in workspace.names(f"models/{name}") if entry.isdecimal()]
+def _numbers(workspace: Workspace, name: str) -> list[int]:
+    return [int(entry) for entry in workspace.names(f"models/{name}") if VERSION.fullmatch(entry)]
 
 
 def version_in_service(workspace: Workspace, name: str, head: Head) -> int | None:
@@ -105,10 +140,12 @@ def read_model(workspace: Workspace, name: str, version: int) -> bytes:
     return _read_checked(workspace, version_path(name, version, MODEL), promised[MODEL])
 
 
-def read_version(workspace: Workspace, name: str, version: int) -> dict[str, bytes]:
-    """Every file that a version's manifest names, checked against it. Raises DamagedFileError."""
-    promised = read_manifest(workspace, name, version)["files"]
-    return {file: _read_checked(workspace, version_path(name, version, file), promised[file]) for file in promised}
+def read_version(workspace: Workspace, name: str, version: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """A version's manifest, and every file that it names, checked against it. Raises DamagedFileError."""
+    manifest = read_manifest(workspace, name, version)
+    promised = manifest["files"]
+    files = {file: _read_checked(workspace, version_path(name, version, file), promised[file]) for file in promised}
+    return manifest, files
 
 
 def _read_checked(workspace: Workspace, path: str, promised: str) -> bytes:
@@ -152,8 +189,8 @@ def write_version(
         raise WorkspaceError(f"version {version} of {name} can't be published: meanwhile the next one is {newest + 1}")
     signature = sign({**files, MANIFEST: manifest_bytes})
     # Written first: a server that finds a version must find its configuration.
-    if not workspace.exists(f"models/{name}/config.pbtxt"):
-        workspace.write_bytes(f"models/{name}/config.pbtxt", config.encode())
+    if not workspace.exists(f"models/{name}/{CONFIG}"):
+        workspace.write_bytes(f"models/{name}/{CONFIG}", config.encode())
     folder = f"models/{name}/{ASIDE}{uuid.uuid4().hex}" if workspace.is_local else version_path(name, version)
     # On an object store the model comes first: it claims the number, and a server that reads the bucket directly never
     # finds a version without a model. The manifest comes last: it makes the folder a version.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.orchestration import stage
+from tasks.orchestration import name_left_out, stage
 from tasks.records import Catalogue, Features, Review, Run
 from tasks.validate import review, validation
 
@@ -10,7 +10,9 @@ from tasks.validate import review, validation
 @stage("validate", reads=validation.rules)
 def validate_images(run: Run, catalogue: Catalogue) -> Catalogue:
     """Runs the Great Expectations suite, quarantines rejected images, and may stop the run."""
-    return validation.validate(run, catalogue)
+    validated = validation.validate(run, catalogue)
+    name_left_out(run, validated.folder)
+    return validated
 
 
 @stage("review", reads=review.rules)

@@ -15,7 +15,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from PIL import Image
 from deploy.serving.limits import Limits
 from flows.cli.prediction import predict_images
 from tasks.config import Config
-from tasks.evaluate.fresh_process import RUNNER
+from tasks.evaluate.fresh_process import RUNNER, arrays
 from tasks.modality.augmentation import policy_of
 from tasks.modality.images import decode
 from tasks.networks.classifier import Classifier
@@ -105,16 +104,10 @@ def by_classify(url: str, files: list[Path]) -> list[str]:
 def by_onnxruntime(version: str, model_file: Path, images: list[np.ndarray]) -> list[str]:
     """Another ONNX Runtime, in an environment that holds it and numpy alone."""
     command = ["uv", "run", "--isolated", "--no-project", "--with", f"onnxruntime=={version}", "python", "-I", RUNNER]
-    labels = []
-    with tempfile.TemporaryDirectory() as scratch:
-        paths = [Path(scratch) / f"{number}.npy" for number in range(len(images))]
-        for path, pixels in zip(paths, images, strict=True):
-            np.save(path, pixels)
-        for start in range(0, len(paths), PARTS):
-            said = subprocess.run(
-                [*command, model_file, *paths[start : start + PARTS]], capture_output=True, text=True, check=True
-            )
-            labels += json.loads(said.stdout)["labels"]
+    labels, model = [], model_file.read_bytes()
+    for start in range(0, len(images), PARTS):
+        given = arrays(model, images[start : start + PARTS])
+        labels += json.loads(subprocess.run(command, input=given, capture_output=True, check=True).stdout)["labels"]
     return labels
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,20 +11,18 @@ from tests.deploy.serving.models import COLOURS, colour_model
 IMAGES = [np.full((20, 30, 3), [200 * (channel == own) for channel in range(3)], np.uint8) for own in range(3)]
 
 
-def answer(folder: Path, content: bytes, budget_s: float = 60) -> FreshProcess:
-    file = folder / "model.onnx"
-    file.write_bytes(content)
-    return predict_in_fresh_process(str(file), IMAGES, COLOURS, budget_s)
+def answer(content: bytes, budget_s: float = 60) -> FreshProcess:
+    return predict_in_fresh_process(content, IMAGES, COLOURS, budget_s)
 
 
-def test_a_good_file_is_loaded_and_answers(tmp_path: Path):
-    found = answer(tmp_path, colour_model())
+def test_a_good_file_is_loaded_and_answers():
+    found = answer(colour_model())
     assert (found.images, found.agreed, found.problem) == (3, 3, None)
     assert 0 < found.load_s < found.seconds
 
 
-def test_other_answers_are_counted(tmp_path: Path):
-    assert answer(tmp_path, colour_model(turn=1)).agreed == 0
+def test_other_answers_are_counted():
+    assert answer(colour_model(turn=1)).agreed == 0
 
 
 @pytest.mark.parametrize(
@@ -37,8 +33,8 @@ def test_other_answers_are_counted(tmp_path: Path):
         (colour_model(), 0.01, "it was not done after 0.01 s"),
     ],
 )
-def test_a_file_that_does_not_serve_says_why(tmp_path: Path, content: bytes, budget_s: float, says: str):
-    found = answer(tmp_path, content, budget_s)
+def test_a_file_that_does_not_serve_says_why(content: bytes, budget_s: float, says: str):
+    found = answer(content, budget_s)
     assert found.agreed == 0
     assert says in (found.problem or "")
 
@@ -47,4 +43,4 @@ def test_the_runner_needs_nothing_of_headstart():
     from tasks.evaluate.fresh_process import RUNNER
 
     imports = [line.split()[1] for line in RUNNER.read_text().splitlines() if line.startswith(("import ", "from "))]
-    assert imports == ["json", "sys", "time", "numpy", "onnxruntime"]
+    assert imports == ["io", "json", "sys", "time", "numpy", "onnxruntime"]

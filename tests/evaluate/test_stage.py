@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.errors import SourceChangedError
+from tasks.errors import DamagedFileError, SourceChangedError
 from tasks.evaluate import stage
 from tasks.evaluate.parity import Parity
 from tasks.evaluate.stage import PREDICTIONS, evaluate, rules
@@ -184,11 +184,13 @@ def decide(tmp_path, monkeypatch):
     def evaluate(champion, classes, rename=None):
         run = replace(make_run(tmp_path, "s", config={"validate": {"rename": rename or {}}}), name="colours")
         publish(tmp_path, 1, content=colour_model(champion))
-        run.workspace.write_bytes(run.path("model.onnx"), colour_model(list(classes)))
+        run.workspace.write_bytes(run.path("model.onnx"), content := colour_model(list(classes)))
         rows = [_image(tmp_path, label, colour, number) for label, colour in classes.items() for number in range(EACH)]
         head = make_head_record(run, keep_snapshot(run, pd.DataFrame(rows)))
         write_table(run.workspace, head.validation_path, pd.DataFrame(columns=VALIDATION.names), VALIDATION)
-        candidate = Candidate(head=head, onnx_path=run.path("model.onnx"), sha256="", version=2)
+        candidate = Candidate(
+            head=head, onnx_path=run.path("model.onnx"), sha256=hashlib.sha256(content).hexdigest(), version=2
+        )
         return run, stage.evaluate(run, candidate)
 
     return evaluate
@@ -248,3 +250,8 @@ def test_without_a_shared_class_there_is_no_evidence(decide):
     refused = gate(decision, "champion")
     assert refused.passed is False
     assert "the models share no class with a test image" in refused.reason
+
+
+def test_a_file_that_changed_since_it_was_exported_is_not_judged(trained: tuple[Run, Candidate]):
+    with pytest.raises(DamagedFileError, match="changed after it was exported"):
+        evaluate(trained[0], replace(trained[1], sha256="0" * 64))

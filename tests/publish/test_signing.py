@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from deploy.serving.model_slot import ModelSlot
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, DamagedFileError
 from tasks.publish.rollback import roll_back
 from tasks.publish.signing import KEY_VARIABLE, check_key
-from tasks.publish.stage import publish
+from tasks.publish.stage import judged_file, publish
 from tasks.publish.verify import verify
 from tasks.records import Candidate, Decision, GateResult, Variant
 from tasks.workspace import Workspace
 from tests.deploy.serving.models import COLOURS, colour_model
 from tests.deploy.serving.models import publish as lay
+from tests.externals import with_external_weights
 from tests.runs import make_head_record, make_run, make_snapshot_record
 
 PARITY = GateResult(name="parity of labels", passed=True, value=1.0, threshold=1.0, reason="all labels agree")
@@ -95,3 +96,11 @@ def test_a_key_that_cannot_be_used_is_found_before_a_run(tmp_path, monkeypatch, 
     with pytest.raises(ConfigError):
         publish_one(str(tmp_path / "w"), tmp_path)
     assert not (tmp_path / "w/models/shapes/1").exists()
+
+
+def test_a_candidate_with_external_data_is_not_published(tmp_path):
+    run = make_run(tmp_path / "w", tmp_path)
+    content = with_external_weights(_named(run.name), tmp_path / "secret.bin")
+    run.workspace.write_bytes(run.path("model.onnx"), content)
+    with pytest.raises(DamagedFileError, match="in another file"):
+        judged_file(run.workspace, run.path("model.onnx"), hashlib.sha256(content).hexdigest())

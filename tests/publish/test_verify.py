@@ -1,13 +1,18 @@
+import hashlib
 import json
+import shutil
 
+import onnx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tasks.errors import WorkspaceError
 from tasks.publish.signing import sign
-from tasks.publish.verify import verify
+from tasks.publish.verify import verify, verify_version
+from tasks.workspace import Workspace
 from tests.deploy.serving.models import colour_model, publish
+from tests.externals import with_external_weights
 
 
 def passed(verification) -> dict[str, bool | None]:
@@ -57,6 +62,7 @@ def test_a_file_in_a_folder_is_found_too(tmp_path):
         ({"files": None}, "no object 'files'"),
         ({"version": "1"}, "no int at 'version'"),
         ({"version": 2}, "the folder is of version 1"),
+        ({"name": "animals"}, "the folder is of the model 'colours', manifest.json of 'animals'"),
         ({"name": None}, "no str at 'name'"),
         ({"decision": None}, "no gate decision"),
         ({"decision": {"promote": True, "gates": [{"name": "parity", "passed": None}]}}, "parity did not pass"),
@@ -78,8 +84,6 @@ def test_a_manifest_that_shows_too_little_fails(tmp_path, changes, problem):
 
 
 def test_a_graph_that_is_not_of_the_contract_fails(tmp_path):
-    import onnx
-
     model = onnx.load_model_from_string(colour_model())
     model.graph.input[0].name = "photo"
     model.graph.node[0].input[0] = "photo"
@@ -128,3 +132,79 @@ def test_another_key_fails(tmp_path, keys):
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     other.write_bytes(key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
     assert not verify(str(folder), public_key=str(other)).ok
+
+
+def test_what_was_checked_is_handed_over_so_that_nothing_is_read_again(tmp_path):
+    folder = publish(tmp_path, 1)
+    content = (folder / "model.onnx").read_bytes()
+    found = verify(str(folder))
+    (folder / "model.onnx").write_bytes(colour_model(turn=2))
+    assert found.files["model.onnx"] == content
+
+
+def test_a_signed_version_of_another_model_or_under_another_number_fails(tmp_path, keys):
+    private, public = keys
+    folder = publish(tmp_path, 1)
+    sign(folder, str(private))
+    for place, says in (
+        ("models/animals/1", "the model 'animals'"),
+        ("models/colours/3", "the folder is of version 3"),
+    ):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(folder, tmp_path / place)
+        for found in (
+            verify(str(tmp_path / place), public_key=str(public)),
+            verify_version(Workspace(str(tmp_path)), *named(place), public_key=str(public)),
+        ):
+            [problem] = found.problems
+            assert says in problem
+
+
+def named(place: str) -> tuple[str, int]:
+    _, name, version = place.split("/")
+    return name, int(version)
+
+
+@pytest.mark.parametrize("left_out", ["model.onnx", "manifest.json", "variants/int8.onnx"])
+def test_a_signature_has_to_cover_every_file(tmp_path, keys, left_out):
+    """Its own list says what it leaves out, and by that list it would be right."""
+    from model_signing import hashing, signing
+
+    private, public = keys
+    folder = publish(tmp_path, 1)
+    (folder / "variants").mkdir()
+    (folder / "variants/int8.onnx").write_bytes(b"x")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["variants/int8.onnx"] = hashlib.sha256(b"x").hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    partial = hashing.Config().set_ignored_paths(
+        paths=[folder / "model.sig", folder / left_out], ignore_git_paths=False
+    )
+    signer = signing.Config().use_elliptic_key_signer(private_key=private).set_hashing_config(partial)
+    signer.sign(folder, folder / "model.sig")
+    [problem] = verify(str(folder), public_key=str(public)).problems
+    assert problem == f"signature: model.sig does not cover {left_out}; it has to cover every file of the version"
+
+
+def test_the_version_in_the_graph_has_to_be_that_of_the_manifest(tmp_path):
+    from tasks.networks.onnx_graph import describe
+
+    model = onnx.load_model_from_string(colour_model())
+    describe(model, {"version": "7"})
+    [problem] = verify(str(publish(tmp_path, 1, content=model.SerializeToString()))).problems
+    assert problem == "graph: model.onnx is of the version 7, the manifest of 1"
+
+
+@pytest.mark.parametrize("current", ["models/colours/1", "."])
+def test_external_data_fails_wherever_the_command_runs(tmp_path, monkeypatch, current):
+    content = with_external_weights(colour_model(), tmp_path / "weights.bin")
+    folder = publish(tmp_path, 1, content=content)
+    monkeypatch.chdir(tmp_path / current)
+    [problem] = verify(str(folder)).problems
+    assert problem.startswith("graph: model.onnx: the graph keeps 'weights' in another file")
+
+
+def test_gates_that_do_not_apply_are_not_counted_as_if_they_had_failed(tmp_path):
+    gates = [{"name": "parity", "passed": True}, {"name": "size", "passed": True}, {"name": "champion", "passed": None}]
+    found = verify(str(publish(tmp_path, 1, decision={"promote": True, "gates": gates})))
+    assert found.checks[-1].detail == "promoted; 2 of 2 gates passed (champion did not apply)"

@@ -8,6 +8,7 @@ import pytest
 from tasks.records import Run
 from tasks.report.page import reason_kind, write_report
 from tasks.storage.quarantine import LeftOut, quarantine
+from tests.browser import chromium
 from tests.report.fixture_run import make_run
 
 BESIDE = {"model_card.md", "suspects.json"}
@@ -299,3 +300,39 @@ def test_what_auto_tried_has_a_table_and_what_it_chose_is_marked(tmp_path):
     assert "1.2 points lower" in text
     assert re.search(r"vgg16 0 3\.0 2\.3 over budget embedded 0 0\.400 90\.0 % 3\.0 2\.3 ✓ chosen", text)
     assert "trials" not in section_of(page, "run")
+
+
+HARMFUL = ("\x1b[2Jred", "gpj\u202e.exe", "\x9bgreen")
+
+
+def test_no_control_character_gets_into_the_page_or_the_card(tmp_path):
+    run = make_run(tmp_path, labels=HARMFUL, accuracy=0.5)
+    page, card = render(run), run.workspace.read_bytes(run.path("model_card.md")).decode()
+    for text in (page, card):
+        assert not set(text) & set("\x1b\x9b\u202e")
+    assert "␛[2Jred" in page
+    assert "\\u202e.exe" in page
+
+
+def test_a_browser_may_run_and_load_nothing_from_the_page(tmp_path):
+    page = render(make_run(tmp_path))
+    [policy] = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline';")
+    assert page.index("Content-Security-Policy") < page.index("<style")
+
+
+def test_a_browser_shows_the_page_under_its_policy_and_stops_a_script(tmp_path):
+    run = make_run(tmp_path, champion_accuracy=0.8)
+    path = Path(run.workspace.path(run.path("report.html")))
+    render(run)
+    said = []
+    with chromium() as browser:
+        tab = browser.new_page()
+        tab.on("console", lambda message: said.append(message.text))
+        tab.goto(path.as_uri())
+        assert said == []  # nothing of its own is refused
+        assert tab.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        path.write_text(path.read_text().replace("</body>", "<script>document.title = 'run'</script></body>"))
+        tab.goto(path.as_uri())
+        assert tab.title() != "run"
+        assert "Content Security Policy" in " ".join(said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tasks.errors import WorkspaceError
@@ -103,3 +104,25 @@ def test_laid_out_rows_leave_nothing_in_the_workspace(stored: Workspace):
     with load_rows(stored, "r", DIGESTS, [0]) as laid:
         assert len(laid) == len(DIGESTS)
     assert sorted(Path(stored.path("")).rglob("*")) == before
+
+
+@pytest.mark.parametrize("stored_as", [np.float16, np.float32])
+@pytest.mark.parametrize("asked_for", [np.float16, np.float32])
+def test_rows_have_all_their_columns_in_whichever_type_they_are_asked_for(tmp_path: Path, stored_as, asked_for):
+    workspace = Workspace(str(tmp_path))
+    values = VALUES[0, :3].astype(stored_as)
+    append_rows(workspace, "r", list("abc"), [0, 0, 0], values)
+    found = load_features(workspace, "r", list("abc"), 0, asked_for)
+    assert (found.dtype, found.shape) == (asked_for, values.shape)
+    assert (found == values).all()
+    with load_rows(workspace, "r", list("abc"), [0], asked_for) as rows:
+        assert (rows[:] == values).all()
+
+
+def test_rows_of_an_earlier_version_which_do_not_name_their_type_are_read_as_they_were(tmp_path: Path):
+    workspace = Workspace(str(tmp_path))
+    values = VALUES[0, :3]
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(14), 3, [None, pa.py_buffer(np.ascontiguousarray(values))])
+    store = feature_store(workspace, "r", 14)
+    store.append(pa.table([pa.array(list("abc")), pa.array([0, 0, 0], pa.int16()), column], schema=store.schema))
+    assert (load_features(workspace, "r", list("abc"), 0) == values).all()

@@ -11,6 +11,7 @@ from tasks.errors import DamagedFileError, UsageError, WorkspaceError
 from tasks.storage.repository import (
     champion,
     next_version,
+    published_models,
     read_manifest,
     read_model,
     triton_config,
@@ -78,3 +79,38 @@ def test_triton_parses_the_configuration(workspace: Workspace, tmp_path: Path):
         "probabilities": model_config_pb2.TYPE_FP32,
         "label": model_config_pb2.TYPE_STRING,
     }
+
+
+@pytest.mark.parametrize("entry", ["99", "٣", "03", "0", "-1", "4.5", "v2", "9" * 30])
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_is_no_version_is_ignored_and_named_once(
+    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture, entry: str, kind: str
+):
+    publish(workspace, 1)
+    path = tmp_path / "models/hats" / entry
+    path.mkdir() if kind == "folder" else path.write_text("not a version")
+    for _ in range(3):
+        assert versions(workspace, "hats") == [1]
+        assert champion(workspace, "hats") == 1
+    named = [record.getMessage() for record in caplog.records]
+    assert len(named) == 1
+    assert "is no published version and is ignored" in named[0]
+    assert named[0].isascii()  # digits of another script look like ours
+    publish(workspace, next_version(workspace, "hats"))
+    assert versions(workspace, "hats") == [1, 2]
+
+
+def test_the_next_number_passes_over_what_is_in_its_place(workspace: Workspace, tmp_path: Path):
+    publish(workspace, 1)
+    (tmp_path / "models/hats/2").mkdir()
+    assert next_version(workspace, "hats") == 3
+    publish(workspace, 3)
+    assert versions(workspace, "hats") == [1, 3]
+
+
+def test_only_models_with_a_version_are_listed(workspace: Workspace, tmp_path: Path):
+    publish(workspace, 1)
+    (tmp_path / "models/shoes/1").mkdir(parents=True)
+    (tmp_path / "models/No Name").mkdir()
+    (tmp_path / "models/notes.txt").write_text("")
+    assert published_models(workspace) == ["hats"]

@@ -1,12 +1,19 @@
+import asyncio
 import io
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import Request
 from PIL import Image
 
 from deploy.serving.limits import Limits
+from deploy.serving.requests import PendingBytes, decode_image, read_body
+from tasks.errors import RequestError
 from tests.deploy.serving.models import publish
 from tests.deploy.serving.pictures import RGB, encoded
 from tests.deploy.serving.running import running
@@ -134,8 +141,6 @@ def test_a_slow_body_is_given_up(tmp_path):
     publish(tmp_path, 1)
 
     def drip() -> Iterator[bytes]:
-        import time
-
         yield b"\xff\xd8"
         time.sleep(1.5)
         yield b"\xff"
@@ -173,3 +178,57 @@ def test_all_requests_together_have_a_bound(tmp_path):
         answer = httpx.post(f"{url}/classify", content=encoded("red", "BMP", (100, 100)))
         assert answer.status_code == 503
         assert httpx.post(f"{url}/classify", content=encoded("red")).status_code == 200
+
+
+def test_pictures_of_many_pixels_wait_for_each_other(tmp_path, monkeypatch):
+    """Ten at once, of which two fit: never more than two are decoded or predicted together."""
+    publish(tmp_path, 1)
+    lock, now, most = threading.Lock(), 0, 0
+
+    def watched(image: Image.Image) -> np.ndarray:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.02)
+        with lock:
+            now -= 1
+        return decode_image(image)
+
+    monkeypatch.setattr("deploy.serving.routes.decode_image", watched)
+    monkeypatch.setattr("deploy.serving.routes.available_cores", lambda: 10)
+    limits = Limits(max_pixels_at_once=100_000)
+    with running(tmp_path, limits=limits) as url, ThreadPoolExecutor(10) as pool:
+        content = encoded(size_px=(250, 200))
+        asked = [pool.submit(httpx.post, f"{url}/classify", content=content, timeout=60) for _ in range(10)]
+        assert {each.result().status_code for each in asked} == {200}
+    assert most == 2
+
+
+def test_who_waits_too_long_for_large_pictures_is_told_so(tmp_path, monkeypatch):
+    publish(tmp_path, 1)
+    started = threading.Event()
+
+    def slow(image: Image.Image) -> np.ndarray:
+        started.set()
+        time.sleep(1)
+        return decode_image(image)
+
+    monkeypatch.setattr("deploy.serving.routes.decode_image", slow)
+    limits = Limits(max_pixels_at_once=1000, timeout_s=0.3)
+    with running(tmp_path, limits=limits) as url, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(httpx.post, f"{url}/classify", content=encoded(), timeout=60)
+        assert started.wait(30)
+        answer = httpx.post(f"{url}/classify", content=encoded(), timeout=60)
+        assert (answer.status_code, answer.json()["error"]) == (503, "larger images were under way for 0.3 s")
+        assert first.result().status_code == 200
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1_0", "+1", ""])
+def test_a_length_that_is_no_number_is_never_a_fault(length: str):
+    request = Request({"type": "http", "method": "POST", "headers": [(b"content-length", length.encode("latin-1"))]})
+    account = PendingBytes(10).account()
+    with account as held:
+        if length:
+            with pytest.raises(RequestError, match="Content-Length is no number"):
+                asyncio.run(read_body(request, held, Limits()))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploy.serving.limits import Limits
-from deploy.serving.requests import decode_image
+from deploy.serving.requests import decode_image, opened_image
 from tasks.errors import RequestError
 from tests.damage import harmed, sound_files
 
@@ -20,7 +20,7 @@ def test_damaged_images_are_decoded_or_refused(seed, capfd):
     for _ in range(1500):
         content = harmed(rng.choice(files), rng)
         try:
-            pixels = decode_image(content, LIMITS)
+            pixels = decode_image(opened_image(content, LIMITS))
         except RequestError as exc:
             outcomes.add(exc.http_status)
             continue

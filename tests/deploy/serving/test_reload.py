@@ -1,11 +1,13 @@
 """New versions are served without a restart and without a failed request; bad ones are not served at all."""
 
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from deploy.serving.model_slot import ModelSlot
@@ -13,6 +15,7 @@ from tasks.workspace import Workspace
 from tests.deploy.serving.models import COLOURS, colour_model, manifest, publish
 from tests.deploy.serving.pictures import encoded
 from tests.deploy.serving.running import running
+from tests.externals import insatiable_model
 
 
 def about(url: str) -> dict:
@@ -172,3 +175,40 @@ def test_a_workspace_that_cannot_be_read_now_changes_nothing(bucket_url):
     assert not slot.refresh()
     assert slot.model.version == 1
     assert not slot.refusals
+
+
+def test_a_file_that_is_swapped_after_it_was_verified_is_not_served(tmp_path, monkeypatch):
+    """The swap comes when the file was read: whatever is read later is another file."""
+    publish(tmp_path, 1)
+    read = Workspace.read_bytes
+
+    def read_then_swap(self, relative):
+        content = read(self, relative)
+        if relative.endswith("model.onnx"):
+            (tmp_path / "models/colours/1/model.onnx").write_bytes(colour_model(turn=2))
+        return content
+
+    monkeypatch.setattr(Workspace, "read_bytes", read_then_swap)
+    slot = slot_of(tmp_path)
+    assert slot.refresh()
+    red = np.full((1, 4, 4, 3), (250, 5, 5), np.uint8)
+    assert slot.infer(red)[0].label == "red"  # of the file that was verified; the other one says blue
+
+
+def test_an_older_version_put_back_as_a_newer_one_is_not_served(tmp_path):
+    publish(tmp_path, 1)
+    publish(tmp_path, 2)
+    shutil.copytree(tmp_path / "models/colours/1", tmp_path / "models/colours/3")
+    slot = slot_of(tmp_path)
+    assert slot.refresh()
+    assert slot.model.version == 2
+    assert "the folder is of version 3, manifest.json of version 1" in " ".join(slot.refusals[3].reasons)
+
+
+def test_a_graph_that_takes_too_much_memory_is_refused_by_name(tmp_path):
+    publish(tmp_path, 1)
+    publish(tmp_path, 2, content=insatiable_model())
+    slot = slot_of(tmp_path)
+    assert slot.refresh()
+    assert slot.model.version == 1
+    assert "graph: model.onnx can't predict:" in " ".join(slot.refusals[2].reasons)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import select
 import subprocess
 import sys
+import termios
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -146,7 +151,7 @@ def test_the_whole_journey(tmp_path: Path):
     done = headstart("retrain", source, *common)
     first = json.loads(done.stdout)
     assert (done.returncode, first["verdict"], first["version"]) == (0, "promoted", 1), first["reasons"]
-    assert first["images"] == {"total": 121, "new": 120, "quarantined": 1, "embedded": 120}
+    assert first["images"] == {"total": 121, "new": 120, "quarantined": 1, "embedded": 120, "left_out": {}}
     model = workspace / "models/tints/1/model.onnx"
     assert first["model"] == str(model)
     manifest = json.loads((model.parent / "manifest.json").read_text())
@@ -215,3 +220,36 @@ def test_an_empty_folder_exits_2(tmp_path: Path, capfd: Capture):
     done, _ = in_process(capfd, "retrain", tmp_path / "empty", "--workspace", tmp_path / "w", "--json")
     assert done.exit_code == 2
     assert "empty" in done.stderr
+
+
+def test_ctrl_c_is_acknowledged_at_once_and_ends_the_run_within_seconds(folder: Path, tmp_path: Path):
+    """At a terminal of its own, while Prefect's server starts: the first line was there long before."""
+    mine, theirs = pty.openpty()
+    command = [sys.executable, "-m", "flows.cli", "retrain", str(folder), "--workspace", str(tmp_path / "w")]
+    environ = {key: value for key, value in os.environ.items() if key != "PREFECT_API_URL"}
+    process = subprocess.Popen(
+        [*command, "--backbone", "embedded"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**environ, "PREFECT_HOME": str(tmp_path / "prefect")},
+        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+    )
+    os.close(theirs)
+    shown = _read_until(mine, "Prefect's server")
+    assert f"Retrains default from {folder}" in shown
+    assert "found     12 labelled files" in shown
+    os.write(mine, b"\x03")
+    pressed = time.monotonic()
+    _read_until(mine, "interrupted; run it again to resume")
+    assert time.monotonic() - pressed < 10  # at once, on a busy machine
+    assert process.wait(timeout=60) == 130
+
+
+def _read_until(terminal: int, text: str) -> str:
+    shown = ""
+    while text not in shown:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, f"no {text!r} within a minute; shown so far:\n{shown}"
+        shown += os.read(terminal, 65536).decode(errors="replace")
+    return shown

@@ -1,0 +1,109 @@
+"""What a run came to, as a person reads it at the end: one line for each thing, and what to do next."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tasks.networks.intervals import wilson_interval
+from tasks.storage.quarantine import FILE, count_by_reason, read_entries
+from tasks.workspace import Workspace
+
+LABEL_WIDTH = 12
+WEAKEST_CLASSES, REASONS = 3, 3
+
+
+def verdict_text(summary: dict[str, Any], workspace: Workspace, seconds: float) -> str:
+    """The summary of a run as aligned lines, as wide as the terminal.
+
+    Args:
+        seconds: what the user waited for, from the command's start.
+    """
+    folder = f"runs/{summary['run_id']}"
+    decision = workspace.read_json(f"{folder}/decision.json") if workspace.exists(f"{folder}/decision.json") else {}
+    version = f" as version {summary['version']}" if summary["verdict"] == "promoted" else ""
+    rows = [
+        *(("because", reason) for reason in summary["reasons"][:1]),
+        *(("", reason) for reason in summary["reasons"][1:]),
+        ("accuracy", _accuracy(summary["metrics"], with_interval=bool(decision))),
+        ("weakest", _weakest(decision)),
+        ("images", _images(summary["images"], workspace, folder)),
+        ("took", _took(summary["timings_s"], seconds)),
+        ("model", summary["model"]),
+        ("report", summary["report"]),
+        ("next", _next(summary, decision)),
+    ]
+    lines = (_row(label, text) for label, text in rows if text)
+    return "\n".join([f"{summary['name']}: {summary['verdict']}{version}", *lines])
+
+
+def _row(label: str, text: str) -> str:
+    """A path or a command stays in one line, to be copied."""
+    start = f"  {label:<{LABEL_WIDTH}}"
+    if label in ("model", "report", "next"):
+        return start + text.replace("\n", "\n" + " " * len(start))
+    width = max(shutil.get_terminal_size().columns, 40)
+    return textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * len(start))
+
+
+def _accuracy(metrics: dict[str, Any], with_interval: bool) -> str:
+    """Of the judged model; the interval needs scipy, whose import a run with nothing new has not paid for."""
+    test, validation = metrics.get("test") or {}, metrics.get("validation") or {}
+    parts = []
+    if test.get("n"):
+        interval = ""
+        if with_interval:
+            low, high = wilson_interval(round(test["accuracy"] * test["n"]), test["n"])
+            interval = f" (95 % interval {low:.3f} to {high:.3f})"
+        parts.append(f"{test['accuracy']:.3f} on {test['n']} test images{interval}")
+    if validation.get("n"):
+        parts.append(f"{validation['accuracy']:.3f} on {validation['n']} validation images")
+    return "; ".join(parts)
+
+
+def _weakest(decision: dict[str, Any]) -> str:
+    """The classes of which fewest test images are recognised; none where all are."""
+    rows = [row for row in decision.get("per_class", {}).get("test", []) if row["n"] and row["recall"] < 1]
+    rows.sort(key=lambda row: (row["recall"], -row["n"]))
+    return ", ".join(
+        f"{row['label']} ({round(row['recall'] * row['n'])} of {row['n']} recognised)" for row in rows[:WEAKEST_CLASSES]
+    )
+
+
+def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
+    text = f"{images['total']:,}, {images['new']:,} new, {images['embedded']:,} passed through the network"
+    if left_out := images.get("left_out"):
+        text += f"; {sum(left_out.values()):,} left out ({count_by_reason(left_out, REASONS)})"
+    if not images["quarantined"]:
+        return text
+    # What follows the colon differs from file to file.
+    kinds = Counter(entry.reason.split(":")[0] for entry in read_entries(workspace, f"{folder}/{FILE}"))
+    reasons = "; ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(REASONS))
+    return f"{text}; {images['quarantined']:,} quarantined{f' ({reasons})' if reasons else ''}"
+
+
+def _took(timings: dict[str, float], seconds: float) -> str:
+    stages = sorted(((spent, stage) for stage, spent in timings.items() if stage != "total"), reverse=True)
+    longest = ", ".join(f"{stage} {spent:.1f} s" for spent, stage in stages[:3] if spent >= 0.1)
+    return f"{seconds:.1f} s{f' ({longest})' if longest else ''}"
+
+
+def _next(summary: dict[str, Any], decision: dict[str, Any]) -> str:
+    return "\n".join(_next_commands(summary, decision))
+
+
+def _next_commands(summary: dict[str, Any], decision: dict[str, Any]) -> Iterator[str]:
+    name, run_id = summary["name"], summary["run_id"]
+    if summary["verdict"] in ("promoted", "unchanged"):
+        yield f"headstart predict {name} PHOTO"
+        yield f"headstart serve {name}"
+    elif summary["verdict"] == "invalid-data":
+        yield f"headstart quarantine list {name}"
+    elif decision and all(gate["overridable"] for gate in decision["gates"] if gate["passed"] is False):
+        yield "open the report: it shows the mistakes; more labelled images help most"
+        yield f'headstart promote {run_id} --by YOU --reason "…"   # to publish it all the same'
+    else:
+        yield "open the report: it shows what the gates found"
