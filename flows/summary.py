@@ -66,7 +66,8 @@ def unchanged(run: Run, key: str, account: Account) -> dict[str, Any] | None:
     """The summary of a run with nothing new, or None where there is something to do.
 
     Nothing is new where the last finished run of this name had the same key. With a champion the verdict is
-    `unchanged`; without one, that run was refused and would be again.
+    `unchanged`; without one, that run was refused and would be again. Where there was a champion and is none any more,
+    its folder is gone, and another one is made.
 
     Args:
         key: of this run, from `run_key`.
@@ -74,10 +75,13 @@ def unchanged(run: Run, key: str, account: Account) -> dict[str, Any] | None:
     last = next(finished_runs(run.workspace, run.name), None)
     if last is None or last.get("fingerprint") != key:
         return None
-    remember_listing(run)
     version = champion(run.workspace, run.name)
+    if version is None and last["version"] is not None:
+        return None
+    remember_listing(run)
     if version is None:
-        reasons = [f"nothing is new since run {last['run_id']}, which was refused:", *last["reasons"]]
+        refused = f"nothing is new since run {last['run_id']}, which was refused (--force runs it again):"
+        reasons = [refused, *last["reasons"]]
         metrics = last["metrics"]
     else:
         reasons = ["nothing is new since the last run; the champion stays in service"]

@@ -37,7 +37,7 @@ def finished_runs(workspace: Workspace, name: str) -> Iterator[dict[str, Any]]:
     for run_id in reversed(workspace.names("runs")):
         match = RUN_ID.fullmatch(run_id)
         if match and match["name"] == name and workspace.exists(f"runs/{run_id}/summary.json"):
-            yield workspace.read_json(f"runs/{run_id}/summary.json")
+            yield _read_summary(workspace, run_id)
 
 
 def finished_run(workspace: Workspace, run_id: str) -> tuple[Run, dict[str, Any]]:
@@ -45,7 +45,7 @@ def finished_run(workspace: Workspace, run_id: str) -> tuple[Run, dict[str, Any]
     match = RUN_ID.fullmatch(run_id)
     if match is None or not workspace.exists(f"runs/{run_id}/summary.json"):
         raise UsageError(f"{workspace.url} has no finished run {run_id!r}; `headstart status` lists the runs")
-    summary = workspace.read_json(f"runs/{run_id}/summary.json")
+    summary = _read_summary(workspace, run_id)
     run = Run(
         run_id=run_id,
         name=match["name"],
@@ -55,6 +55,18 @@ def finished_run(workspace: Workspace, run_id: str) -> tuple[Run, dict[str, Any]
         started_at=summary["started_at"],
     )
     return run, summary
+
+
+def _read_summary(workspace: Workspace, run_id: str) -> dict[str, Any]:
+    """A run's summary, with the paths that it has in this workspace, which may have been moved or copied since."""
+    summary = workspace.read_json(f"runs/{run_id}/summary.json")
+    report = f"runs/{run_id}/report.html"
+    if str(summary.get("report", "")).endswith(report):
+        before = summary["report"].removesuffix(report)
+        for key in ("report", "model"):
+            if str(summary.get(key) or "").startswith(before):
+                summary[key] = workspace.display(summary[key].removeprefix(before))
+    return summary
 
 
 @contextmanager

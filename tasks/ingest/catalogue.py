@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 # Where the source puts copies of one image into several splits, the lowest wins: test images must not be trained on.
 SPLIT_PRIORITY = {"test": 0, "validation": 1, "train": 2}
 
+COPY_IN_ANOTHER_SPLIT = "a copy of an image in another split, which is used there"
+
 ReadParts = Callable[[Sequence[Sequence[Entry]]], Iterator[list[Read]]]
 
 
@@ -62,7 +64,7 @@ def build_catalogue(
         known = Known(set(inspections.index), known_signatures(run.workspace))
         reads = list(read_all(run, listing.entries, known, progress))
     decisions = read_decisions(run.workspace, run.name)
-    table, left_out = _assemble(run, reads, inspections, decisions)
+    table, left_out, copies = _assemble(run, reads, inspections, decisions)
     left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]
     left_out = [item for item in left_out if not decisions.dropped(item.path, item.sha256, item.label)]
     quarantine(run, left_out)
@@ -70,7 +72,8 @@ def build_catalogue(
     path = run.path("catalogue.parquet")
     digest = hashlib.sha256(repr([write_table(run.workspace, path, table), sorted(left_out, key=str)]).encode())
     write_listing(run, listed)
-    ignored = dict(sorted(Counter(listing.left_out.values()).items(), key=lambda item: (-item[1], item[0])))
+    counted = Counter(listing.left_out.values()) + Counter({COPY_IN_ANOTHER_SPLIT: copies})
+    ignored = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
     log.info("%d images in %d classes; %d files quarantined", len(table), table["label"].nunique(), quarantined)
     if ignored:
         log.info("%d files left out: %s", sum(ignored.values()), count_by_reason(ignored))
@@ -89,8 +92,8 @@ def build_catalogue(
 
 def _assemble(
     run: Run, reads: Sequence[Read], inspections: pd.DataFrame, decisions: Decisions
-) -> tuple[pd.DataFrame, list[LeftOut]]:
-    """The catalogue, and the files that are left out of it."""
+) -> tuple[pd.DataFrame, list[LeftOut], int]:
+    """The catalogue, the files that are quarantined, and the count of those that are copies in another split."""
     rename = run.config.validation.rename
     labels = {read.entry.label: rename.get(read.entry.label, read.entry.label) for read in reads}
     reads = [
@@ -104,7 +107,8 @@ def _assemble(
     too_large = table["width_px"] * table["height_px"] > max_pixels  # inspected earlier, under another bound
     left_out += name_rows(table[too_large], f"it has too many pixels (ingest.max_pixels: at most {max_pixels})")
     agreed, disputed = _resolve_conflicts(table[~too_large], decisions)
-    return _merge_copies(agreed), left_out + disputed
+    merged, copies = _merge_copies(agreed)
+    return merged, left_out + disputed, copies
 
 
 def _join_facts(sound: Sequence[Read], inspections: pd.DataFrame) -> pd.DataFrame:
@@ -149,12 +153,17 @@ def _conflict(copies: pd.DataFrame) -> list[LeftOut]:
     return found
 
 
-def _merge_copies(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each image: the first path, and the split of the highest priority."""
+def _merge_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """One row for each image: the first path, and the split of the highest priority; and how many files had another."""
     table = table.assign(priority=table["split"].map(SPLIT_PRIORITY)).sort_values(["sha256", "label", "path"])
     copies = table.groupby("sha256")
-    if differing := int((copies["split"].nunique() > 1).sum()):
-        log.warning("%d images are in several splits of the source; test wins over validation over train", differing)
-    best = copies["priority"].transform("min").map({place: name for name, place in SPLIT_PRIORITY.items()})
+    first = copies["priority"].transform("min")
+    beaten = table["priority"].notna() & (table["priority"] != first)
+    if differing := int(table.loc[beaten, "sha256"].nunique()):
+        log.warning(
+            "%d images are in several splits of the source, such as %s; test wins over validation over train",
+            *(differing, ", ".join(table.loc[beaten, "path"].head(3))),
+        )
+    best = first.map({place: name for name, place in SPLIT_PRIORITY.items()})
     merged = table.assign(copies=copies["path"].transform("size"), split=best.astype(object), group=None)
-    return merged.drop_duplicates("sha256")[CATALOGUE.names].reset_index(drop=True)
+    return merged.drop_duplicates("sha256")[CATALOGUE.names].reset_index(drop=True), int(beaten.sum())

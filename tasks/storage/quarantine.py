@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -24,6 +25,8 @@ from tasks.records import Catalogue, Run, Snapshot
 from tasks.workspace import Workspace
 
 FILE = "quarantine.jsonl"
+# What differs between two reasons of one kind: names in quotes, what stands in brackets or behind a colon, numbers.
+_VARYING = re.compile(r"'[^']*'|\([^)]*\)|\d[\d.,]*|: .*")
 Decided = Literal["released", "dropped"]
 
 
@@ -123,6 +126,19 @@ def count_by_reason(counts: Mapping[str, int], shown: int = 5) -> str:
     """`12 it has no label; 3 a system file or a hidden one`, the commonest first."""
     parts = [f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])]
     return "; ".join(parts[:shown]) + (f"; {len(parts) - shown} more reasons" if len(parts) > shown else "")
+
+
+def commonest_reasons(entries: Iterable[QuarantineEntry], shown: int = 5) -> str:
+    """`12 files: it is empty (such as cat/1.jpg)`; reasons that differ in numbers and names only are one kind."""
+    kinds: dict[str, list[QuarantineEntry]] = {}
+    for entry in entries:
+        kinds.setdefault(_VARYING.sub("", entry.reason), []).append(entry)
+    commonest = sorted(kinds.values(), key=len, reverse=True)
+    parts = [
+        f"{len(alike)} file{'s' if len(alike) > 1 else ''}: {alike[0].reason} (such as {alike[0].path})"
+        for alike in commonest[:shown]
+    ]
+    return "; ".join(parts) + (f"; {len(commonest) - shown} more reasons" if len(commonest) > shown else "")
 
 
 def keep_run_quarantine(run: Run, entries: Sequence[QuarantineEntry], snapshot: str | None) -> None:

@@ -9,6 +9,7 @@ Only images that are new to a model are compared; the groups of older ones are i
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from tasks.errors import DecodeError, SourceError
-from tasks.modality.images import load, open_image, read_bytes, to_rgb
+from tasks.modality.images import decode, load, open_image, read_bytes, to_rgb
 from tasks.validate.neighbours import Pairs, near_pairs
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,30 @@ def join_groups(table: pd.DataFrame, known: pd.Series, candidates: Pairs) -> pd.
     least = np.full(component.max(initial=-1) + 1, len(names))
     np.minimum.at(least, component, ranks)
     return pd.Series(names[least[component]], table.index, dtype=object, name="group").str.slice(1)
+
+
+def pixel_digests(table: pd.DataFrame, max_pixels: int) -> pd.Series:
+    """The SHA-256 of the pixels of each image that may be equal to one under another label; null for the others.
+
+    Compared are images of one group and one size: a picture saved in two formats, or with other metadata. Pictures of
+    one scene, as a fixed camera takes them, are near-duplicates with other pixels.
+
+    Args:
+        table: columns sha256, uri, label, group, width_px, height_px.
+    """
+    found = pd.Series(None, table.index, dtype=object, name="pixels")
+    alike = table[table["group"].notna()].groupby(["group", "width_px", "height_px"])["label"]
+    rows = alike.transform("nunique").loc[lambda labels: labels > 1].index
+
+    def digest(uri: str) -> str | None:
+        try:
+            return hashlib.sha256(decode(read_bytes(uri), max_pixels).tobytes()).hexdigest()
+        except (SourceError, DecodeError):
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found[rows] = list(pool.map(digest, table.loc[rows, "uri"]))
+    return found
 
 
 def verify(pairs: Pairs, uris: pd.Series) -> np.ndarray:

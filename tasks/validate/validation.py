@@ -16,14 +16,25 @@ import pandas as pd
 from tasks.errors import InvalidDataError
 from tasks.records import Catalogue, Run
 from tasks.storage.assignments import read_assignments
-from tasks.storage.quarantine import Decisions, LeftOut, count_files, left_out, name_rows, quarantine, read_decisions
+from tasks.storage.quarantine import (
+    Decisions,
+    LeftOut,
+    commonest_reasons,
+    count_files,
+    left_out,
+    name_rows,
+    quarantine,
+    read_decisions,
+)
 from tasks.storage.tables import read_table, write_table
 from tasks.validate.changes import champion_snapshot, champion_snapshot_id, describe_changes
 from tasks.validate.docs import build_docs, keep_results
-from tasks.validate.duplicates import find_groups
+from tasks.validate.duplicates import find_groups, pixel_digests
 from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
 
 log = logging.getLogger(__name__)
+
+BUDGET = "quarantine-budget"
 
 
 def validate(run: Run, catalogue: Catalogue) -> Catalogue:
@@ -42,6 +53,7 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
     table = read_table(run.workspace, catalogue.table_path)
     if run.config.validation.near_duplicates:
         table["group"] = find_groups(table, read_assignments(run))
+        table["pixels"] = pixel_digests(table, run.config.ingest.max_pixels)
     runner = SuiteRunner(suite, run.config.validation.model_dump())
     released = _released(table, read_decisions(run.workspace, run.name))
     passes, kept, rejected = _run_until_unchanged(runner, table, released)
@@ -59,6 +71,9 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
         catalogue, digest=digest, images=len(kept), table_path=path, folder=run.folder, ingested=catalogue
     )
     if reasons := _reasons_to_stop(findings, table, kept, rejected):
+        if any(finding.expectation == BUDGET and not finding.success for finding in findings):
+            entries = {entry.key: entry for entry in left_out(run.workspace, validated)}
+            reasons.append(f"the commonest reasons: {commonest_reasons(entries.values())}")
         build_docs(run, validated)
         raise InvalidDataError(reasons)
     warn(findings)
@@ -111,15 +126,20 @@ def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
 
     `side_px`: the shorter side. `aspect_ratio`: longer side / shorter side. `class_images`: images of the row's class.
     `imbalance`: images of the largest class / `class_images`. `group_labels`: number of labels in the row's group of
-    near-duplicates; `group_labels_note` names its images.
+    near-duplicates; `group_labels_note` names its images. `pixel_labels`, `pixel_labels_note`: the same of the images
+    with the very same pixels.
     """
     sides = table[["width_px", "height_px"]]
     class_images = table.groupby("label")["label"].transform("size").astype("int64")
     groups = table["group"].where(table["group"].notna(), table["sha256"])
+    pixels = table["pixels"].where(table["pixels"].notna(), table["sha256"]) if "pixels" in table else table["sha256"]
     labels = table.groupby(groups)["label"].transform("nunique").astype("int64")
+    pixel_labels = table.groupby(pixels)["label"].transform("nunique").astype("int64")
     return table.assign(
         group_labels=labels,
         group_labels_note=_name_members(table, groups, labels > 1),
+        pixel_labels=pixel_labels,
+        pixel_labels_note=_name_members(table, pixels, pixel_labels > 1),
         side_px=sides.min(axis=1),
         aspect_ratio=sides.max(axis=1) / sides.min(axis=1).clip(lower=1),
         class_images=class_images,
@@ -192,7 +212,7 @@ def _budget(run: Run, quarantined: int, files: int) -> Finding:
     share = quarantined / files if files else 0.0
     allowed = run.config.validation
     return Finding(
-        expectation="quarantine-budget",
+        expectation=BUDGET,
         column=None,
         severity="stop",
         success=share <= allowed.max_quarantined_share and quarantined <= allowed.max_quarantined,

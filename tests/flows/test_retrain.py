@@ -71,7 +71,7 @@ def first(place: Place) -> dict[str, Any]:
 
 def test_the_first_model_is_published_with_all_that_it_was_made_of(place: Place, first: dict[str, Any]):
     assert (first["verdict"], first["version"]) == ("promoted", 1), first["reasons"]
-    assert first["images"] == {"total": 121, "new": 120, "quarantined": 1, "embedded": 120}
+    assert first["images"] == {"total": 121, "new": 120, "quarantined": 1, "embedded": 120, "left_out": {}}
     assert place.page() == (f"{NAME} v1 · {first['snapshot'][:8]} · promoted", "Promoted")
     manifest = read_manifest(place.workspace, NAME, 1)
     assert manifest["run_id"] == first["run_id"]
@@ -137,7 +137,7 @@ def grown(place: Place, unchanged: dict[str, Any]) -> dict[str, Any]:
 def test_a_refusal_leaves_the_champion_and_says_why(place: Place, first: dict[str, Any], grown: dict[str, Any]):
     assert (grown["verdict"], grown["version"]) == ("refused", 1)
     assert "not enough data to rule out" in grown["reasons"][0]
-    assert grown["images"] == {"total": 133, "new": 12, "quarantined": 1, "embedded": 12}
+    assert grown["images"] == {"total": 133, "new": 12, "quarantined": 1, "embedded": 12, "left_out": {}}
     assert place.page() == (f"{NAME} v1 · {grown['snapshot'][:8]} · refused", "Refused")
     assert champion(place.workspace, NAME) == 1
     assert Path(grown["model"]).exists()  # the candidate, which a person may promote yet

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.summary import looks_new
+from flows.summary import looks_new, unchanged
 from tasks.ingest.listing import listing_digest, listing_table
 from tasks.ingest.sources import list_source
+from tasks.orchestration import Account
 from tasks.records import Run
+from tasks.runs import finished_runs
 from tests import photos
 from tests.runs import make_run
 
@@ -65,3 +67,21 @@ def test_a_file_that_vanishes_meanwhile_is_no_fault(run: Run):
     entries = list_source(run).entries
     Path(entries[0].uri).unlink()
     assert listing_digest(listing_table(entries)) != listing_digest(listing_table(list_source(run).entries))
+
+
+def test_a_moved_workspace_names_its_own_files(run: Run, tmp_path: Path):
+    before = {"report": f"/old/w/runs/{EARLIER}/report.html", "model": "/old/w/models/shapes/1/model.onnx"}
+    run.workspace.write_json(f"runs/{EARLIER}/summary.json", {"run_id": EARLIER, **before})
+    [found] = finished_runs(run.workspace, "shapes")
+    assert found["report"] == str(tmp_path / f"w/runs/{EARLIER}/report.html")
+    assert found["model"] == str(tmp_path / "w/models/shapes/1/model.onnx")
+
+
+@pytest.mark.parametrize(("version", "tried_again"), [(3, True), (None, False)])
+def test_without_its_champion_a_model_is_made_again_unless_it_never_had_one(run: Run, version, tried_again: bool):
+    last = {"run_id": EARLIER, "fingerprint": "k", "version": version, "reasons": ["weak"], "metrics": {}, "images": {}}
+    run.workspace.write_json(f"runs/{EARLIER}/summary.json", last)
+    found = unchanged(run, "k", Account())
+    assert (found is None) == tried_again
+    if found:
+        assert "(--force runs it again)" in found["reasons"][0]

@@ -107,9 +107,10 @@ def test_copies_under_one_label_are_one_image(tmp_path):
 def test_of_copies_in_several_splits_the_one_in_test_counts(tmp_path, caplog):
     for split in ("train", "test", "validation"):
         save(tmp_path / "photos" / split / "cat/a.jpg", photo(1))
-    _, table = catalogue(make_run(tmp_path / "w", tmp_path / "photos"))
+    ref, table = catalogue(make_run(tmp_path / "w", tmp_path / "photos"))
     assert list(table["split"]) == ["test"]
-    assert "several splits" in caplog.text
+    assert "1 images are in several splits of the source, such as train/cat/a.jpg, validation/cat/a.jpg" in caplog.text
+    assert ref.left_out == {"a copy of an image in another split, which is used there": 2}
 
 
 def test_one_picture_under_two_labels_is_quarantined_with_both_named(tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 import expectations
 from tasks.errors import InvalidDataError
 from tasks.ingest.catalogue import build_catalogue
+from tasks.split.assign import make_snapshot
 from tasks.storage.quarantine import run_quarantine
 from tasks.storage.tables import read_table
 from tasks.validate.docs import build_docs
@@ -149,14 +150,51 @@ def test_copies_count_as_files_of_the_source(tmp_path):
     assert findings(run)["quarantine-budget"]["observed"] == "0 of 13 files (0.0%)"
 
 
-def test_one_picture_saved_twice_under_two_labels_is_quarantined_with_both_named(tmp_path):
+def reasons_of(run):
+    return {entry.path: entry.reason for entry in run_quarantine(run)}
+
+
+def test_the_same_pixels_under_two_labels_are_quarantined_with_both_named(tmp_path):
     source = class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
-    save(source / "cat/a.jpg", photo(1, size=(320, 240)))
-    save(source / "dog/b.jpg", photo(1, size=(320, 240)), quality=50)
+    save(source / "cat/a.png", photo(1, size=(320, 240)))
+    save(source / "dog/b.bmp", photo(1, size=(320, 240)))
     run, ref = run_validation(tmp_path, source)
-    reasons = {entry.path: entry.reason for entry in run_quarantine(run)}
-    assert (ref.images, set(reasons)) == (16, {"cat/a.jpg", "dog/b.jpg"})
+    reasons = reasons_of(run)
+    assert (ref.images, set(reasons)) == (16, {"cat/a.png", "dog/b.bmp"})
     for reason in reasons.values():
         assert "one-label-per-picture" in reason
-        assert "'cat' (cat/a.jpg)" in reason
-        assert "'dog' (dog/b.jpg)" in reason
+        assert "'cat' (cat/a.png)" in reason
+        assert "'dog' (dog/b.bmp)" in reason
+
+
+def test_pictures_of_one_scene_under_two_labels_are_a_warning_and_share_a_split(tmp_path, caplog):
+    source = class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    scene = photo(1, size=(320, 240))
+    for number in range(12):
+        moved = scene.copy()
+        moved.paste(photo(100 + number, size=(24, 18)), (10 * number, 100))
+        save(source / ("cat" if number % 2 else "dog") / f"camera{number}.jpg", moved, quality=80 + number)
+    run, ref = run_validation(tmp_path, source)
+    assert (ref.images, reasons_of(run)) == (28, {})
+    assert findings(run)["one-label-per-scene"]["unexpected_count"] == 12
+    assert "validate.near_duplicates" in caplog.text
+    table = read_table(run.workspace, make_snapshot(run, ref).table_path)
+    assert table[table["path"].str.contains("camera")]["split"].nunique() == 1
+
+
+def test_a_stop_for_the_quarantine_gives_its_commonest_reasons(tmp_path):
+    source = class_folders(tmp_path / "photos", {"cat": 6, "dog": 6})
+    for number in range(3):
+        (source / f"cat/text{number}.jpg").write_bytes(f"no picture {number}".encode())
+    for number in range(4):
+        content = (source / "dog" / f"0000{number}.jpg").read_bytes()
+        (source / f"dog/cut{number}.jpg").write_bytes(content[: -60 - number])
+    save(source / "cat/blank.png", Image.new("RGB", (40, 40), "grey"))
+    with pytest.raises(InvalidDataError) as caught:
+        run_validation(tmp_path, source)
+    [reasons] = [reason for reason in caught.value.reasons if "commonest" in reason]
+    cut, text, blank = reasons.split("; ")[:3]
+    assert cut.startswith("the commonest reasons: 4 files: the image is truncated or damaged: ")
+    assert cut.endswith("(such as dog/cut0.jpg)")
+    assert text.startswith("3 files: not an image of a supported kind")
+    assert blank.startswith("1 file: contrast is 0.0")
