@@ -3,9 +3,12 @@
 import os
 
 from flows.places import find_homes, keep_bytecode
+from tasks.processes import end_with_parent
 
 keep_bytecode()
 find_homes()
+if _up := os.environ.get("HEADSTART_UP_PID"):  # the process of `headstart up`, where this is a run that it started
+    end_with_parent(int(_up))
 
 # Nothing is reported to anyone: neither Prefect's telemetry nor albumentations' question for its version. (ONNX
 # Runtime's is off in `tasks`.)

@@ -21,6 +21,8 @@ from tasks.validate.suite import load_suite
 
 SCHEDULER_TIMEOUT_S = 5
 
+_passed: set[tuple[str, str, str]] = set()  # workspace, name and configuration
+
 
 def check_run(run: Run) -> Listing | None:
     """Finds the run's source, and all that `check_setup` does.
@@ -41,12 +43,18 @@ def check_run(run: Run) -> Listing | None:
 def check_setup(run: Run) -> None:
     """Finds the run's signing key, gates, suite, policy and weights (downloading those where it must).
 
+    The command does this before Prefect is imported, and the flow again, since a worker runs it without the command;
+    what passed once is not checked twice in a process.
+
     Raises:
         ConfigError: a name that is not known, a file that is not what it should be, a Dask scheduler that is not there.
         WeightsError: the weights can't be had.
         WorkspaceError: nothing can be written.
     """
     run.workspace.check_writable()
+    setup = (run.workspace.url, run.name, run.config.digest())
+    if setup in _passed:
+        return
     check_key()
     load_gates(run.config.evaluate.gates, run.name)
     load_suite(run.config.validation.suite)
@@ -55,6 +63,7 @@ def check_setup(run: Run) -> None:
     _check_choice(run.config)
     for name in run.config.backbones():
         _check_extractor(replace(run, config=run.config.with_keys({"backbone.name": name})))
+    _passed.add(setup)
 
 
 def _check_extractor(run: Run) -> None:

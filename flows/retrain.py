@@ -4,18 +4,20 @@ tasks."""
 # No `from __future__ import annotations` here: a worker loads this file by its path, where Prefect finds the schema of
 # the parameters in annotations that are types, and not in those that are text.
 
+import os
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from pydantic import Field
 
+from flows.preflight import check_setup
 from flows.run_state import check_restarts, ended
 from flows.search import choose_settings
 from flows.slot import one_run_at_a_time
 from flows.summary import finish, invalid_data, run_key, summarise, unchanged
 from flows.warmup import preload, preload_if_new
 from tasks.augment.task import choose_policy
-from tasks.config import Config
+from tasks.config import Config, with_environment
 from tasks.errors import InvalidDataError, SourceChangedError, WorkspaceError
 from tasks.evaluate.task import evaluate_candidate, make_parity_reference
 from tasks.export.task import export_candidate, make_variants
@@ -56,7 +58,8 @@ def retrain(
         The summary, as `headstart retrain --json` prints it. The run's state has the verdict's name.
     """
     check_restarts()
-    run = new_run(source, name, workspace, config)
+    run = new_run(source, name, workspace, with_environment(config, os.environ))
+    check_setup(run)
     with one_run_at_a_time(run), accounting() as account:
         return ended(_retrain_what_is_there(run, force, account))  # type: ignore[return-value] - a state, whose data the caller is given
 

@@ -47,9 +47,12 @@ def crashes(history: Iterable[State]) -> int:
 def ended(summary: dict[str, Any]) -> State[dict[str, Any]]:
     """Names the run after its result, and returns the state that it ends in."""
     verdict = summary["verdict"]
-    version = f" v{summary['version']}" if summary["version"] else ""
     snapshot = f" · {summary['snapshot'][:SNAPSHOT_DIGITS]}" if summary["snapshot"] else ""
-    _rename(f"{summary['name']}{version}{snapshot} · {verdict}")
+    if verdict == "promoted":
+        outcome = f"promoted as v{summary['version']}"
+    else:
+        outcome = verdict + (f", v{summary['version']} stays" if summary["version"] else "")
+    _rename(f"{summary['name']}{snapshot} · {outcome}")
     return Completed(name=STATES[verdict], message="; ".join(summary["reasons"]), data=summary)
 
 

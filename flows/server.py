@@ -21,9 +21,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import HeadstartError, UsageError
-from tasks.processes import child_environ, collect_rarely, module_command
+from tasks.processes import child_environ, collect_as_usual, collect_rarely, module_command
 
 STARTUP_TIMEOUT_S = 120
 # As Prefect starts its ephemeral server: no UI, no background services.
@@ -160,8 +161,19 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+def application() -> Any:
+    """Prefect's server, which answers the names of this machine only: a page of another site, open in the same browser,
+    may not reach it under a name of its own (DNS rebinding)."""
+    from prefect.server.api.server import create_app
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    app = TrustedHostMiddleware(create_app(), allowed_hosts=["127.0.0.1", "localhost"])
+    collect_as_usual()
+    return app
+
+
 def _stop_at_end_of_input() -> None:
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not `sys.stdin`, whose lock would be held when Python ends
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -170,5 +182,4 @@ if __name__ == "__main__":
     import uvicorn
 
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
-    application = "prefect.server.api.server:create_app"
-    uvicorn.run(application, factory=True, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
+    uvicorn.run("flows.server:application", factory=True, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")

@@ -26,7 +26,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import Event, Resource
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from flows.debounce import Announced, Debounce, DebounceSettings, marker_path, marker_signature, pulses
 from flows.slot import is_under_way
@@ -44,6 +44,10 @@ ANSWER_S = 30
 STORE_S = 10
 # How long a run may stay pending before it counts as lost.
 PENDING = timedelta(minutes=10)
+# What was announced and got no verdict (the run failed, or was lost) is announced again after this time, then after
+# twice as long each time: a fault that lasts is not answered by a run every few minutes.
+REPEAT_S = 600.0
+MAX_REPEAT_S = 6 * 3600.0
 MAX_BACKOFF_S = 60.0
 # How often the clock is checked, so that the settle time ends on time; the source is listed less often.
 BEAT_S = 0.25
@@ -108,6 +112,8 @@ class Sensor:
         self._announced = replace(Announced.read(run.workspace, run.name), confirmed=False)
         self._sent_at: float | None = None
         self._answer_until: float | None = None  # until then, the run of the last event may still appear
+        self._repeat_s = REPEAT_S
+        self._repeat_at: float | None = None  # None until the first look, and where nothing is open
         self._empty = False
         self._reported = (self._last_run() or {}).get("run_id")
 
@@ -126,10 +132,23 @@ class Sensor:
         elif self._announced.event and not self._announced.confirmed:
             self._send(self._announced.event, now)
         elif ready and found.listing != self._announced.listing and not self._busy(now):
+            self._repeat_s = REPEAT_S
+            self._announce(found, marker, now)
+        elif found.listing == self._announced.listing and self._is_overdue(now):
+            self._report(f"no verdict came of what was announced; the run's page says why: {PREFECT_UI_URL.value()}")
             self._announce(found, marker, now)
         if self._answer_until is not None:
             self._busy(now)
         return self.debounce.next_look(now, cost_s)
+
+    def _is_overdue(self, now: float) -> bool:
+        """Whether no run answered the last announcement for so long that it is made again."""
+        if self._repeat_at is None:
+            self._repeat_at = now + self._repeat_s
+        if now < self._repeat_at or self._busy(now):
+            return False
+        self._repeat_s = min(2 * self._repeat_s, MAX_REPEAT_S)
+        return True
 
     def _entries(self):
         """The source's entries; none where it is empty, as a folder is before its first images."""
@@ -152,7 +171,7 @@ class Sensor:
             self._report_verdict()
         if self._announced != answered:
             self._announced = answered.write(self._run.workspace, self._run.name)
-        self._answer_until = None
+        self._answer_until = self._repeat_at = None
 
     def _report_verdict(self) -> None:
         """Reports how the last run ended, once."""
@@ -172,6 +191,7 @@ class Sensor:
         self._sent_at = None
         self._send(event, now)
         self._answer_until = now + ANSWER_S
+        self._repeat_at = now + self._repeat_s
         classes = ", ".join(f"{label} {count}" for label, count in found.classes.items())
         self._report(f"{found.new} new of {found.total} labelled images ({classes}): announced")
 

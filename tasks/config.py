@@ -23,6 +23,7 @@ ENV_PREFIX = "HEADSTART_"
 ENV_FLAGS = {
     *("HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"),
     *("HEADSTART_CACHE", "HEADSTART_WEBHOOK", "HEADSTART_HOME", "HEADSTART_NAME", "HEADSTART_SOURCE"),
+    "HEADSTART_UP_PID",  # set by `headstart up`, for the processes of its runs
 }
 
 
@@ -308,15 +309,32 @@ def load_config(
             range.
     """
     tree: dict[str, Any] = _read_toml(file) if file else {}
-    for variable, value in sorted((environ or {}).items()):
-        if variable.startswith(ENV_PREFIX) and variable not in ENV_FLAGS:
-            _place(tree, _path(variable), value)
+    _read_environ(tree, environ or {})
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"--set takes key=value, such as finetune.learning_rate=0.01; found {override!r}")
         _place(tree, key.strip().split("."), value.strip())
     return parse_config(tree)
+
+
+def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
+    """A configuration that was given to the flow, above the `HEADSTART_…` variables of where the flow runs.
+
+    So a variable counts whoever starts the run: a command, a deployment's worker, or the form in Prefect's UI. A key
+    that was given wins. Raises ConfigError.
+    """
+    tree: dict[str, Any] = {}
+    _read_environ(tree, environ)
+    for section, keys in config.model_dump(by_alias=True, exclude_unset=True).items():
+        tree[section] = {**tree.get(section, {}), **keys}
+    return parse_config(tree)
+
+
+def _read_environ(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for variable, value in sorted(environ.items()):
+        if variable.startswith(ENV_PREFIX) and variable not in ENV_FLAGS:
+            _place(tree, _path(variable), value)
 
 
 def parse_config(tree: Mapping[str, Any]) -> Config:

@@ -6,10 +6,14 @@ import atexit
 import gc
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]  # the folder that holds `tasks` and `flows`
 ALLOCATIONS = 100_000  # between two collections of what is young; Python's own is 700 (3.11)
+USUAL = gc.get_threshold()
+PARENT_PERIOD_S = 0.5
 
 
 def module_command(module: str, *args: str) -> list[str]:
@@ -25,6 +29,39 @@ def child_environ(**variables: str) -> dict[str, str]:
     more."""
     before = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *([before] if before else [])]), **variables}
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process at once when its parent has ended, however that was: nobody would stop it any more.
+
+    Without effect where this process is no child of `parent`. Every stage may be killed at any moment.
+    """
+    if os.getppid() == parent:
+        threading.Thread(target=_outlive_nobody, args=(parent,), name="end-with-parent", daemon=True).start()
+
+
+def _outlive_nobody(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_PERIOD_S)
+    os._exit(1)
+
+
+def end_with_input() -> None:
+    """The same for a child whose standard input its parent holds open, and never writes to."""
+    threading.Thread(target=_wait_for_end_of_input, name="end-with-input", daemon=True).start()
+
+
+def _wait_for_end_of_input() -> None:
+    os.read(0, 1)  # not `sys.stdin`, whose lock would be held when Python ends
+    os._exit(0)
+
+
+def collect_as_usual() -> None:
+    """Call it where a process stays, once all is imported, after `collect_rarely`: what is there is set aside, and what
+    comes is collected as often as Python does by itself."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*USUAL)
 
 
 def collect_rarely() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.config import Config, known_keys, load_config
+from tasks.config import Config, known_keys, load_config, parse_config, with_environment
 from tasks.errors import ConfigError
 
 
@@ -105,3 +105,12 @@ def test_every_key_says_what_it_means():
 def test_what_the_deployments_file_reads_from_the_environment_is_no_key():
     places = {"HEADSTART_HOME": "/app", "HEADSTART_NAME": "hats", "HEADSTART_SOURCE": "/photos"}
     assert load_config(environ=places) == load_config()
+
+
+def test_a_variable_counts_where_the_flow_runs_and_what_was_given_to_it_wins():
+    environ = {"HEADSTART_FINETUNE__EPOCHS": "7", "HEADSTART_FINETUNE__DROPOUT": "0.1", "HEADSTART_WORKSPACE": "/w"}
+    found = with_environment(parse_config({"finetune": {"epochs": 3}, "backbone": {"name": "embedded"}}), environ)
+    assert (found.finetune.epochs, found.finetune.dropout, found.backbone.name) == (3, 0.1, "embedded")
+    assert with_environment(Config(), {}) == Config()
+    with pytest.raises(ConfigError, match="unknown variable HEADSTART_EPOCHS"):
+        with_environment(Config(), {"HEADSTART_EPOCHS": "7"})

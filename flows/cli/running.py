@@ -20,7 +20,7 @@ import typer
 
 from flows.cli.options import WatchFlags
 from flows.cli.output import seconds_since_start
-from tasks.processes import child_environ
+from tasks.processes import child_environ, collect_as_usual
 from tasks.progress import STAGE_WIDTH, Progress, line
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def watch_source(run: Run, settings: DebounceSettings) -> None:
         _quiet_prefect()
         from flows.watch import check_server, watch
 
+        collect_as_usual()
         _report(f"watching {run.source} for {run.name}; events go to {check_server()} (Ctrl-C stops it)")
         watch(run, settings, stop, _report)
 
@@ -115,7 +116,8 @@ def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: i
         # of deploy/compose.yaml do; the runs' processes take this over.
         os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
         # Prefect starts the runs' processes in the current folder, whose `tasks.py` is not ours.
-        os.environ.update(child_environ(PYTHONSAFEPATH="1"))
+        # They end with this one: else the next `up` would begin the same run beside them.
+        os.environ.update(child_environ(PYTHONSAFEPATH="1", HEADSTART_UP_PID=str(os.getpid())))
         _quiet_prefect()
         from flows.server import configured_server, start_lasting_server
 
@@ -125,7 +127,8 @@ def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: i
 
         if server:
             server.wait()
-        _report(f"Prefect: {server.url if server else configured}")
+        collect_as_usual()
+        _report(f"Prefect: {f'{server.url} (for this machine, without a password)' if server else configured}")
         _report(f"watching {run.source} for {run.name}; everything is kept in {run.workspace.url} (Ctrl-C stops it)")
         keep_fresh(run, settings, nightly, server, stop, _report)
         _report("stopped; the next start resumes what was interrupted")

@@ -6,6 +6,7 @@ import typer
 
 from flows.cli import options
 from flows.cli.output import plain_errors
+from tasks.processes import collect_as_usual
 from tasks.workspace import Workspace, check_name
 
 app = typer.Typer()
@@ -24,6 +25,10 @@ def serve(
     """Serve the model over HTTP: Open Inference Protocol v2, POST /classify, a web page, metrics."""
     from deploy.serving.server import serve as serve_model
 
+    def on_start(url: str) -> None:
+        collect_as_usual()
+        typer.echo(f"{name} is served at {url} (Ctrl-C stops it)", err=True)
+
     with plain_errors():
         serve_model(
             Workspace(workspace),
@@ -33,5 +38,5 @@ def serve(
             public_key=public_key,
             wait=wait,
             allowed_hosts=allowed_hosts or (),
-            on_start=lambda url: typer.echo(f"{name} is served at {url} (Ctrl-C stops it)", err=True),
+            on_start=on_start,
         )

@@ -28,7 +28,7 @@ from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from tasks.errors import HeadstartError
-from tasks.processes import child_environ, collect_rarely, module_command
+from tasks.processes import child_environ, collect_rarely, end_with_input, module_command
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -187,20 +187,15 @@ def _without_banner() -> Iterator[None]:
             os.write(2, b"".join(kept_lines))
 
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # ends with the parent, which never writes to it
-    os._exit(0)
-
-
 def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent handles it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_input()
     collect_rarely()
     with _without_banner():
         for module in MODULES:
             importlib.import_module(module)
     _serve(Connection(int(sys.argv[1])))
-    os._exit(0)  # Python's own end would fail on the thread that still reads standard input
+    os._exit(0)  # calls that are still under way have nobody to answer
 
 
 if __name__ == "__main__":

@@ -92,7 +92,9 @@ def test_there_is_one_automation_of_each_name(server: PrefectServer):
     assert (
         silence > 2 * FlowsSettings.model_fields["heartbeat_frequency"].default
     )  # a shorter one calls living runs crashed
-    assert sorted(each["name"] for each in found) == ["headstart-again", "headstart-crashed", "headstart-notify"]
+    assert sorted(each["name"] for each in found) == [
+        *("headstart-again", "headstart-crashed", "headstart-notify", "headstart-stranded")
+    ]
 
 
 def test_failures_and_refusals_are_posted_and_nothing_else(server: PrefectServer, posted):
@@ -106,23 +108,49 @@ def test_failures_and_refusals_are_posted_and_nothing_else(server: PrefectServer
     assert by_state["Refused"]["text"] == "hats: Refused. why Refused"
     assert 'a "quoted" fault' in by_state["Failed"]["message"]
     assert by_state["Failed"]["url"].startswith(server.url)
+    assert all(each["id"] for each in received)
 
 
 @pytest.fixture
 def impatient(server: PrefectServer) -> Iterator[None]:
-    """The automation does not wait for minutes."""
+    """The automations do not wait for minutes."""
 
-    def wait_for(within: float) -> float:
-        found = _post(server, "/automations/filter", {})
-        [automation] = [each for each in found if each["name"] == "headstart-crashed"]
-        before, automation["trigger"]["within"] = automation["trigger"]["within"], within
-        body = {key: automation[key] for key in ("name", "description", "enabled", "trigger", "actions")}
-        httpx.put(f"{server.url}/api/automations/{automation['id']}", json=body, timeout=100).raise_for_status()
+    def wait_for(within: dict[str, float]) -> dict[str, float]:
+        before = {}
+        for automation in _post(server, "/automations/filter", {}):
+            if automation["name"] in within:
+                before[automation["name"]] = automation["trigger"]["within"]
+                automation["trigger"]["within"] = within[automation["name"]]
+                body = {key: automation[key] for key in ("name", "description", "enabled", "trigger", "actions")}
+                address = f"{server.url}/api/automations/{automation['id']}"
+                httpx.put(address, json=body, timeout=100).raise_for_status()
         return before
 
-    before = wait_for(SILENCE_S)
+    before = wait_for({"headstart-crashed": SILENCE_S, "headstart-stranded": SILENCE_S})
     yield
     wait_for(before)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_run_whose_worker_died_before_it_started_is_scheduled_again(server: PrefectServer):
+    then = {"stranded": None, "started": {"type": "RUNNING"}, "stranded by hand": None}
+    runs = {name: _create_run(server, name, by_hand="by hand" in name) for name in then}
+    for name, state in then.items():
+        _set_state(server, runs[name], {"type": "PENDING"})
+        if state:
+            _set_state(server, runs[name], state)
+    expected = {
+        "stranded": ["Pending", "AwaitingRetry"],
+        "started": ["Pending", "Running"],
+        "stranded by hand": ["Pending"],
+    }
+
+    def found() -> dict[str, list[str]]:
+        return {name: _states(server, flow_run)[1:] for name, flow_run in runs.items()}
+
+    _wait(lambda: found() == expected, "the stranded run's schedule")
+    time.sleep(3)
+    assert found() == expected
 
 
 @pytest.mark.usefixtures("impatient")

@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ParameterTypeError
 
+import flows.preflight
 import flows.retrain
 from flows.retrain import retrain
 from flows.summary import STAGES
@@ -72,7 +73,7 @@ def first(place: Place) -> dict[str, Any]:
 def test_the_first_model_is_published_with_all_that_it_was_made_of(place: Place, first: dict[str, Any]):
     assert (first["verdict"], first["version"]) == ("promoted", 1), first["reasons"]
     assert first["images"] == {"total": 121, "new": 120, "quarantined": 1, "embedded": 120, "left_out": {}}
-    assert place.page() == (f"{NAME} v1 · {first['snapshot'][:8]} · promoted", "Promoted")
+    assert place.page() == (f"{NAME} · {first['snapshot'][:8]} · promoted as v1", "Promoted")
     manifest = read_manifest(place.workspace, NAME, 1)
     assert manifest["run_id"] == first["run_id"]
     assert manifest["metrics"] == first["metrics"]
@@ -138,7 +139,7 @@ def test_a_refusal_leaves_the_champion_and_says_why(place: Place, first: dict[st
     assert (grown["verdict"], grown["version"]) == ("refused", 1)
     assert "not enough data to rule out" in grown["reasons"][0]
     assert grown["images"] == {"total": 133, "new": 12, "quarantined": 1, "embedded": 12, "left_out": {}}
-    assert place.page() == (f"{NAME} v1 · {grown['snapshot'][:8]} · refused", "Refused")
+    assert place.page() == (f"{NAME} · {grown['snapshot'][:8]} · refused, v1 stays", "Refused")
     assert champion(place.workspace, NAME) == 1
     assert Path(grown["model"]).exists()  # the candidate, which a person may promote yet
     decision = place.workspace.read_json(f"runs/{grown['run_id']}/decision.json")
@@ -175,6 +176,7 @@ def test_a_fault_is_raised_and_the_next_run_resumes_without_repeating_work(
 ):
     folder, workspace = photos.class_folders(tmp_path / "photos", CLASSES), Workspace(str(tmp_path / "w"))
     monkeypatch.setenv("HEADSTART_SIGNING_KEY", str(tmp_path / "absent.pem"))
+    monkeypatch.setattr(flows.preflight, "check_key", lambda: None)  # the key was there when the run began
     with pytest.raises(ConfigError, match="private key"):  # it is read when all else is done
         retrained(folder, tmp_path / "w")
     assert versions(workspace, NAME) == []
@@ -207,3 +209,14 @@ def splits(workspace: Workspace, snapshot: str) -> dict[str, str]:
 
 def finished(workspace: Workspace) -> list[str]:
     return [run for run in workspace.names("runs") if workspace.exists(f"runs/{run}/summary.json")]
+
+
+def test_a_wrong_configuration_fails_the_run_before_anything_is_read(
+    tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As a worker starts it, whose environment configures it, with no command that checked anything before."""
+    source = photos.class_folders(tmp_path / "photos", {"red": 4, "blue": 4})
+    monkeypatch.setenv("HEADSTART_EVALUATE__GATES", "/absent.toml")
+    with pytest.raises(ConfigError, match=r"/absent\.toml does not exist"):
+        ended_in(source, tmp_path / "w").result()
+    assert not (tmp_path / "w/inspections").exists()

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Pending, Scheduled
 
 from flows.debounce import DebounceSettings
-from flows.watch import EVENT, Sensor, watch
+from flows.watch import EVENT, REPEAT_S, Sensor, watch
 from tasks.ingest.listing import listing_table, remember_listing, write_listing
 from tasks.ingest.sources import list_source
 from tasks.records import Run
@@ -244,3 +244,31 @@ def _until(happened: Any) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_what_got_no_verdict_is_announced_again_ever_more_rarely(run: Run, server: Server):
+    """A run that failed, or was lost with its worker, leaves the images as new as they were."""
+    said: list[str] = []
+    sensor = sensor_of(run, server, said)
+    settle(sensor)
+    assert len(server.events) == 1
+    settle(sensor, REPEAT_S - 20)
+    assert len(server.events) == 1
+    settle(sensor, REPEAT_S + 20)
+    assert len(server.events) == 2
+    assert "no verdict came of what was announced" in " ".join(said)
+    settle(sensor, 2 * REPEAT_S + 40)
+    assert len(server.events) == 2
+    settle(sensor, 3 * REPEAT_S + 40)
+    assert len(server.events) == 3
+    came_to_a_verdict(run)
+    settle(sensor, 20 * REPEAT_S)
+    assert len(server.events) == 3
+
+
+def test_nothing_is_announced_again_while_a_run_is_under_way(run: Run, server: Server):
+    sensor = sensor_of(run, server)
+    settle(sensor)
+    with one_at_a_time(run):
+        settle(sensor, 5 * REPEAT_S)
+    assert len(server.events) == 1
