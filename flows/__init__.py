@@ -2,9 +2,10 @@
 
 import os
 
-from flows.bytecode import keep_bytecode
+from flows.places import find_homes, keep_bytecode
 
 keep_bytecode()
+find_homes()
 
 # Nothing is reported to anyone: neither Prefect's telemetry nor albumentations' question for its version. (ONNX
 # Runtime's is off in `tasks`.)

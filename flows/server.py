@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.errors import HeadstartError, UsageError
-from tasks.garbage import collect_rarely
+from tasks.processes import child_environ, collect_rarely, module_command
 
 STARTUP_TIMEOUT_S = 120
 # As Prefect starts its ephemeral server: no UI, no background services.
@@ -45,8 +45,8 @@ class LocalServer:
         # The server ends with its standard input, and so with this process, however this one ends. It has
         # a session of its own, so Ctrl-C does not reach it: it is stopped last, after the runs have reported their end.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(port)],
-            env={**os.environ, **environ},
+            module_command("flows.server", str(port)),
+            env=child_environ(**environ),
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,

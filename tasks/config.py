@@ -22,7 +22,7 @@ ENV_PREFIX = "HEADSTART_"
 # Variables that are flags of the command line, not keys of the schema; and those that deploy/prefect.yaml reads.
 ENV_FLAGS = {
     *("HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"),
-    *("HEADSTART_WEBHOOK", "HEADSTART_HOME", "HEADSTART_NAME", "HEADSTART_SOURCE"),
+    *("HEADSTART_CACHE", "HEADSTART_WEBHOOK", "HEADSTART_HOME", "HEADSTART_NAME", "HEADSTART_SOURCE"),
 }
 
 

@@ -54,18 +54,20 @@ class Account:
 
     @property
     def total_s(self) -> float:
-        """Seconds since the run began."""
+        """Seconds since the run began, or the command that was given for it."""
         return round(time.perf_counter() - self.started, 3)
 
 
 _account: ContextVar[Account | None] = ContextVar("account", default=None)
+# When the command began that runs the flow in its own process, on the clock of `Account.started`.
+command_started: ContextVar[float | None] = ContextVar("command_started", default=None)
 
 
 @contextmanager
 def accounting() -> Iterator[Account]:
     """Collects what the block's tasks spend."""
     with artifacts_in_use() as artifacts:
-        account = Account(artifacts=artifacts)
+        account = Account(artifacts=artifacts, started=command_started.get() or time.perf_counter())
         token = _account.set(account)
         try:
             yield account

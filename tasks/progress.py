@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tasks.text import visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
@@ -74,7 +76,7 @@ def showing() -> Iterator[None]:
 def line(text: str) -> None:
     """A line that stays."""
     if _screen:
-        _screen.print(text)
+        _screen.print(visible(text))
 
 
 def stage_line(stage: str, text: str, seconds: float) -> None:

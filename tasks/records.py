@@ -174,7 +174,8 @@ class Variant:
 class GateResult:
     """One gate: what it asked, what it found. `passed` is None where the gate does not apply to this run.
 
-    `interval` is the value's, at 95 %; `evidence` says what was looked at. `overridable`: a person may publish a
+    `interval` is the value's, at 95 %; `evidence` says what was looked at. What is judged is the value, or one end of
+    that, `judged`: it has to be `rule` ("at most", …) `threshold`, in `unit`. `overridable`: a person may publish a
     candidate that failed it, which nobody may where evidence is missing, or the file is not what was trained.
     """
 
@@ -186,6 +187,9 @@ class GateResult:
     interval: tuple[float, float] | None = None
     evidence: str = ""
     overridable: bool = True
+    rule: str = ""
+    judged: int | float | None = None
+    unit: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -213,9 +214,35 @@ def sync_folder(folder: Path) -> None:
 def user_cache(name: str) -> Path:
     """A folder of the user's cache on this machine, which no other user can enter; what lies there can be lost.
 
+    It lies in HEADSTART_CACHE, else in `headstart` of XDG_CACHE_HOME or ~/.cache; where there is no home that can be
+    written, beside the temporary files.
+
     Raises:
-        OSError: it can't be made.
+        OSError: it can't be made anywhere.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart" / name
+    if chosen := os.environ.get("HEADSTART_CACHE"):
+        return _own_folder(Path(chosen).expanduser() / name)
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or user_home() / ".cache")
+        return _own_folder(cache / "headstart" / name)
+    except OSError:
+        beside = _own_folder(Path(tempfile.gettempdir()) / f"headstart-{os.getuid()}")
+        if beside.stat().st_uid != os.getuid() or beside.stat().st_mode & 0o077:
+            raise PermissionError(f"{beside} belongs to someone else; set HEADSTART_CACHE to a folder") from None
+        return _own_folder(beside / name)
+
+
+def user_home() -> Path:
+    """The user's home folder. Raises FileNotFoundError where neither HOME nor the system's list of users names one."""
+    try:
+        return Path.home()
+    except RuntimeError as exc:
+        raise FileNotFoundError("this user has no home folder") from exc
+
+
+def _own_folder(folder: Path) -> Path:
+    """Makes a folder that only this user can enter, if it is not there. Raises OSError where it can't be written."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} can't be written")
     return folder

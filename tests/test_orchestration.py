@@ -1,11 +1,12 @@
 import subprocess
+import time
 from dataclasses import replace
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from tasks.errors import InvalidDataError, SourceError, WorkspaceError
-from tasks.orchestration import is_transient, is_transient_fault, one_line
+from tasks.orchestration import accounting, command_started, is_transient, is_transient_fault, one_line
 from tasks.records import Candidate, Decision, Features, GateResult, Review
 from tests.runs import make_catalogue, make_extractor_record, make_head_record, make_run, make_snapshot_record
 
@@ -76,3 +77,14 @@ def decision(promote: bool, gates: tuple[GateResult, ...] = (), **fields) -> Dec
 )
 def test_a_result_in_one_line(result, line):
     assert one_line(result) == line
+
+
+def test_the_time_of_a_run_begins_with_the_command_that_was_given_for_it():
+    token = command_started.set(time.perf_counter() - 100)
+    try:
+        with accounting() as account:
+            assert 100 <= account.total_s < 110
+    finally:
+        command_started.reset(token)
+    with accounting() as account:
+        assert account.total_s < 10

@@ -8,7 +8,7 @@ import typer
 
 from flows.cli import fresh, models, prediction, quarantine, retrain, serving, workspace
 from flows.cli.output import say
-from tasks.garbage import collect_rarely
+from tasks.processes import collect_rarely
 
 app = typer.Typer(
     name="headstart",

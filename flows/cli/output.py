@@ -21,9 +21,10 @@ INTERRUPTED = 130  # the exit status after Ctrl-C, as shells have it: 128 and th
 INTERRUPT_S = 3
 
 
-def say(text: str) -> None:
-    """Prints to the real standard output, wherever `sys.stdout` leads by now; a terminal is given nothing to obey."""
-    typer.echo(visible_lines(text), file=sys.__stdout__)
+def say(text: str, **style: Any) -> None:
+    """Prints to the real standard output, wherever `sys.stdout` leads by now; a terminal is given nothing to obey but
+    `style`, as `typer.style` takes it."""
+    typer.secho(visible_lines(text), file=sys.__stdout__, **style)
 
 
 def print_json(value: Any) -> None:

@@ -73,7 +73,7 @@ def demo(
         for arrived, summary in running.run_demo_flow(workspace):
             summaries.append(summary)
             if not as_json:
-                say(typer.style(f"\n{arrived}", fg="cyan"))
+                say(f"\n{arrived}", fg="cyan")
                 _print_summary(summary, workspace)
         if as_json:
             print_json({"runs": summaries})
@@ -89,5 +89,6 @@ def _shown(silent: bool) -> AbstractContextManager[None]:
 def _print_summary(summary: dict[str, Any], workspace: str) -> None:
     from flows.cli.verdict import verdict_text
 
-    first, *rest = verdict_text(summary, Workspace(workspace), seconds_since_start()).split("\n")
-    say("\n".join([typer.style(first, bold=True), *rest]))
+    first, rest = verdict_text(summary, Workspace(workspace), seconds_since_start()).split("\n", 1)
+    say(first, bold=True)
+    say(rest)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.cli.options import WatchFlags
+from flows.cli.output import seconds_since_start
+from tasks.processes import child_environ
 from tasks.progress import STAGE_WIDTH, Progress, line
 
 if TYPE_CHECKING:
@@ -44,10 +47,13 @@ def run_flow(
 
     preload_if_new(run, force, listing)
     from flows.retrain import retrain as flow
+    from tasks.orchestration import command_started
 
     if server:
         with Progress("start", None, "Prefect's server"):
             server.wait()
+    # The report's time is what the user waited for, and not the flow's alone.
+    command_started.set(time.perf_counter() - seconds_since_start())
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 
@@ -108,6 +114,8 @@ def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: i
         # For a configured server with our automations, which may call a run crashed that is silent for 90 s, as those
         # of deploy/compose.yaml do; the runs' processes take this over.
         os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+        # Prefect starts the runs' processes in the current folder, whose `tasks.py` is not ours.
+        os.environ.update(child_environ(PYTHONSAFEPATH="1"))
         _quiet_prefect()
         from flows.server import configured_server, start_lasting_server
 

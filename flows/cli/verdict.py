@@ -75,18 +75,21 @@ def _weakest(decision: dict[str, Any]) -> str:
 
 def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
     text = f"{images['total']:,}, {images['new']:,} new, {images['embedded']:,} passed through the network"
+    if images["quarantined"]:
+        # What follows the colon differs from file to file.
+        kinds = Counter(entry.reason.split(":")[0] for entry in read_entries(workspace, f"{folder}/{FILE}"))
+        text += f"; {images['quarantined']:,} quarantined"
+        text += f" ({count_by_reason(kinds, REASONS)})" if kinds else ""
     if left_out := images.get("left_out"):
         text += f"; {sum(left_out.values()):,} left out ({count_by_reason(left_out, REASONS)})"
-    if not images["quarantined"]:
-        return text
-    # What follows the colon differs from file to file.
-    kinds = Counter(entry.reason.split(":")[0] for entry in read_entries(workspace, f"{folder}/{FILE}"))
-    reasons = "; ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(REASONS))
-    return f"{text}; {images['quarantined']:,} quarantined{f' ({reasons})' if reasons else ''}"
+    return text
 
 
 def _took(timings: dict[str, float], seconds: float) -> str:
-    stages = sorted(((spent, stage) for stage, spent in timings.items() if stage != "total"), reverse=True)
+    shown = {"trunk": "extractor"}  # as its line on the terminal
+    stages = sorted(
+        ((spent, shown.get(stage, stage)) for stage, spent in timings.items() if stage != "total"), reverse=True
+    )
     longest = ", ".join(f"{stage} {spent:.1f} s" for spent, stage in stages[:3] if spent >= 0.1)
     return f"{seconds:.1f} s{f' ({longest})' if longest else ''}"
 

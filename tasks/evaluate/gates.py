@@ -15,6 +15,7 @@ import numpy as np
 from tasks.evaluate.classes import ClassChanges
 from tasks.evaluate.comparison import ClassComparison, Comparison
 from tasks.evaluate.fresh_process import FreshProcess
+from tasks.evaluate.gate_rule import GateRule
 from tasks.evaluate.latency import Latency
 from tasks.evaluate.metrics import (
     BINS,
@@ -82,30 +83,22 @@ def judge(gates: Gates, found: Findings) -> tuple[GateResult, ...]:
 
 def _test_images(gates: Gates, found: Findings) -> GateResult:
     n, least = len(found.targets), gates.evidence.min_test_images
+    rule = GateRule(gate="test images", rule="at least", threshold=least, unit="images")
     reason = f"{n} test images (at least {least})"
     if n < least:
         reason += "; add labelled images, or raise split.test_share"
-    return GateResult(
-        name="test images",
-        passed=n >= least,
-        value=n,
-        threshold=least,
-        reason=reason,
-        evidence="the snapshot's test split",
-    )
+    return rule.result(n, reason, evidence="the snapshot's test split")
 
 
 def _accuracy(floors: Floors, found: Findings) -> GateResult:
     n, least = len(found.targets), floors.min_accuracy
+    rule = GateRule(gate="accuracy", rule="at least", threshold=least, unit="share")
     if n == 0:
-        return _missing("accuracy", least)
+        return rule.missing()
     value = found.metrics["accuracy"]
-    return GateResult(
-        name="accuracy",
-        passed=value >= least,
-        value=value,
-        threshold=least,
-        reason=f"test accuracy {value:.3f} (at least {least:.3f})",
+    return rule.result(
+        value,
+        f"test accuracy {value:.3f} (at least {least:.3f})",
         interval=wilson_interval(round(value * n), n),
         evidence=f"model.onnx on {n} test images",
     )
@@ -113,15 +106,13 @@ def _accuracy(floors: Floors, found: Findings) -> GateResult:
 
 def _macro_f1(floors: Floors, found: Findings) -> GateResult:
     n, least = len(found.targets), floors.min_macro_f1
+    rule = GateRule(gate="macro F1", rule="at least", threshold=least, unit="share")
     if n == 0:
-        return _missing("macro F1", least)
+        return rule.missing()
     value = found.metrics["macro_f1"]
-    return GateResult(
-        name="macro F1",
-        passed=value >= least,
-        value=value,
-        threshold=least,
-        reason=f"macro F1 {value:.3f} (at least {least:.3f})",
+    return rule.result(
+        value,
+        f"macro F1 {value:.3f} (at least {least:.3f})",
         interval=macro_f1_interval(found.targets, found.probabilities.argmax(axis=1), len(found.labels)),
         evidence=f"model.onnx on {n} test images; interval by bootstrap",
     )
@@ -129,17 +120,14 @@ def _macro_f1(floors: Floors, found: Findings) -> GateResult:
 
 def _over_majority(gates: Gates, found: Findings) -> GateResult:
     n, least = len(found.targets), gates.floors.min_accuracy_over_majority
+    rule = GateRule(gate="better than guessing", rule="more than", threshold=least, unit="points")
     if n == 0:
-        return _missing("better than guessing", least)
+        return rule.missing()
     low, high = wilson_interval(round(found.metrics["accuracy"] * n), n)
     share = majority_share(found.targets)
-    reason = f"accuracy is at least {low:.3f} (95 % interval); always predicting the largest class gives {share:.3f}"
-    return GateResult(
-        name="better than guessing",
-        passed=low - share > least,
-        value=low - share,
-        threshold=least,
-        reason=reason,
+    return rule.result(
+        low - share,
+        f"accuracy is at least {low:.3f} (95 % interval); always predicting the largest class gives {share:.3f}",
         interval=(low - share, high - share),
         evidence=f"model.onnx on {n} test images",
     )
@@ -147,10 +135,11 @@ def _over_majority(gates: Gates, found: Findings) -> GateResult:
 
 def _class_recall(gates: Gates, found: Findings) -> GateResult:
     least = gates.floors.min_class_recall
+    rule = GateRule(gate="class recall", rule="at least", threshold=least, unit="share")
     unseen = [label for label, row in zip(found.labels, found.per_class, strict=True) if not row["n"]]
     rows = [(row["recall"], row, label) for label, row in zip(found.labels, found.per_class, strict=True) if row["n"]]
     if unseen or not rows:
-        return _missing("class recall", least, f"no test image of {', '.join(unseen) or 'any class'}")
+        return rule.missing(f"no test image of {', '.join(unseen) or 'any class'}")
     below = [f"{label} ({recall:.2f} of {row['n']})" for recall, row, label in rows if row["recall_high"] < least]
     worst, row, label = min(rows, key=lambda item: item[0])
     reason = (
@@ -158,12 +147,10 @@ def _class_recall(gates: Gates, found: Findings) -> GateResult:
         if below
         else f"the lowest is {worst:.2f}, of {label} ({row['n']} images); none is significantly below {least:.2f}"
     )
-    return GateResult(
-        name="class recall",
-        passed=not below,
-        value=worst,
-        threshold=least,
-        reason=reason,
+    return rule.result(
+        worst,
+        reason,
+        judged=min(row["recall_high"] for _, row, _ in rows),
         interval=(row["recall_low"], row["recall_high"]),
         evidence=f"{len(rows)} classes of at least {min(row['n'] for _, row, _ in rows)} test images",
     )
@@ -173,6 +160,7 @@ def _new_classes(floor: NewClasses, found: Findings) -> list[GateResult]:
     """A minimum recall for classes that the champion does not have, which the comparison can't cover."""
     if found.changes is None or not found.changes.added:
         return []
+    rule = GateRule(gate="new classes", rule="at least", threshold=floor.min_recall, unit="share")
     per_class = dict(zip(found.labels, found.per_class, strict=True))
     recalls = {label: per_class[label]["recall"] for label in found.changes.added}
     # A class without a test image has no recall (NaN), and so does not pass.
@@ -180,25 +168,20 @@ def _new_classes(floor: NewClasses, found: Findings) -> list[GateResult]:
     named = ", ".join(f"{label} ({recalls[label]:.2f} of {per_class[label]['n']})" for label in below or recalls)
     reason = f"recall of classes that the champion does not have: {named} (at least {floor.min_recall:.2f})"
     worst = min(recalls.values(), key=lambda recall: -1 if math.isnan(recall) else recall)
-    value = None if math.isnan(worst) else worst
-    return [
-        GateResult(name="new classes", passed=not below, value=value, threshold=floor.min_recall, reason=reason),
-    ]
+    return [rule.result(worst, reason, **({"value": None} if math.isnan(worst) else {}))]
 
 
 def _calibration(limits: Calibration, found: Findings) -> GateResult:
     n = len(found.targets)
+    rule = GateRule(gate="calibration error", rule="at most", threshold=limits.max_error, unit="share")
     if n == 0:
-        return _missing("calibration error", limits.max_error)
+        return rule.missing()
     value = found.metrics["ece"]
     low, high = calibration_error_interval(found.targets, found.probabilities)
-    return GateResult(
-        name="calibration error",
-        passed=low <= limits.max_error,
-        value=value,
-        threshold=limits.max_error,
-        reason=f"expected calibration error {value:.3f}, of which {low:.3f} can't be chance (at most "
-        f"{limits.max_error:.3f})",
+    return rule.result(
+        value,
+        f"expected calibration error {value:.3f}, of which {low:.3f} can't be chance (at most {limits.max_error:.3f})",
+        judged=low,
         interval=(low, high),
         evidence=f"{n} test images in {BINS} bins; a perfectly calibrated model would have "
         f"{chance_calibration_error(found.probabilities):.3f} by chance",
@@ -206,16 +189,17 @@ def _calibration(limits: Calibration, found: Findings) -> GateResult:
 
 
 def _robustness(limits: Robustness, changes: list[Changed]) -> list[GateResult]:
+    def rule(name: str) -> GateRule:
+        return GateRule(gate=name, rule="at most", threshold=limits.max_accuracy_drop, unit="points")
+
     if not changes:
-        return [_missing("robustness", limits.max_accuracy_drop)]
+        return [rule("robustness").missing()]
     return [
-        GateResult(
-            name=f"robustness to {change.kind}",
-            passed=change.interval[0] <= limits.max_accuracy_drop,
-            value=change.drop,
-            threshold=limits.max_accuracy_drop,
-            reason=f"accuracy falls from {change.accuracy_before:.3f} to {change.accuracy:.3f} ({change.strength}); a "
+        rule(f"robustness to {change.kind}").result(
+            change.drop,
+            f"accuracy falls from {change.accuracy_before:.3f} to {change.accuracy:.3f} ({change.strength}); a "
             f"significant loss may be at most {limits.max_accuracy_drop:.3f}",
+            judged=change.interval[0],
             interval=change.interval,
             evidence=f"{change.n} test images, each unchanged and changed",
         )
@@ -224,65 +208,47 @@ def _robustness(limits: Robustness, changes: list[Changed]) -> list[GateResult]:
 
 
 def _latency(limits: LatencyLimits, found: Latency | None) -> GateResult:
+    rule = GateRule(gate="latency", rule="at most", threshold=limits.max_p95_ms, unit="ms")
     if found is None:
-        return _missing("latency", limits.max_p95_ms)
-    return GateResult(
-        name="latency",
-        passed=found.interval_ms[0] <= limits.max_p95_ms,
-        value=found.p95_ms,
-        threshold=limits.max_p95_ms,
-        reason=f"95 % of the images take {found.p95_ms:.1f} ms or less on one thread (at most {limits.max_p95_ms:g}), "
+        return rule.missing()
+    return rule.result(
+        found.p95_ms,
+        f"95 % of the images take {found.p95_ms:.1f} ms or less on one thread (at most {limits.max_p95_ms:g} ms), "
         f"the median {found.median_ms:.1f} ms",
+        judged=found.interval_ms[0],
         interval=found.interval_ms,
         evidence=f"{found.runs} runs, after warm-up, of one image of {found.image_size_px} px on this machine",
     )
 
 
 def _size(limits: Size, size_bytes: int | None) -> GateResult:
+    rule = GateRule(gate="size", rule="at most", threshold=limits.max_megabytes, unit="MB")
     if size_bytes is None:
-        return _missing("size", limits.max_megabytes)
+        return rule.missing()
     megabytes = size_bytes / 1e6
-    return GateResult(
-        name="size",
-        passed=megabytes <= limits.max_megabytes,
-        value=megabytes,
-        threshold=limits.max_megabytes,
-        reason=f"model.onnx has {megabytes:.1f} MB (at most {limits.max_megabytes:g} MB)",
-        evidence="the file's bytes",
-    )
+    reason = f"model.onnx has {megabytes:.1f} MB (at most {limits.max_megabytes:g} MB)"
+    return rule.result(megabytes, reason, evidence="the file's bytes")
 
 
 def _parity(limits: ParityLimits, parity: Parity | None) -> tuple[GateResult, GateResult]:
+    agreement, difference = limits.min_label_agreement, limits.max_probability_difference
+    labels = GateRule(gate="parity of labels", rule="at least", threshold=agreement, unit="share", overridable=False)
+    probabilities = GateRule(gate="parity of probabilities", rule="at most", threshold=difference, overridable=False)
     if parity is None or parity.n == 0:
-        return (
-            _missing("parity of labels", limits.min_label_agreement),
-            _missing("parity of probabilities", limits.max_probability_difference),
-        )
-    labels = GateResult(
-        name="parity of labels",
-        passed=parity.label_agreement >= limits.min_label_agreement,
-        value=parity.label_agreement,
-        threshold=limits.min_label_agreement,
-        reason=f"model.onnx and Keras predict the same class for {parity.label_agreement:.2%} of {parity.n} images",
-        evidence=f"all {parity.n} test images",
-        overridable=False,
+        return labels.missing(), probabilities.missing()
+    evidence = f"all {parity.n} test images"
+    same = f"model.onnx and Keras predict the same class for {parity.label_agreement:.2%} of {parity.n} images"
+    apart = f"their probabilities differ by {parity.max_difference:.1e} in the worst case (at most {difference:g})"
+    return (
+        labels.result(parity.label_agreement, f"{same} (at least {agreement:.2%})", evidence=evidence),
+        probabilities.result(parity.max_difference, apart, evidence=evidence),
     )
-    probabilities = GateResult(
-        name="parity of probabilities",
-        passed=parity.max_difference <= limits.max_probability_difference,
-        value=parity.max_difference,
-        threshold=limits.max_probability_difference,
-        reason=f"their probabilities differ by at most {parity.max_difference:.1e}",
-        evidence=f"all {parity.n} test images",
-        overridable=False,
-    )
-    return labels, probabilities
 
 
 def _fresh_process(limits: Serving, found: FreshProcess | None) -> GateResult:
-    name = "fresh process"
+    rule = GateRule(gate="fresh process", rule="at most", threshold=limits.budget_s, unit="s", overridable=False)
     if found is None or found.images == 0:
-        return _missing(name, limits.budget_s)
+        return rule.missing()
     if found.problem:
         reason = f"a new process with ONNX Runtime alone could not serve model.onnx: {found.problem}"
     else:
@@ -291,28 +257,22 @@ def _fresh_process(limits: Serving, found: FreshProcess | None) -> GateResult:
             f"class for {found.agreed} of {found.images} test images, the slowest in {found.slowest_ms:.0f} ms"
         )
     passed = found.problem is None and found.agreed == found.images and found.seconds <= limits.budget_s
-    return GateResult(
-        name=name,
-        passed=passed,
-        value=found.seconds,
-        threshold=limits.budget_s,
-        reason=reason,
-        evidence=f"{found.images} test images",
-        overridable=False,
-    )
+    return rule.result(found.seconds, reason, passed=passed, evidence=f"{found.images} test images")
 
 
 def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
-    name = "champion"
+    name, margin = "champion", policy.non_inferiority_margin
+    rule = GateRule(gate=name, rule="at least", threshold=-margin, unit="points")
     if found.champion_version is None:
         reason = "this is the first model: there is no champion to compare it with"
         return GateResult(name=name, passed=None, value=None, threshold=None, reason=reason)
     if found.comparison is None:
-        return _missing(name, -policy.non_inferiority_margin, f"version {found.champion_version} can't be loaded")
+        return rule.missing(f"version {found.champion_version} can't be loaded")
     c = found.comparison
     if c.n == 0:
-        why = "the models share no class with a test image; for other classes, give the model another --name"
-        return _missing(name, -policy.non_inferiority_margin, why)
+        return rule.missing(
+            "the models share no class with a test image; for other classes, give the model another --name"
+        )
     verdict = {
         "better": "better",
         "equivalent": "equivalent (not worse by the margin)",
@@ -324,12 +284,11 @@ def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
         f"on the same {c.n} test images{_of_shared(found.changes)}; {c.won} won, {c.lost} lost, difference "
         f"{c.difference:+.3f}, at least {c.low:+.3f} (one-sided {policy.confidence:.0%}), p = {c.p_value:.3f}"
     )
-    return GateResult(
-        name=name,
+    return rule.result(
+        c.difference,
+        reason + _images_needed(policy, c),
+        judged=c.low,
         passed=c.outcome in policy.promote,
-        value=c.difference,
-        threshold=-policy.non_inferiority_margin,
-        reason=reason + _images_needed(policy, c),
         interval=(c.low, c.high),
         evidence=f"both files on the same {c.n} test images; interval by paired bootstrap, one-sided each",
     )
@@ -362,25 +321,12 @@ def _class_regressions(policy: ChampionPolicy, found: Findings) -> list[GateResu
         else f"no class is significantly worse; the nearest is {rows[0].label} ({rows[0].won} won, {rows[0].lost} lost "
         f"of {rows[0].n})"
     )
+    rule = GateRule(gate="class regressions", rule="more than", threshold=level, unit="p")
+    evidence = f"exact McNemar tests of {len(rows)} classes, one-sided, corrected by Holm's method"
     passed = not worse if policy.refuse_class_regressions else None
-    return [
-        GateResult(
-            name="class regressions",
-            passed=passed,
-            value=rows[0].p_value,
-            threshold=level,
-            reason=reason,
-            evidence=f"exact McNemar tests of {len(rows)} classes, one-sided, corrected by Holm's method",
-        )
-    ]
+    return [rule.result(rows[0].p_value, reason, passed=passed, evidence=evidence)]
 
 
 def _of_shared(changes: ClassChanges | None) -> str:
     sentence = changes.sentence() if changes else ""
     return f" of the {len(changes.shared)} classes that both have ({sentence})" if changes and sentence else ""
-
-
-def _missing(name: str, threshold: float, why: str = "it was not measured") -> GateResult:
-    return GateResult(
-        name=name, passed=False, value=None, threshold=threshold, reason=f"no evidence: {why}", overridable=False
-    )

@@ -28,6 +28,7 @@ from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from tasks.errors import HeadstartError
+from tasks.processes import child_environ, collect_rarely, module_command
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,14 +45,12 @@ class KerasProcess:
 
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
-        command = [sys.executable, "-m", __name__, str(theirs.fileno())]
-        environ = {**ENVIRON, **os.environ}
         self._process = subprocess.Popen(
-            command,
+            module_command(__name__, str(theirs.fileno())),
             stdin=subprocess.PIPE,
             stdout=sys.__stderr__,  # standard output is reserved for the command's result
             pass_fds=[theirs.fileno()],
-            env=environ,
+            env={**ENVIRON, **child_environ()},
         )
         theirs.close()
         self._sending = threading.Lock()
@@ -194,8 +193,6 @@ def _end_with_parent() -> None:
 
 
 def _main() -> None:
-    from tasks.garbage import collect_rarely
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent handles it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     collect_rarely()

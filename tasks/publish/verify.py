@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ from tasks.text import visible
 from tasks.workspace import Workspace
 
 PROBE_PX = 64
+PROBE_S = 30.0  # the largest backbones take a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,11 +204,20 @@ def _of(key: str, value: str) -> str:
 
 
 def _predicts(content: bytes) -> None:
-    """One prediction, in bounded memory."""
+    """One prediction, in bounded memory and time."""
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    alarm = threading.Timer(PROBE_S, setattr, (options, "terminate", True))
+    alarm.start()
     try:
-        open_model(content).run(["probabilities"], {"image": np.zeros((1, PROBE_PX, PROBE_PX, 3), np.uint8)})
+        image = np.zeros((1, PROBE_PX, PROBE_PX, 3), np.uint8)
+        open_model(content).run(["probabilities", "label"], {"image": image}, options)
     except Exception as exc:  # noqa: BLE001 - ONNX Runtime's exceptions share no public base
-        raise _Failed(f"{MODEL} can't predict: {str(exc).splitlines()[0]}") from None
+        late = f" (it was stopped after {PROBE_S:g} s)" if options.terminate else ""
+        raise _Failed(f"{MODEL} can't predict: {str(exc).splitlines()[0]}{late}") from None
+    finally:
+        alarm.cancel()
 
 
 def _check_contract(model: Any) -> None:

@@ -13,8 +13,9 @@ from tasks.networks.intervals import wilson_interval
 from tasks.report.changes import data_changes
 from tasks.report.evidence import Evidence
 from tasks.report.forecast import forecast
-from tasks.report.numbers import bounds, count, duration, figure, interval, percent, points
+from tasks.report.numbers import amount, bounds_in, count, duration, figure, interval, percent, points, rule_of
 from tasks.report.statistics import most_confused
+from tasks.report.words import opening
 from tasks.text import visible, visible_lines
 
 SIGNS = {True: "✓ passed", False: "✕ failed", None: "– not applicable"}
@@ -35,10 +36,25 @@ def escape(value: Any) -> str:
     return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", flat)
 
 
-def decision_markdown(evidence: Evidence) -> str:
-    """Verdict, reasons, metrics and gates: what a person wants on the run's page."""
+def decision_markdown(evidence: Evidence, report_link: str = "") -> str:
+    """Verdict, reasons, metrics and gates: what a person wants on the run's page.
+
+    Args:
+        report_link: where a browser that shows this finds the whole report.
+    """
     report = evidence.run.workspace.display(evidence.run.path("report.html"))
-    return _render("decision.md.j2", evidence, report_path=report.replace("`", ""))
+    return _render("decision.md.j2", evidence, report_path=report.replace("`", ""), report_link=report_link)
+
+
+def report_markdown(evidence: Evidence, pictures: Mapping[str, str]) -> str:
+    """The whole report as a page of Prefect: the model card without its front matter, and pictures.
+
+    Args:
+        pictures: `data:` URIs by title.
+    """
+    _, _, card = model_card(evidence).split("---\n", 2)
+    shown = "".join(f"## {title}\n\n![{title}]({picture})\n\n" for title, picture in pictures.items())
+    return f"{card.strip()}\n\n{shown}".rstrip() + "\n"
 
 
 def model_card(evidence: Evidence) -> str:
@@ -65,9 +81,9 @@ def gate_rows(evidence: Evidence) -> list[dict[str, str]]:
         {
             "gate": str(gate["name"]),
             "result": SIGNS[gate.get("passed")],
-            "value": figure(gate.get("value")),
-            "interval": bounds(gate.get("interval")) or "–",
-            "threshold": figure(gate.get("threshold")),
+            "value": amount(gate.get("value"), gate.get("unit") or ""),
+            "interval": bounds_in(gate.get("interval"), gate.get("unit") or "") or "–",
+            "rule": rule_of(gate),
             "reason": str(gate.get("reason") or ""),
             "evidence": str(gate.get("evidence") or ""),
         }
@@ -89,6 +105,7 @@ def _render(template: str, evidence: Evidence, **more: Any) -> str:
             evidence=evidence,
             headline="! Promoted by hand" if evidence.override else HEADLINES.get(evidence.verdict, "No verdict"),
             version=f", version {evidence.version}" if evidence.version else "",
+            opening=opening(evidence),
             override=override_sentence(evidence.override) if evidence.override else "",
             metrics=_metrics(evidence),
             gates=[tuple(row.values()) for row in gate_rows(evidence)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -53,3 +54,33 @@ def duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes}\u202fmin {rest}\u202fs"
     return f"{minutes // 60}\u202fh {minutes % 60}\u202fmin"
+
+
+def amount(value: Any, unit: str = "") -> str:
+    """A value in its unit: 0.05 of 'share' as '5.0 %', 0.02 of 'points' as '+2.0 points', 7.2 of 'ms' as '7.2 ms'."""
+    if value is None or isinstance(value, str) or not unit:
+        return figure(value)
+    if unit == "share":
+        return percent(value)
+    if unit == "points":
+        return f"{points(value)}\u202fpoints"
+    return f"p = {figure(value)}" if unit == "p" else f"{figure(value)}\u202f{unit}"
+
+
+def bounds_in(pair: tuple[float, float] | list[float] | None, unit: str = "") -> str:
+    """An interval in a unit: (0.03, 0.22) of 'share' as '3.0 % to 22.0 %'; nothing where there is none."""
+    if pair is None or not unit:
+        return bounds(pair)
+    return " to ".join(amount(end, unit) for end in pair)
+
+
+def rule_of(gate: Mapping[str, Any]) -> str:
+    """What a gate asks, in words: 'at most 5.0 %, judged by 3.1 %' where one end of the interval is judged.
+
+    Gates of earlier versions have a threshold alone.
+    """
+    threshold, unit, judged = gate.get("threshold"), gate.get("unit") or "", gate.get("judged")
+    if threshold is None or not gate.get("rule"):
+        return figure(threshold)
+    asked = f"{gate['rule']} {amount(threshold, unit)}"
+    return asked if judged is None else f"{asked}, judged by {amount(judged, unit)}"

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from functools import cache
-from statistics import median
 from typing import Any
 
 import jinja2
 
-from tasks.config import Config
 from tasks.networks.intervals import wilson_interval
-from tasks.records import SPLITS, Run
-from tasks.report import charts
+from tasks.records import Run
+from tasks.report import charts, run_facts
 from tasks.report.changes import confusion_changes, data_changes
+from tasks.report.data import data
 from tasks.report.evidence import Evidence, Prediction, read_evidence
 from tasks.report.forecast import forecast, gaining_classes
 from tasks.report.markdown import model_card, override_sentence
-from tasks.report.numbers import bounds, count, duration, figure, interval, percent, points
+from tasks.report.numbers import (
+    amount,
+    bounds_in,
+    count,
+    duration,
+    figure,
+    interval,
+    percent,
+    points,
+    rule_of,
+)
 from tasks.report.statistics import (
     confusion_counts,
     flipped,
@@ -28,6 +36,7 @@ from tasks.report.statistics import (
     worst_mistakes,
 )
 from tasks.report.thumbnails import thumbnail_uri
+from tasks.report.words import next_steps, opening
 from tasks.text import visible_lines
 
 # Bounds on what is drawn, so that a page of 200 classes or a million images stays under 2 MB.
@@ -39,11 +48,11 @@ MAX_QUARANTINED = 200
 FOLDED_CLASSES = 40  # more classes than this are folded away
 
 VERDICTS = {
-    "promoted": ("good", "✓", "Promoted", "The candidate passed every gate and is now the champion."),
-    "refused": ("bad", "✕", "Refused", "The gates refused the candidate; what was published before stays in service."),
-    "unchanged": ("calm", "=", "Unchanged", "Nothing is new since the last run; the champion stays in service."),
-    "invalid-data": ("bad", "!", "Invalid data", "The data failed validation, so nothing was trained."),
-    "unknown": ("calm", "?", "No verdict", "The run left no summary and no decision."),
+    "promoted": ("good", "✓", "Promoted"),
+    "refused": ("bad", "✕", "Refused"),
+    "unchanged": ("calm", "=", "Unchanged"),
+    "invalid-data": ("bad", "!", "Invalid data"),
+    "unknown": ("calm", "?", "No verdict"),
 }
 
 
@@ -62,16 +71,19 @@ def write_report(run: Run) -> str:
 
 def render_page(evidence: Evidence) -> str:
     """The page's HTML. Every string of the user's is escaped by the template engine."""
-    kind, sign, word, meaning = VERDICTS.get(evidence.verdict, VERDICTS["unknown"])
+    kind, sign, word = VERDICTS.get(evidence.verdict, VERDICTS["unknown"])
     if evidence.override:
-        kind, sign, word, meaning = "calm", "!", "Promoted by hand", override_sentence(evidence.override)
+        kind, sign, word = "calm", "!", "Promoted by hand"
     return visible_lines(
         _environment()
         .get_template("report.html.j2")
         .render(
             run=evidence.run,
             evidence=evidence,
-            verdict={"kind": kind, "sign": sign, "word": word, "meaning": meaning},
+            verdict={"kind": kind, "sign": sign, "word": word},
+            opening=opening(evidence),
+            override=override_sentence(evidence.override) if evidence.override else "",
+            next_steps=next_steps(evidence),
             key_figures=_key_figures(evidence),
             gates=evidence.decision.get("gates") or [],
             champion=_champion(evidence),
@@ -83,14 +95,14 @@ def render_page(evidence: Evidence) -> str:
             classes=_classes(evidence),
             learning=_learning(evidence),
             reliability=_reliability(evidence),
-            mistakes=[_picture(p) for p in worst_mistakes(evidence.predictions, MAX_MISTAKES)],
+            mistakes=[_picture(p) for p in worst_mistakes(evidence.judged, MAX_MISTAKES)],
             suspects=_suspects(evidence),
             quarantine=_quarantine(evidence),
             expectations=_expectations(evidence),
-            data=_data(evidence),
-            timings=_timings(evidence),
-            lineage=_lineage(evidence),
-            config=_config(evidence),
+            data=data(evidence),
+            timings=run_facts.timings(evidence),
+            lineage=run_facts.lineage(evidence),
+            config=run_facts.config(evidence),
         )
     )
 
@@ -104,7 +116,14 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent, count=count, figure=figure, duration=duration, points=points, bounds=bounds
+        percent=percent,
+        count=count,
+        figure=figure,
+        duration=duration,
+        points=points,
+        amount=amount,
+        bounds_in=bounds_in,
+        rule_of=rule_of,
     )
     return environment
 
@@ -208,11 +227,6 @@ def _choice(evidence: Evidence) -> dict[str, Any] | None:
             for trial in record["trials"]
         ],
     }
-
-
-def _lineage(evidence: Evidence) -> list[tuple[str, Any]]:
-    tree = evidence.summary.get("lineage") or {}
-    return _flatten({key: value for key, value in tree.items() if key != "auto"})  # shown in its own table
 
 
 def _forecast(evidence: Evidence) -> dict[str, Any] | None:
@@ -362,73 +376,3 @@ def _reliability(evidence: Evidence) -> dict[str, Any] | None:
         "before": bool(before),
         "errors": evidence.decision.get("calibration") or {},
     }
-
-
-def _data(evidence: Evidence) -> dict[str, Any]:
-    table = evidence.snapshot
-    rows: list[dict[str, Any]] = []
-    sizes: list[tuple[int, int]] = []
-    if table is not None and {"label", "split"} <= set(table.column_names):
-        counted = Counter(zip(table["label"].to_pylist(), table["split"].to_pylist(), strict=True))
-        rows = _class_rows(counted)
-        if {"width_px", "height_px"} <= set(table.column_names):
-            sizes = list(zip(table["width_px"].to_pylist(), table["height_px"].to_pylist(), strict=True))
-    return {
-        "classes": rows,
-        "splits": {split: sum(row[split] for row in rows) for split in SPLITS},
-        "sizes": _sizes(sizes),
-    }
-
-
-def _class_rows(counted: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
-    labels = sorted({label for label, _ in counted})
-    totals = {label: sum(counted[label, split] for split in SPLITS) for label in labels}
-    largest = max(totals.values(), default=1) or 1
-    return [
-        {
-            "label": label,
-            "total": totals[label],
-            **{split: counted[label, split] for split in SPLITS},
-            "bar": charts.stacked_bar([(split, counted[label, split] / largest) for split in SPLITS]),
-        }
-        for label in sorted(labels, key=lambda label: (-totals[label], label))
-    ]
-
-
-def _sizes(sizes: Sequence[tuple[int, int]]) -> str | None:
-    if not sizes:
-        return None
-    by_area = sorted(sizes, key=lambda size: size[0] * size[1])
-    width, height = round(median(w for w, _ in sizes)), round(median(h for _, h in sizes))
-    smallest, largest = by_area[0], by_area[-1]
-    return (
-        f"median {width} × {height} px, from {smallest[0]} × {smallest[1]} to {largest[0]} × {largest[1]}"
-        if smallest != largest
-        else f"all {width} × {height} px"
-    )
-
-
-def _timings(evidence: Evidence) -> list[dict[str, Any]]:
-    timings = {name: s for name, s in (evidence.summary.get("timings_s") or {}).items() if s is not None}
-    total = timings.pop("total", None) or sum(timings.values()) or 1.0
-    return [
-        {"name": name, "duration": duration(s), "share": s / total, "bar": charts.bar(s / total)}
-        for name, s in timings.items()
-    ]
-
-
-def _config(evidence: Evidence) -> list[dict[str, Any]]:
-    """Each key of the configuration, its value, and whether the user changed it."""
-    defaults = dict(_flatten(Config().model_dump(mode="json", by_alias=True)))
-    return [
-        {"key": key, "value": value, "changed": key in defaults and defaults[key] != value}
-        for key, value in _flatten(evidence.summary.get("config") or {})
-    ]
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested mappings as (dotted key, value) pairs, in order."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return pairs

@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from tasks.orchestration import artifact_key, stage
 from tasks.records import Run
 from tasks.report.evidence import read_evidence
-from tasks.report.markdown import decision_markdown
+from tasks.report.markdown import decision_markdown, report_markdown
 from tasks.report.page import write_report
 from tasks.report.pictures import confusion_picture, sample_picture
 from tasks.report.run_page import history_rows
@@ -34,15 +34,21 @@ def write_run_report(run: Run) -> str:
 def show_in_prefect(run: Run) -> None:
     """The run's artifacts in Prefect. Their keys begin with the model's name, so Prefect shows versions over time."""
     evidence = read_evidence(run)
+    confusion, samples = confusion_picture(evidence), sample_picture(evidence)
+    drawn = {"Confusion matrix": confusion, "Judged images": samples}
+    report = report_markdown(evidence, {title: picture for title, picture in drawn.items() if picture})
+    # Prefect's own page of an artifact: a browser can open it wherever the run was.
+    decision = decision_markdown(evidence, f"/artifacts/key/{artifact_key(run.name, 'report')}")
     show = {
-        "decision": partial(create_markdown_artifact, decision_markdown(evidence), description="Verdict and gates"),
+        "decision": partial(create_markdown_artifact, decision, description="Verdict and gates"),
+        "report": partial(create_markdown_artifact, report, description="The whole report"),
         "history": partial(create_table_artifact, history_rows(run), description="The model's runs, newest first"),
     }
-    if picture := confusion_picture(evidence):
-        shown = f"![Confusion matrix]({picture})"
+    if confusion:
+        shown = f"![Confusion matrix]({confusion})"
         show["confusion"] = partial(create_markdown_artifact, shown, description="Given labels, and what was predicted")
-    if picture := sample_picture(evidence):
-        shown = f"![Judged images]({picture})"
+    if samples:
+        shown = f"![Judged images]({samples})"
         show["samples"] = partial(create_markdown_artifact, shown, description="The surest mistakes, and other images")
     with ThreadPoolExecutor(len(show)) as pool:
         calls = [

@@ -11,6 +11,7 @@ import pytest
 from tasks.errors import ConfigError
 from tasks.evaluate.comparison import compare, compare_classes
 from tasks.evaluate.fresh_process import FreshProcess
+from tasks.evaluate.gate_rule import HOLDS
 from tasks.evaluate.gates import Findings, judge
 from tasks.evaluate.latency import Latency
 from tasks.evaluate.metrics import class_metrics, summary_metrics
@@ -217,3 +218,21 @@ def test_a_gates_file_with_a_bad_key_or_value_is_refused(tmp_path: Path, text: s
         load_gates(str(file), "hats")
     with pytest.raises(ConfigError, match="does not exist"):
         load_gates(str(tmp_path / "absent.toml"), "hats")
+
+
+@pytest.mark.parametrize("accuracy", [0.9, 0.3])
+def test_each_result_follows_from_the_bound_that_it_shows(accuracy: float):
+    results = [result for result in judge(GATES, findings(accuracy)) if result.passed is not None]
+    assert {result.passed for result in results} == ({True} if accuracy > 0.5 else {True, False})
+    for result in results:
+        judged = result.value if result.judged is None else result.judged
+        assert HOLDS[result.rule](judged, result.threshold) == result.passed, result.name
+        assert result.unit or result.name == "parity of probabilities"
+
+
+def test_a_gate_that_passes_by_the_end_of_its_interval_shows_that_end():
+    results = {result.name: result for result in judge(GATES, replace(findings(), robustness=[changed("JPEG", 0.12)]))}
+    drop = results["robustness to JPEG"]
+    assert (drop.passed, drop.rule, drop.unit) == (True, "at most", "points")
+    assert drop.judged == pytest.approx(0.07)
+    assert drop.judged <= drop.threshold < drop.value  # type: ignore[operator]

@@ -12,7 +12,7 @@ from tasks.publish.signing import sign
 from tasks.publish.verify import verify, verify_version
 from tasks.workspace import Workspace
 from tests.deploy.serving.models import colour_model, publish
-from tests.externals import with_external_weights
+from tests.externals import endless_model, insatiable_model, with_external_weights
 
 
 def passed(verification) -> dict[str, bool | None]:
@@ -208,3 +208,13 @@ def test_gates_that_do_not_apply_are_not_counted_as_if_they_had_failed(tmp_path)
     gates = [{"name": "parity", "passed": True}, {"name": "size", "passed": True}, {"name": "champion", "passed": None}]
     found = verify(str(publish(tmp_path, 1, decision={"promote": True, "gates": gates})))
     assert found.checks[-1].detail == "promoted; 2 of 2 gates passed (champion did not apply)"
+
+
+@pytest.mark.parametrize(
+    ("make", "says"), [(insatiable_model, "vailable memory"), (endless_model, "stopped after 1 s")]
+)
+def test_a_graph_that_takes_all_memory_or_time_fails(tmp_path, monkeypatch, make, says):
+    monkeypatch.setattr("tasks.publish.verify.PROBE_S", 1.0)
+    [problem] = verify(str(publish(tmp_path, 1, content=make()))).problems
+    assert problem.startswith("graph: model.onnx can't predict: ")
+    assert says in problem

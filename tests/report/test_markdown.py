@@ -2,7 +2,7 @@ import pytest
 
 from tasks.orchestration import artifact_key
 from tasks.report.evidence import read_evidence
-from tasks.report.markdown import decision_markdown, escape, gate_rows, model_card
+from tasks.report.markdown import decision_markdown, escape, gate_rows, model_card, report_markdown
 from tests.report.fixture_run import make_run
 
 
@@ -11,6 +11,17 @@ def test_the_decision_names_verdict_reasons_gates_and_the_report(tmp_path):
     assert text.startswith("# ✕ Refused: clothing\n")
     assert "| min\\_class\\_recall | ✕ failed | 0.42 | 0.31 to 0.55 | 0.5 |" in text
     assert "report.html`" in text
+    assert "The whole report](" not in text
+
+
+def test_the_run_s_page_links_to_the_report_on_a_page_of_prefects_own(tmp_path):
+    evidence = read_evidence(make_run(tmp_path))
+    text = decision_markdown(evidence, "/artifacts/key/clothing-report")
+    assert "[The whole report](/artifacts/key/clothing-report)" in text
+    report = report_markdown(evidence, {"Confusion matrix": "data:image/svg+xml;base64,AA"})
+    assert report.startswith("# clothing, version 3\n")
+    assert "## Per class" in report or "## Where it errs" in report
+    assert report.endswith("![Confusion matrix](data:image/svg+xml;base64,AA)\n")
 
 
 def test_gate_rows_say_where_a_gate_does_not_apply(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.report.numbers import count, duration, figure, interval, percent
+from tasks.report.numbers import amount, count, duration, figure, interval, percent, rule_of
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,32 @@ from tasks.report.numbers import count, duration, figure, interval, percent
 )
 def test_numbers_read_as_a_person_writes_them(text, expected):
     assert text.replace("\u202f", " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (0.1287, "share", "12.9\u202f%"),
+        (-0.02, "points", "−2.0\u202fpoints"),
+        (7.25, "ms", "7.25\u202fms"),
+        (30, "images", "30\u202fimages"),
+        (0.034, "p", "p = 0.034"),
+        (1e-6, "", "1e-06"),
+        (None, "share", "–"),
+    ],
+)
+def test_an_amount_has_its_unit(value, unit, expected):
+    assert amount(value, unit) == expected
+
+
+@pytest.mark.parametrize(
+    ("gate", "expected"),
+    [
+        ({"rule": "at most", "threshold": 0.05, "unit": "share", "judged": 0.031}, "at most 5.0 %, judged by 3.1 %"),
+        ({"rule": "at least", "threshold": 15, "unit": "images", "judged": None}, "at least 15 images"),
+        ({"threshold": 0.5}, "0.5"),  # of an earlier version
+        ({"rule": "", "threshold": None}, "–"),
+    ],
+)
+def test_a_rule_is_said_in_words_with_the_bound_that_is_judged(gate, expected):
+    assert rule_of(gate).replace("\u202f", " ") == expected

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.records import Run
+from tasks.records import SPLITS, Run
+from tasks.report.evidence import read_evidence
 from tasks.report.page import reason_kind, write_report
 from tasks.storage.quarantine import LeftOut, quarantine
 from tests.browser import chromium
@@ -336,3 +337,37 @@ def test_a_browser_shows_the_page_under_its_policy_and_stops_a_script(tmp_path):
         tab.goto(path.as_uri())
         assert tab.title() != "run"
         assert "Content Security Policy" in " ".join(said)
+
+
+def test_a_passed_gate_shows_the_bound_that_it_passed_by(tmp_path):
+    run = make_run(tmp_path)
+    decision = run.workspace.read_json(run.path("decision.json"))
+    gate = {"name": "calibration error", "passed": True, "value": 0.1287, "threshold": 0.05, "reason": "so"}
+    gate |= {"interval": [0.031, 0.22], "rule": "at most", "judged": 0.031, "unit": "share"}
+    run.workspace.write_json(run.path("decision.json"), {**decision, "gates": [gate]})
+    shown = "12.9 % 3.1 % to 22.0 % at most 5.0 %, judged by 3.1 %"
+    assert shown in text_of(section_of(render(run), "gates")).replace("\u202f", " ")
+    card = run.workspace.read_bytes(run.path("model_card.md")).decode().replace("\u202f", " ")
+    assert "| ✓ passed | 12.9 % | 3.1 % to 22.0 % | at most 5.0 %, judged by 3.1 % |" in card
+
+
+def test_only_mistakes_on_test_images_are_shown_as_such(tmp_path):
+    run = make_run(tmp_path, accuracy=0.6, test_images=40)
+    section = section_of(render(run), "mistakes")
+    shown = set(re.findall(r'class="path" title="([^"]*)"', section))
+    by_split = {split: {p.path for p in read_evidence(run).predictions if p.split == split} for split in SPLITS}
+    assert shown
+    assert shown <= by_split["test"]
+    assert not shown & by_split["validation"]
+    assert "Wrong on test images, and sure of it." in text_of(section)
+
+
+@pytest.mark.parametrize("width_px", [320, 360, 390])
+def test_the_page_is_no_wider_than_a_phone(tmp_path, width_px):
+    labels = [f"class {number:02d}, of a long name" for number in range(12)]
+    run = make_run(tmp_path, labels=labels, accuracy=0.8, champion_accuracy=0.7)
+    path = Path(run.workspace.path(write_report(run)))
+    with chromium() as browser:
+        tab = browser.new_page(viewport={"width": width_px, "height": 800})
+        tab.goto(path.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") == width_px

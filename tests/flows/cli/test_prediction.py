@@ -1,0 +1,95 @@
+"""`headstart predict NAME` uses what verifies, and nothing else; `status` and it pass over what is no version."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner, Result
+
+from flows.cli.main import app
+from tasks.publish.signing import sign
+from tests.deploy.serving.models import colour_model, publish
+from tests.deploy.serving.pictures import encoded
+from tests.externals import with_external_weights
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encoded("green"))
+    return path
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """(private, public) PEM files of a new key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    pem = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def headstart(*args: object) -> Result:
+    result = CliRunner().invoke(app, list(map(str, args)), env={"COLUMNS": "200"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def predicted(capfd: pytest.CaptureFixture[str], *args: object) -> str:
+    capfd.readouterr()
+    assert headstart("predict", *args, "--json").exit_code == 0
+    return json.loads(capfd.readouterr().out)["predictions"][0]["label"]
+
+
+def test_a_version_that_does_not_verify_is_not_predicted_with(tmp_path: Path, photo: Path):
+    folder = publish(tmp_path / "w", 1)
+    (folder / "model.onnx").write_bytes(colour_model(turn=1))
+    done = headstart("predict", "colours", photo, "--workspace", tmp_path / "w")
+    assert done.exit_code == 1
+    assert "version 1 of colours does not verify: digests: model.onnx has SHA-256" in done.stderr
+
+
+def test_a_signature_is_asked_for_where_a_key_is_given(tmp_path: Path, photo: Path, keys, capfd):
+    private, public = keys
+    folder = publish(tmp_path / "w", 1)
+    command = ["colours", photo, "--workspace", tmp_path / "w", "--public-key", public]
+    done = headstart("predict", *command)
+    assert done.exit_code == 1
+    assert "there is no model.sig, and a key is configured" in done.stderr
+    sign(folder, str(private))
+    assert predicted(capfd, *command) == "green"
+
+
+def test_a_file_that_reads_another_is_not_predicted_with(tmp_path: Path, photo: Path):
+    (tmp_path / "model.onnx").write_bytes(with_external_weights(colour_model(), tmp_path / "secret.bin"))
+    done = headstart("predict", tmp_path / "model.onnx", photo)
+    assert done.exit_code == 1
+    assert "keeps 'weights' in another file" in done.stderr
+
+
+@pytest.mark.parametrize("entry", ["99", "٣", "notes"])
+def test_what_is_no_version_ends_neither_predict_nor_status(tmp_path: Path, photo: Path, capfd, entry: str):
+    publish(tmp_path / "w", 1, lineage={"snapshot": "s"})
+    (tmp_path / "w/models/colours" / entry).mkdir()
+    (tmp_path / "w/models/empty").mkdir()
+    assert predicted(capfd, "colours", photo, "--workspace", tmp_path / "w") == "green"
+    for name in (["colours"], []):
+        assert headstart("status", *name, "--workspace", tmp_path / "w").exit_code == 0
+    assert "version 1 in service" in capfd.readouterr().out
+
+
+def test_names_of_files_cannot_write_to_the_terminal(tmp_path: Path, capfd):
+    (tmp_path / "model.onnx").write_bytes(colour_model())
+    photo = tmp_path / "a\x1b[2J\n100.0%  hat  b.jpg"
+    photo.write_bytes(encoded("green"))
+    capfd.readouterr()
+    assert headstart("predict", tmp_path / "model.onnx", photo).exit_code == 0
+    [line] = capfd.readouterr().out.splitlines()
+    assert "a␛[2J␊100.0%  hat  b.jpg" in line
