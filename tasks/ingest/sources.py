@@ -1,10 +1,10 @@
 """Lists a source: one entry for each labelled file, before any file is read.
 
-A source is a folder with a sub-folder for each class; or `train/`, `validation/` (or `val/`) and `test/` above such
+A source is a folder with a sub-folder for each class; or splits (`train/`, `validation/`, `test/`) above such
 folders; or a manifest, a `.csv`, `.jsonl` or `.parquet` of `path,label[,split]`; or Label Studio's JSON export; each on
 a local disk or behind an fsspec URL; or `tfds:NAME[/CONFIG][:VERSION]`, a data set of tensorflow-datasets.
 
-A source is never changed. Whether a file is an image depends on its content, which is read later, not on its name.
+A source is never changed. Whether a file that may be an image is one depends on its content, which is read later.
 """
 
 from __future__ import annotations

@@ -16,12 +16,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from tasks.errors import SourceError
 from tasks.ingest.entries import NO_LABEL, Entry, Ignored, Listing, clean_label, make_listing, split_of
 from tasks.workspace import Workspace
 
 SPEC = re.compile(r"tfds:(?P<name>[a-z]\w*)(?:/(?P<config>[^:]+))?(?::(?P<version>[\d.]+))?")
 PROBE_TIMEOUT_S = 5
+PIXEL_TYPES = ("uint8", "uint16")
 WRITERS = 8
 
 
@@ -114,6 +117,12 @@ def _feature_keys(source: str, features: Mapping[str, Any]) -> tuple[str, str]:
         raise SourceError(
             f"the source {source!r} is not a set of images with one class label each; its features are "
             f"{', '.join(f'{key}: {type(feature).__name__}' for key, feature in features.items())}"
+        )
+    kind = np.dtype(features[image_key].np_dtype).name
+    if kind not in PIXEL_TYPES:
+        raise SourceError(
+            f"the source {source!r} has images of {kind}, which tensorflow-datasets stores as bit patterns in PNGs; "
+            f"allowed are {' and '.join(PIXEL_TYPES)}: save it as images of 8 or 16 bits, and give their folder"
         )
     return image_key, label_key
 

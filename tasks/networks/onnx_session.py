@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 LEAST_BOUND_BYTES = 2**30  # one photograph of 25 megapixels takes 600 MB
+UNKNOWN_MEMORY_BYTES = 2**34  # of a system that does not say, which is Windows
 
 
 def open_session(onnx_file: str | bytes) -> ort.InferenceSession:
@@ -40,6 +41,8 @@ def available_cores() -> int:
 
 def available_memory() -> int:
     """Bytes of memory that this process may use (containers give less than the machine has)."""
+    if not hasattr(os, "sysconf"):
+        return UNKNOWN_MEMORY_BYTES
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = Path("/sys/fs/cgroup/memory.max")
     given = limit.read_text().strip() if limit.is_file() else "max"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.errors import UsageError
-from tasks.publish.signing import sign_files
+from tasks.errors import DamagedFileError, UsageError
+from tasks.publish.signing import own_public_key, sign_files
+from tasks.publish.verify import verify_version
 from tasks.storage.repository import (
     champion,
     newest_first,
@@ -17,6 +18,7 @@ from tasks.storage.repository import (
     version_path,
     write_version,
 )
+from tasks.storage.version_files import SIGNATURE
 from tasks.workspace import Workspace
 
 
@@ -30,7 +32,7 @@ def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datet
 
     Raises:
         UsageError: there is no such version, or none before, or it is in service already.
-        DamagedFileError: a file of it is not what its manifest says.
+        DamagedFileError: a file of it is not what its manifest says, or its signature is not what it was.
         ConfigError: a signing key is configured, and can't be used.
     """
     current = champion(workspace, name)
@@ -40,7 +42,7 @@ def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datet
     target = to if to is not None else _before(workspace, name, in_service)
     if target in (current, in_service):
         raise UsageError(f"version {target} of {name} is what is in service already (as version {current})")
-    manifest, files = read_version(workspace, name, target)
+    manifest, files = _restorable(workspace, name, target, current)
     version = next_version(workspace, name)
     files = {
         file: _with_version(content, version) if file.endswith(".onnx") else content for file, content in files.items()
@@ -58,6 +60,25 @@ def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datet
         "replaced": current,
         "model": workspace.display(version_path(name, version, "model.onnx")),
     }
+
+
+def _restorable(workspace: Workspace, name: str, target: int, current: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest and the files of a version, which are about to be signed again where a key is configured.
+
+    So what was tampered with is not signed: a signed version has to verify, and one without a signature is not restored
+    over one that has one.
+    """
+    with own_public_key() as key:
+        signed = {version: workspace.exists(version_path(name, version, SIGNATURE)) for version in (target, current)}
+        if key is None or not any(signed.values()):
+            return read_version(workspace, name, target)
+        found = verify_version(workspace, name, target, public_key=key)
+    if not found.ok:
+        raise DamagedFileError(
+            f"version {target} of {name} can't be restored and signed: {'; '.join(found.problems)}; if it was "
+            "published before signing was set up, and is what you published, sign its folder first"
+        )
+    return found.manifest, {file: found.files[file] for file in found.manifest["files"]}
 
 
 def _before(workspace: Workspace, name: str, version: int) -> int:

@@ -11,7 +11,8 @@ import base64
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,27 @@ def _signer(private_key: str) -> tuple[Any, Any]:
         raise ConfigError(
             f"the file that {KEY_VARIABLE} names holds no elliptic-curve private key in PEM without a password: {exc}"
         ) from None
+
+
+@contextmanager
+def own_public_key() -> Iterator[str | None]:
+    """The path of a PEM file with the public half of the configured private key, for the block; None without a key.
+
+    Raises:
+        ConfigError: the extra is not installed, or the key can't be read.
+    """
+    private_key = os.environ.get(KEY_VARIABLE)
+    if not private_key:
+        yield None
+        return
+    check_key()
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+    own = load_pem_private_key(Path(private_key).read_bytes(), None).public_key()
+    with tempfile.TemporaryDirectory(prefix="headstart-") as scratch:
+        file = Path(scratch) / "public.pem"
+        file.write_bytes(own.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        yield str(file)
 
 
 def signature_problem(files: Mapping[str, bytes], public_key: str) -> str | None:

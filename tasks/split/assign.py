@@ -212,4 +212,6 @@ def _check_training_images(table: pd.DataFrame) -> None:
     without = sizes[sizes["train"] == 0]
     if len(without):
         found = (f"{label!r} ({row.validation} in validation, {row.test} in test)" for label, row in without.iterrows())
-        raise InvalidDataError([f"no training image in the class {', '.join(found)}"])
+        raise InvalidDataError(
+            [f"no training image in the class {', '.join(found)}: give it some, or take it out of the other splits"]
+        )

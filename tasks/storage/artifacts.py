@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -165,7 +165,10 @@ def _restored(kind: Any, record: Any, given: tuple[Any, ...]) -> Any:
     hints = get_type_hints(kind)
     values = {name: TypeAdapter(hints[name]).validate_python(value) for name, value in record.items()}
     for name in (each.name for each in fields(kind) if each.name not in record):
-        values[name] = next(value for value in given if isinstance(value, hints[name]))
+        types = tuple(each for each in get_args(hints[name]) or (hints[name],) if isinstance(each, type))
+        matching = [value for value in given if is_dataclass(value) and isinstance(value, types)]
+        if matching:  # else it is newer than the artifact, and has a default
+            values[name] = matching[0]
     return kind(**values)  # type: ignore[operator]
 
 

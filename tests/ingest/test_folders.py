@@ -177,10 +177,28 @@ def test_thousands_of_nested_folders_end(tmp_path):
         subprocess.run(["rm", "-rf", source], check=True)  # Python's own way recurses
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_named(tmp_path):
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Folders that may not be listed; for root every folder may be, whatever its permissions."""
+    folders: set[str] = set()
+    scandir = os.scandir
+
+    def guarded(folder):
+        if str(folder) in folders:
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    return folders
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, unreadable):
     source = class_folders(tmp_path / "photos", {"cat": 1, "dog": 1})
-    (source / "dog").chmod(0)
+    save(source / "cat/deep/a.jpg", photo(5))
+    unreadable.add(str(source / "cat/deep"))
+    [item] = listing(tmp_path, source).rejected
+    assert (item.path, item.reason) == ("cat/deep", "the folder can't be read: Permission denied")
+    unreadable.add(str(source / "dog"))
     with pytest.raises(SourceError, match="dog: the folder can't be read: Permission denied"):
         listing(tmp_path, source)
 

@@ -1,6 +1,7 @@
 import hashlib
 import logging
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -31,6 +32,25 @@ class TinyShapes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, numbers):
         for number in numbers:
             yield number, {"image": PHOTOS[number], "label": -1 if number == 6 else number % 2}
+
+
+class TinyFloats(tfds.core.GeneratorBasedBuilder):
+    """Images of floating-point numbers, as of depths or of physical units."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        image = tfds.features.Image(shape=(4, 4, 1), dtype=np.float32)
+        label = tfds.features.ClassLabel(names=["near", "far"])
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict({"image": image, "label": label})
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"image": np.full((4, 4, 1), 0.5, np.float32), "label": 0}
 
 
 class TinyTexts(tfds.core.GeneratorBasedBuilder):
@@ -82,6 +102,7 @@ def test_a_prepared_data_set_is_listed_the_same_again(list_tfds):
         ("tfds:tf_flower", "no data set 'tf_flower'.*similar names: tf_flowers"),
         ("tfds:tiny_shapes:9.9.9", "only: 1.2.0"),
         ("tfds:", "not of the form tfds:NAME"),
+        ("tfds:tiny_floats", "images of float32, which .* stores as bit patterns .* allowed are uint8 and uint16"),
         ("tfds:tiny_texts", "one class label each; its features are text: Text"),
     ],
 )

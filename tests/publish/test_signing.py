@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from deploy.serving.model_slot import ModelSlot
 from tasks.errors import ConfigError, DamagedFileError
 from tasks.publish.rollback import roll_back
-from tasks.publish.signing import KEY_VARIABLE, check_key
+from tasks.publish.signing import KEY_VARIABLE, check_key, sign
 from tasks.publish.stage import judged_file, publish
-from tasks.publish.verify import verify
+from tasks.publish.verify import verify, verify_version
 from tasks.records import Candidate, Decision, GateResult, Variant
+from tasks.storage.repository import versions
 from tasks.workspace import Workspace
-from tests.deploy.serving.models import COLOURS, colour_model
+from tests.deploy.serving.models import COLOURS, colour_model, manifest
 from tests.deploy.serving.models import publish as lay
 from tests.externals import with_external_weights
 from tests.runs import make_head_record, make_run, make_snapshot_record
@@ -104,3 +106,36 @@ def test_a_candidate_with_external_data_is_not_published(tmp_path):
     run.workspace.write_bytes(run.path("model.onnx"), content)
     with pytest.raises(DamagedFileError, match="in another file"):
         judged_file(run.workspace, run.path("model.onnx"), hashlib.sha256(content).hexdigest())
+
+
+def tampered(folder: Path) -> None:
+    content = colour_model(turn=2)
+    (folder / "model.onnx").write_bytes(content)
+    (folder / "manifest.json").write_text(json.dumps(manifest(content, 1)))
+
+
+def unsigned(folder: Path) -> None:
+    (folder / "model.sig").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"), [(tampered, "model.sig does not verify"), (unsigned, "there is no model.sig")]
+)
+def test_what_is_not_as_it_was_signed_is_neither_restored_nor_signed_again(keys, tmp_path, monkeypatch, harm, says):
+    for version in (1, 2):
+        sign(lay(tmp_path, version), str(keys[0]))
+    harm(tmp_path / "models/colours/1")
+    monkeypatch.setenv(KEY_VARIABLE, str(keys[0]))
+    workspace = Workspace(str(tmp_path))
+    with pytest.raises(DamagedFileError, match=f"can't be restored and signed: signature: {says}"):
+        roll_back(workspace, "colours")
+    assert versions(workspace, "colours") == [1, 2]
+
+
+def test_a_signed_version_is_restored_with_a_signature_of_its_own(keys, tmp_path, monkeypatch):
+    for version in (1, 2):
+        sign(lay(tmp_path, version), str(keys[0]))
+    monkeypatch.setenv(KEY_VARIABLE, str(keys[0]))
+    workspace = Workspace(str(tmp_path))
+    assert roll_back(workspace, "colours")["version"] == 3
+    assert verify_version(workspace, "colours", 3, public_key=str(keys[1])).problems == []

@@ -139,3 +139,17 @@ def test_what_a_run_is_made_of_is_collected(run: Run):
         head = kept("finetune", Stage().train)(run, features(run))
         assert used == current_artifacts() == {"finetune": head.folder}
     assert current_artifacts() == {}
+
+
+def test_an_artifact_of_an_earlier_version_lacks_the_fields_that_came_since(run: Run):
+    stage = Stage()
+    train = kept("finetune", stage.train)
+    folder = train(run, features(run)).folder
+    path = f"{folder}/{RECORD}"
+    written = run.workspace.read_json(path)
+    newer = {"best_epoch", "validation_accuracy"}
+    assert newer <= written["record"].keys()
+    older = {name: value for name, value in written["record"].items() if name not in newer}
+    run.workspace.write_json(path, {**written, "record": older})
+    restored = train(run, features(run))
+    assert (stage.done, restored.digest, restored.best_epoch) == (1, "d", None)
