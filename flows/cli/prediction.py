@@ -10,8 +10,8 @@ import typer
 
 from flows.cli import options
 from flows.cli.output import plain_errors, print_json, say
+from tasks.display import visible
 from tasks.errors import DamagedFileError, DecodeError, SourceError, UsageError
-from tasks.text import visible
 from tasks.workspace import Workspace, check_name
 
 if TYPE_CHECKING:

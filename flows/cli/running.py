@@ -20,9 +20,9 @@ import typer
 
 from flows.cli.options import WatchFlags
 from flows.cli.output import seconds_since_start
+from tasks.display import STAGE_WIDTH, Progress, line
 from tasks.errors import UsageError
 from tasks.processes import child_environ, collect_as_usual
-from tasks.progress import STAGE_WIDTH, Progress, line
 
 if TYPE_CHECKING:
     from flows.debounce import DebounceSettings
