@@ -9,7 +9,7 @@ import typer
 
 from flows.cli import options, running
 from flows.cli.options import KeyFlags
-from flows.cli.output import plain_errors, print_json, say, seconds_since_start
+from flows.cli.output import plain_errors, print_json, say
 from tasks.display import line, showing
 from tasks.workspace import Workspace
 
@@ -89,6 +89,6 @@ def _shown(silent: bool) -> AbstractContextManager[None]:
 def _print_summary(summary: dict[str, Any], workspace: str) -> None:
     from flows.cli.verdict import verdict_text
 
-    first, rest = verdict_text(summary, Workspace(workspace), seconds_since_start()).split("\n", 1)
+    first, rest = verdict_text(summary, Workspace(workspace)).split("\n", 1)
     say(first, bold=True)
     say(rest)

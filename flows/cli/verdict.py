@@ -16,12 +16,8 @@ LABEL_WIDTH = 12
 WEAKEST_CLASSES, REASONS = 3, 3
 
 
-def verdict_text(summary: dict[str, Any], workspace: Workspace, seconds: float) -> str:
-    """The summary of a run as aligned lines, as wide as the terminal.
-
-    Args:
-        seconds: what the user waited for, from the command's start.
-    """
+def verdict_text(summary: dict[str, Any], workspace: Workspace) -> str:
+    """The summary of a run as aligned lines, as wide as the terminal."""
     folder = f"runs/{summary['run_id']}"
     decision = workspace.read_json(f"{folder}/decision.json") if workspace.exists(f"{folder}/decision.json") else {}
     version = f" as version {summary['version']}" if summary["verdict"] == "promoted" else ""
@@ -31,7 +27,7 @@ def verdict_text(summary: dict[str, Any], workspace: Workspace, seconds: float) 
         ("accuracy", _accuracy(summary["metrics"], with_interval=bool(decision))),
         ("weakest", _weakest(decision)),
         ("images", _images(summary["images"], workspace, folder)),
-        ("took", _took(summary["timings_s"], seconds)),
+        ("took", _took(summary["timings_s"])),
         ("model", summary["model"]),
         ("report", summary["report"]),
         ("next", _next(summary, decision)),
@@ -85,13 +81,13 @@ def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
     return text
 
 
-def _took(timings: dict[str, float], seconds: float) -> str:
+def _took(timings: dict[str, float]) -> str:
     shown = {"trunk": "extractor"}  # as its line on the terminal
     stages = sorted(
         ((spent, shown.get(stage, stage)) for stage, spent in timings.items() if stage != "total"), reverse=True
     )
     longest = ", ".join(f"{stage} {spent:.1f} s" for spent, stage in stages[:3] if spent >= 0.1)
-    return f"{seconds:.1f} s{f' ({longest})' if longest else ''}"
+    return f"{timings['total']:.1f} s{f' ({longest})' if longest else ''}"
 
 
 def _next(summary: dict[str, Any], decision: dict[str, Any]) -> str:

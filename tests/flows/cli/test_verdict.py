@@ -43,7 +43,7 @@ def workspace(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 def test_a_promotion_says_what_was_measured_and_what_to_do_next(workspace: Workspace):
-    assert verdict_text(SUMMARY, workspace, 20.04).split("\n") == [
+    assert verdict_text(SUMMARY, workspace).split("\n") == [
         "hats: promoted as version 2",
         "  because     champion: better by 2.0 points on the same 110 test images",
         "  accuracy    0.900 on 110 test images (95 % interval 0.830 to 0.943); 0.850 on",
@@ -51,7 +51,7 @@ def test_a_promotion_says_what_was_measured_and_what_to_do_next(workspace: Works
         "  weakest     beret (12 of 20 recognised)",
         "  images      1,100, 31 new, 31 passed through the network; 3 quarantined (2 the",
         "              image is truncated; 1 no image); 4 left out (4 it has no label)",
-        "  took        20.0 s (extract 6.0 s, finetune 4.0 s)",
+        "  took        12.0 s (extract 6.0 s, finetune 4.0 s)",
         "  model       /w/models/hats/2/model.onnx",
         "  report      /w/runs/r/report.html",
         "  next        headstart predict hats PHOTO",
@@ -60,14 +60,14 @@ def test_a_promotion_says_what_was_measured_and_what_to_do_next(workspace: Works
 
 
 def test_a_refusal_that_may_be_overridden_names_the_command(workspace: Workspace):
-    text = verdict_text({**SUMMARY, "verdict": "refused"}, workspace, 20)
+    text = verdict_text({**SUMMARY, "verdict": "refused"}, workspace)
     assert text.startswith("hats: refused\n")
     assert f"headstart promote {SUMMARY['run_id']} --by YOU" in text
 
 
 def test_a_run_without_a_decision_has_fewer_lines(workspace: Workspace):
     bare = {**SUMMARY, "run_id": "other", "verdict": "invalid-data", "metrics": {"test": {}, "validation": {}}}
-    text = verdict_text(bare, workspace, 5)
+    text = verdict_text(bare, workspace)
     assert "accuracy" not in text
     assert "weakest" not in text
     assert "headstart quarantine list hats" in text
