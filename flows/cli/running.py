@@ -95,7 +95,7 @@ def debounce_settings(flags: WatchFlags, source: str) -> DebounceSettings:
     return DebounceSettings(flags.quiet, flags.min_new, flags.max_wait, flags.marker, poll_s)
 
 
-def watch_source(run: Run, settings: DebounceSettings) -> None:
+def watch_source(run: Run, settings: DebounceSettings, alive: Path | None = None) -> None:
     """Watches until Ctrl-C or SIGTERM; events go to the configured server."""
     with _stopping() as stop:
         _quiet_prefect()
@@ -103,7 +103,7 @@ def watch_source(run: Run, settings: DebounceSettings) -> None:
 
         collect_as_usual()
         _report(f"watching {run.source} for {run.name}; events go to {check_server()} (Ctrl-C stops it)")
-        watch(run, settings, stop, _report)
+        watch(run, settings, stop, _report, alive)
 
 
 def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: int) -> None:
