@@ -76,6 +76,7 @@ def test_every_service_that_stays_is_asked_whether_it_works(name: str):
 
 def test_the_worker_and_the_sensor_start_what_their_checks_ask_for():
     assert "--with-healthcheck" in SERVICES["worker"]["command"]
+    assert SERVICES["worker"]["stop_grace_period"] == "60s"
     assert "--alive /tmp/alive" in SERVICES["watch"]["command"][-1]
     assert "/tmp/alive" in SERVICES["watch"]["healthcheck"]["test"][-1]
 
