@@ -40,8 +40,8 @@ def retrain(
     source: Annotated[str, Field(min_length=1)],
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN.pattern}$")] = "default",
     workspace: str = "./workspace",
-    config: Config = Config(),  # frozen, so it may be shared
     force: bool = False,
+    config: Config = Config(),  # frozen, so it may be shared; last, since its form is the longest
 ) -> dict[str, Any]:
     """Turns labelled images into a promoted model.onnx, or says why not.
 
@@ -51,8 +51,8 @@ def retrain(
             URL.
         name: The model's name, which is its folder in the model repository. Lower-case letters, digits, '-' and '_'.
         workspace: Where everything is kept. A folder, or an fsspec URL.
-        config: Everything that shapes the result. Each key has the default that `headstart config` lists.
         force: Run although nothing is new.
+        config: Everything that shapes the result. Each key has the default that `headstart config` lists.
 
     Returns:
         The summary, as `headstart retrain --json` prints it. The run's state has the verdict's name.

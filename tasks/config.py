@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.errors import ConfigError
 
@@ -41,6 +42,17 @@ BACKBONE_NAMES = (
     "convnext_tiny",
     "embedded",
 )
+
+
+def known_name(backbone: str) -> str:
+    """A backbone's name as headstart writes it, however papers and Keras do: 'MobileNetV2' is 'mobilenet_v2'."""
+    plain = re.sub(r"[\W_]", "", backbone).lower()
+    return next((name for name in BACKBONE_NAMES if name.replace("_", "") == plain), backbone)
+
+
+BackboneName = Annotated[str, AfterValidator(known_name)]
+
+
 POOLED = "avg_pool"  # the freeze boundary above the last feature map's global average
 
 # What `--auto` decides.
@@ -79,7 +91,7 @@ class Section(BaseModel):
 class Backbone(Section):
     """The pre-trained network and where it is cut."""
 
-    name: str = Field(default="mobilenet_v2", json_schema_extra={"enum": list(BACKBONE_NAMES)})
+    name: BackboneName = Field(default="mobilenet_v2", json_schema_extra={"enum": list(BACKBONE_NAMES)})
     """Architecture: a name that `headstart retrain --help` lists, such as `mobilenet_v2` or `embedded`."""
     weights: str = "default"
     """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), a weights file's path, or `default`:
@@ -206,7 +218,7 @@ class Auto(Section):
 
     enabled: bool = False
     """Choose backbone, boundary, views, head and regularisation by the loss on validation, whatever their keys say."""
-    backbones: list[str] = []
+    backbones: list[BackboneName] = []
     """Backbones to choose among; none: `backbone.name` alone."""
     latency_ms: float = Field(default=0, ge=0)
     """Longest that the feature extractor may take over one image on one thread, in milliseconds; 0 allows any."""

@@ -21,10 +21,10 @@ from prefect.context import TaskRunContext
 from prefect.utilities.callables import get_call_parameters
 
 from tasks.config import Scale
+from tasks.display import line as terminal_line
+from tasks.display import stage_line
 from tasks.errors import HeadstartError
 from tasks.networks.onnx_session import available_cores
-from tasks.progress import line as terminal_line
-from tasks.progress import stage_line
 from tasks.records import Candidate, Catalogue, Decision, FeatureExtractor, Features, Head, Review, Run, Snapshot
 from tasks.storage.artifacts import artifacts_in_use, kept
 from tasks.storage.quarantine import FILE, read_entries

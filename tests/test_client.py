@@ -88,6 +88,6 @@ def test_it_agrees_with_predict_and_needs_nothing_else(client: str, tmp_path: Pa
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    expected = [[row["label"], row["probability"]] for row in predict_images(Classifier(model), files)]
+    expected = [[row["label"], row["probability"]] for row in predict_images(Classifier(model), files)[0]]
     assert answers == expected
     assert {label for label, _ in answers} == {"red", "green", "blue"}  # the files do differ

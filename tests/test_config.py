@@ -114,3 +114,11 @@ def test_a_variable_counts_where_the_flow_runs_and_what_was_given_to_it_wins():
     assert with_environment(Config(), {}) == Config()
     with pytest.raises(ConfigError, match="unknown variable HEADSTART_EPOCHS"):
         with_environment(Config(), {"HEADSTART_EPOCHS": "7"})
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "mobilenet-v2", "mobilenetv2", "mobilenet_v2"])
+def test_a_backbone_may_be_named_as_papers_and_keras_do(name: str):
+    config = load_config(overrides=[f"backbone.name={name}", f'auto.backbones=["{name}", "VGG16"]'])
+    assert config.backbone.name == "mobilenet_v2"
+    assert config.auto.backbones == ["mobilenet_v2", "vgg16"]
+    assert config.digest() == load_config(overrides=['auto.backbones=["mobilenet_v2", "vgg16"]']).digest()

@@ -15,8 +15,8 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from tasks.display import visible
 from tasks.errors import RequestError
-from tasks.text import visible
 
 log = logging.getLogger(__name__)
 

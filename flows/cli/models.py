@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import typer
 
@@ -77,14 +78,29 @@ def promote(
 
 
 @app.command()
-def verify(model_dir: options.ModelDir, public_key: options.PublicKey = None, as_json: options.Json = False) -> None:
+def verify(
+    model_dir: options.ModelDir,
+    workspace: options.Workspace = "./workspace",
+    public_key: options.PublicKey = None,
+    as_json: options.Json = False,
+) -> None:
     """Check a published version: digests, signature, graph, parity evidence and gate decision.
+
+    A version's folder anywhere, or a model's name: then the champion of the workspace.
 
     Exit status: 0 all is well; 1 something is not.
     """
     from tasks.publish.verify import verify as verify_version
+    from tasks.storage.repository import champion, version_path
 
     with plain_errors():
+        place = Workspace(workspace)
+        if (
+            "/" not in model_dir
+            and not Path(model_dir).exists()
+            and (version := champion(place, check_name(model_dir)))
+        ):
+            model_dir = place.display(version_path(model_dir, version))
         found = verify_version(model_dir, public_key=public_key)
         if as_json:
             print_json({"model_dir": model_dir, "ok": found.ok, "checks": [asdict(check) for check in found.checks]})

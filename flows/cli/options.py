@@ -31,7 +31,11 @@ Set = Annotated[
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option(help="The pre-trained network: mobilenet_v2, embedded, resnet50, …; several, with commas: --auto."),
+    typer.Option(
+        # Written out, since reading them from the configuration would cost `--help` a tenth of a second.
+        help="The pre-trained network: mobilenet_v2, mobilenet, vgg16, resnet50, inception_v3, xception, "
+        "efficientnet_v2_b0, convnext_tiny, or embedded; with --auto several, with commas."
+    ),
 ]
 Weights = Annotated[str | None, typer.Option(help="'imagenet', or the path of a weights file (no top).")]
 Engine = Annotated[
@@ -112,8 +116,10 @@ Silence = Annotated[
 ModelName = Annotated[str, typer.Argument(help="The model's name.")]
 AnyModelName = Annotated[str | None, typer.Argument(help="A model; all of them by default.")]
 ModelOrFile = Annotated[str, typer.Argument(help="A model's name in the workspace, or the path of a model.onnx.")]
-ModelDir = Annotated[str, typer.Argument(help="A version's folder, such as workspace/models/clothing/3.")]
-Images = Annotated[list[Path], typer.Argument(help="Photographs.")]
+ModelDir = Annotated[
+    str, typer.Argument(help="A version's folder, such as workspace/models/clothing/3, or a model's name.")
+]
+Images = Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")]
 PublicKey = Annotated[
     str | None,
     typer.Option(envvar="HEADSTART_PUBLIC_KEY", help="PEM file of the key that versions must be signed with."),

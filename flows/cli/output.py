@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 
 import typer
 
+from tasks.display import visible, visible_lines
 from tasks.errors import HeadstartError
-from tasks.text import visible, visible_lines
 
 INTERRUPTED = 130  # the exit status after Ctrl-C, as shells have it: 128 and the signal's number
 INTERRUPT_S = 3

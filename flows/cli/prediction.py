@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,8 @@ import typer
 
 from flows.cli import options
 from flows.cli.output import plain_errors, print_json, say
+from tasks.display import visible
 from tasks.errors import DamagedFileError, DecodeError, SourceError, UsageError
-from tasks.text import visible
 from tasks.workspace import Workspace, check_name
 
 if TYPE_CHECKING:
@@ -29,14 +28,41 @@ def predict(
     public_key: options.PublicKey = None,
     as_json: options.Json = False,
 ) -> None:
-    """Name the class and its probability for each image, through ONNX Runtime and nothing heavier."""
+    """Name the class and its probability for each image, through ONNX Runtime and nothing heavier.
+
+    Of a folder, each file below it with an image's suffix. Exit status 2 where a file can't be used: the others are
+    predicted all the same.
+    """
     with plain_errors():
-        predictions = predict_images(load_model(Workspace(workspace), model, public_key), images)
+        classifier = load_model(Workspace(workspace), model, public_key)
+        predictions, faults = predict_images(classifier, image_files(images))
         if as_json:
-            print_json({"predictions": predictions})
+            print_json({"predictions": predictions, **({"faults": faults} if faults else {})})
         else:
             for row in predictions:
                 say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(row['image'])}")
+        if faults:
+            raise UsageError("\n".join(f"{visible(fault['image'])}: {fault['reason']}" for fault in faults))
+
+
+def image_files(given: Iterable[Path]) -> list[Path]:
+    """The files that were named, and those below the folders that were, sorted. Raises UsageError for a folder without
+    an image."""
+    from PIL import Image
+
+    from tasks.modality.images import FORMATS
+
+    Image.init()
+    suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}
+    files: list[Path] = []
+    for path in given:
+        found = [path]
+        if path.is_dir():
+            found = sorted(each for each in path.rglob("*") if each.suffix.lower() in suffixes and each.is_file())
+            if not found:
+                raise UsageError(f"there is no image in the folder {path} ({', '.join(sorted(suffixes))})")
+        files += found
+    return files
 
 
 def load_model(workspace: Workspace, model: str, public_key: str | None = None) -> Classifier:
@@ -67,21 +93,22 @@ def load_model(workspace: Workspace, model: str, public_key: str | None = None) 
     return Classifier(found.files[MODEL])
 
 
-def predict_images(classifier: Classifier, images: Sequence[Path]) -> list[dict[str, Any]]:
-    """`{"image", "label", "probability"}` for each image, in the given order.
+def predict_images(classifier: Classifier, images: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """`{"image", "label", "probability"}` for each image, and `{"image", "reason"}` for each that can't be used, in the
+    given order."""
+    from concurrent.futures import ThreadPoolExecutor
 
-    Raises:
-        UsageError: a file can't be read or is no image; its path is in the message.
-    """
-    from tasks.modality.images import read_bytes
+    from tasks.modality.images import decode, read_bytes
+    from tasks.networks.onnx_session import available_cores
 
-    answers = classifier.classify_all(partial(read_bytes, str(path)) for path in images)
-    rows = []
-    for path in images:
+    def answer(path: Path) -> dict[str, Any]:
         try:
-            probabilities = next(answers)
+            probabilities = classifier.probabilities(decode(read_bytes(str(path))))
         except (DecodeError, SourceError) as exc:
-            raise UsageError(f"{visible(str(path))}: {exc}") from exc
+            return {"image": str(path), "reason": str(exc)}
         best = int(probabilities.argmax())
-        rows.append({"image": str(path), "label": classifier.labels[best], "probability": float(probabilities[best])})
-    return rows
+        return {"image": str(path), "label": classifier.labels[best], "probability": float(probabilities[best])}
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        answers = list(pool.map(answer, images))
+    return [each for each in answers if "label" in each], [each for each in answers if "reason" in each]

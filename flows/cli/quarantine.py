@@ -16,10 +16,14 @@ def list_quarantined(
     name: options.ModelName, workspace: options.Workspace = "./workspace", as_json: options.Json = False
 ) -> None:
     """List what was left out, and why: status, date, snapshot, digest, label, path and reason, a file a line."""
+    from flows.cli.status import check_known
     from tasks.storage.quarantine import list_quarantine
 
     with plain_errors():
-        entries = list_quarantine(Workspace(workspace), check_name(name))
+        place = Workspace(workspace)
+        entries = list_quarantine(place, check_name(name))
+        if not entries:
+            check_known(place, name)
         if as_json:
             print_json({"quarantine": entries})
             return

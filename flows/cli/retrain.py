@@ -10,7 +10,7 @@ import typer
 from flows.cli import options, running
 from flows.cli.options import KeyFlags
 from flows.cli.output import plain_errors, print_json, say, seconds_since_start
-from tasks.progress import line, showing
+from tasks.display import line, showing
 from tasks.workspace import Workspace
 
 app = typer.Typer()

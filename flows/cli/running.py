@@ -20,8 +20,9 @@ import typer
 
 from flows.cli.options import WatchFlags
 from flows.cli.output import seconds_since_start
+from tasks.display import STAGE_WIDTH, Progress, line
+from tasks.errors import UsageError
 from tasks.processes import child_environ, collect_as_usual
-from tasks.progress import STAGE_WIDTH, Progress, line
 
 if TYPE_CHECKING:
     from flows.debounce import DebounceSettings
@@ -93,6 +94,18 @@ def debounce_settings(flags: WatchFlags, source: str) -> DebounceSettings:
 
     poll_s = flags.poll or (REMOTE_POLL_S if "://" in source else LOCAL_POLL_S)
     return DebounceSettings(flags.quiet, flags.min_new, flags.max_wait, flags.marker, poll_s)
+
+
+def check_configured_server(command: str) -> None:
+    """Raises UsageError where no lasting Prefect server is configured: Prefect would start one of its own, which goes
+    with the command and all that it was told."""
+    from flows.server import configured_server
+
+    if configured_server() is None:
+        raise UsageError(
+            f"headstart {command} needs a Prefect server that stays: set PREFECT_API_URL, such as "
+            "http://127.0.0.1:4200/api (headstart up recovers its runs by itself)"
+        )
 
 
 def watch_source(run: Run, settings: DebounceSettings, alive: Path | None = None) -> None:

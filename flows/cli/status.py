@@ -22,7 +22,7 @@ def model_status(workspace: Workspace, name: str) -> dict[str, Any]:
     published = [read_manifest(workspace, name, version) for version in versions(workspace, name)]
     runs = list(islice(finished_runs(workspace, name), HISTORY))
     if not published and not runs:
-        raise UsageError(f"nothing is known of {name!r} in {workspace.url}; run headstart retrain SOURCE --name {name}")
+        check_known(workspace, name)
     return {
         "name": name,
         "champion": _version(workspace, published[-1]) if published else None,
@@ -34,13 +34,21 @@ def model_status(workspace: Workspace, name: str) -> dict[str, Any]:
     }
 
 
+def check_known(workspace: Workspace, name: str) -> None:
+    """Raises UsageError where no run of that name was ever finished in this workspace, and none was published."""
+    if not versions(workspace, name) and next(finished_runs(workspace, name), None) is None:
+        raise UsageError(f"nothing is known of {name!r} in {workspace.url}; run headstart retrain SOURCE --name {name}")
+
+
 def status_text(status: dict[str, Any]) -> str:
     """The same for a person."""
     champion = status["champion"]
     lines = [f"{status['name']}: " + (f"version {champion['version']} in service" if champion else "no champion yet")]
     for row in status["versions"]:
         test = row["metrics"].get("test", {})
-        lines.append(f"  version {row['version']}  {row['published_at']}  test accuracy {test.get('accuracy', 0):.3f}")
+        again = f"  version {row['restored']} again" if row["restored"] else ""
+        accuracy = f"test accuracy {test.get('accuracy', 0):.3f}"
+        lines.append(f"  version {row['version']}  {row['published_at']}  {accuracy}{again}")
         if override := row["override"]:
             lines.append(f"    promoted by {override['by']} against the gates: {override['reason']}")
     if last := status["last_decision"]:
@@ -51,6 +59,6 @@ def status_text(status: dict[str, Any]) -> str:
 
 def _version(workspace: Workspace, manifest: dict[str, Any]) -> dict[str, Any]:
     path = version_path(manifest["name"], manifest["version"], "model.onnx")
-    kept = {key: manifest.get(key) for key in ("version", "published_at", "run_id", "metrics")}
+    kept = {key: manifest.get(key) for key in ("version", "published_at", "run_id", "metrics", "restored")}
     kept["override"] = manifest["decision"].get("override")
     return {**kept, "snapshot": manifest["lineage"]["snapshot"], "model": workspace.display(path)}

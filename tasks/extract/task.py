@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from tasks.display import Progress
 from tasks.extract import plan
 from tasks.extract.engine import Engine, Task, choose_engine
 from tasks.extract.export import ensure_exported
@@ -13,7 +14,6 @@ from tasks.extract.quantise import quantised
 from tasks.modality.augmentation import Policy
 from tasks.networks.extractor import extractor_of
 from tasks.orchestration import count_embedded, mapping, page_progress, stage
-from tasks.progress import Progress
 from tasks.records import FeatureExtractor, Features, Run, Snapshot
 
 _engines: dict[tuple[str, FeatureExtractor, str], Engine] = {}  # at most one: the last of this process

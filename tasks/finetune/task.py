@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tasks.config import CHOSEN
+from tasks.display import Progress
 from tasks.finetune.stage import epochs_at_most, finetune, try_settings
 from tasks.finetune.trial import Trial, measure_extractor
 from tasks.networks import keras_process
 from tasks.orchestration import log, stage
-from tasks.progress import Progress
 from tasks.records import FeatureExtractor, Features, Head, Run
 
 

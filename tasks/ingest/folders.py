@@ -35,7 +35,7 @@ def list_folders(run: Run, fs: Any, root: str) -> Listing:
             be used: a link, or a folder that may not be read.
     """
     source = run.source
-    if run.workspace.is_local and run.workspace.path("") == root.rstrip("/"):
+    if type(fs) is type(run.workspace.fs) and run.workspace.path("") == root.rstrip("/"):
         raise SourceError(f"the workspace can't be the source itself, {root}: give another folder with --workspace")
     try:
         found = sorted(walk(run, fs, root), key=lambda item: item.parts)

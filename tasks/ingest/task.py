@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tasks.display import Progress
 from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.entries import Entry
 from tasks.ingest.reading import Read, read_files
 from tasks.orchestration import mapping, name_left_out, stage
-from tasks.progress import Progress
 from tasks.records import Catalogue, Run
 
 

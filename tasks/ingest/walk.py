@@ -136,6 +136,8 @@ class _LocalWalk:
 def _walk_remote(run: Run, fs: Any, root: str) -> Iterator[Found]:
     same = type(fs) is type(run.workspace.fs)
     workspace = run.workspace.path("") if same else None
+    if workspace and f"{root}/".startswith(f"{workspace}/"):
+        workspace = None  # a source that a user put into the workspace is meant
     for path, info in fs.find(root, detail=True).items():
         parts = PurePosixPath(path.removeprefix(root).lstrip("/")).parts
         if not parts or path.endswith("/"):  # such a key is a folder's

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from tasks.display import visible
 from tasks.errors import DamagedFileError, WorkspaceError
 from tasks.networks.onnx_session import open_model
 from tasks.networks.self_contained import check_self_contained
 from tasks.publish.signing import signature_problem
 from tasks.storage.repository import MODEL, VERSION, version_path
 from tasks.storage.version_files import MANIFEST, SIGNATURE, VersionFiles, read_version_files
-from tasks.text import visible
 from tasks.workspace import Workspace
 
 PROBE_PX = 64

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from tasks.display import visible, visible_lines
 from tasks.networks.intervals import wilson_interval
 from tasks.report.changes import data_changes
 from tasks.report.evidence import Evidence
@@ -16,7 +17,6 @@ from tasks.report.forecast import forecast
 from tasks.report.numbers import amount, bounds_in, count, duration, figure, interval, percent, points, rule_of
 from tasks.report.statistics import most_confused
 from tasks.report.words import opening
-from tasks.text import visible, visible_lines
 
 SIGNS = {True: "✓ passed", False: "✕ failed", None: "– not applicable"}
 HEADLINES = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from tasks.display import visible_lines
 from tasks.networks.intervals import wilson_interval
 from tasks.records import Run
 from tasks.report import charts, run_facts
@@ -37,7 +38,6 @@ from tasks.report.statistics import (
 )
 from tasks.report.thumbnails import thumbnail_uri
 from tasks.report.words import next_steps, opening
-from tasks.text import visible_lines
 
 # Bounds on what is drawn, so that a page of 200 classes or a million images stays under 2 MB.
 MAX_MISTAKES = 24

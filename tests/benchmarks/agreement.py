@@ -124,7 +124,7 @@ def main() -> int:
     patient = Limits(timeout_s=600)  # the machine may be busy: what is asked here is what, not how soon
     with running(model_dir.parents[2], name=manifest["name"], limits=patient) as url:
         asked: dict[str, Callable[[], list[str]]] = {
-            "predict": lambda: [row["label"] for row in predict_images(Classifier(model_file), files)],
+            "predict": lambda: [row["label"] for row in predict_images(Classifier(model_file), files)[0]],
             "keras": lambda: by_keras(model_dir, manifest, images),
             "serve, v2": lambda: by_protocol(url, manifest["name"], images),
             "serve, /classify": lambda: by_classify(url, files),

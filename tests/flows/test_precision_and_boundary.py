@@ -40,7 +40,7 @@ def test_it_ends_in_a_decision_with_full_parity_and_predicts(
     assert summary["images"]["embedded"] == 120
 
     model = load_model(Workspace(str(tmp_path / "w")), summary["model"])
-    answers = predict_images(model, [folder / "red/00000.jpg", folder / "blue/00001.jpg"])
+    answers, _ = predict_images(model, [folder / "red/00000.jpg", folder / "blue/00001.jpg"])
     assert len(answers) == 2
     assert all(answer["label"] in ("red", "green", "blue") and 0 < answer["probability"] <= 1 for answer in answers)
 

@@ -13,6 +13,7 @@ import termios
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -254,3 +255,23 @@ def _read_until(terminal: int, text: str) -> str:
         assert ready, f"no {text!r} within a minute; shown so far:\n{shown}"
         shown += os.read(terminal, 65536).decode(errors="replace")
     return shown
+
+
+def test_what_needs_a_lasting_server_refuses_without_one(tmp_path: Path, capfd: Capture):
+    done, _ = in_process(capfd, "automations", PREFECT_API_URL="", PREFECT_HOME=str(tmp_path))
+    assert done.exit_code == 2
+    assert "needs a Prefect server that stays" in done.stderr
+
+
+def test_the_quarantine_of_an_unknown_model_is_a_mistake(tmp_path: Path, capfd: Capture):
+    done, _ = in_process(capfd, "quarantine", "list", "hats", "--workspace", tmp_path)
+    assert done.exit_code == 2
+    assert "nothing is known of 'hats'" in done.stderr
+
+
+def test_the_help_names_every_backbone():
+    from flows.cli import options
+    from tasks.config import BACKBONE_NAMES
+
+    [option] = get_args(options.Backbone)[1:]
+    assert all(name in option.help for name in BACKBONE_NAMES)

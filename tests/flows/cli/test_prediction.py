@@ -93,3 +93,34 @@ def test_names_of_files_cannot_write_to_the_terminal(tmp_path: Path, capfd):
     assert headstart("predict", tmp_path / "model.onnx", photo).exit_code == 0
     [line] = capfd.readouterr().out.splitlines()
     assert "a␛[2J␊100.0%  hat  b.jpg" in line
+
+
+def test_a_folder_is_predicted_and_a_bad_file_does_not_hide_the_others(tmp_path: Path, photo: Path, capfd):
+    publish(tmp_path / "w", 1)
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for path in (folder / "a.jpg", folder / "more/b.JPG"):
+        path.write_bytes(photo.read_bytes())
+    (folder / "notes.txt").write_text("no image by its name")
+    (folder / "broken.jpg").write_bytes(photo.read_bytes()[:100])
+    capfd.readouterr()
+    done = headstart("predict", "colours", folder, photo, "--workspace", tmp_path / "w", "--json")
+    assert done.exit_code == 2
+    answer = json.loads(capfd.readouterr().out)
+    assert [row["image"] for row in answer["predictions"]] == [
+        *(str(folder / "a.jpg"), str(folder / "more/b.JPG"), str(photo))
+    ]
+    [fault] = answer["faults"]
+    assert fault["image"] == str(folder / "broken.jpg")
+    assert f"{folder / 'broken.jpg'}: " in done.stderr
+    (tmp_path / "empty").mkdir()
+    done = headstart("predict", "colours", tmp_path / "empty", "--workspace", tmp_path / "w")
+    assert (done.exit_code, "there is no image in the folder" in done.stderr) == (2, True)
+
+
+def test_verify_takes_a_name(tmp_path: Path, capfd):
+    publish(tmp_path / "w", 1)
+    publish(tmp_path / "w", 2)
+    capfd.readouterr()
+    assert headstart("verify", "colours", "--workspace", tmp_path / "w", "--json").exit_code == 0
+    assert json.loads(capfd.readouterr().out)["model_dir"] == str(tmp_path / "w/models/colours/2")

@@ -1,15 +1,17 @@
-"""What a person sees of a run on standard error: at a terminal, in a pipe, and where nobody asked."""
+"""What people are shown of others' text and of a run: at a terminal, in a pipe, and where nobody asked."""
 
 from __future__ import annotations
 
 import io
+import json
 import sys
 import time
 
 import pytest
 
-from tasks import progress
-from tasks.progress import Progress, line, showing, stage_line
+from flows.cli.output import print_json, say
+from tasks import display
+from tasks.display import Progress, line, showing, stage_line, visible, visible_lines
 
 Capture = pytest.CaptureFixture[str]
 
@@ -34,11 +36,11 @@ def test_lines_go_to_standard_error(capfd: Capture):
 
 
 def test_a_pipe_gets_a_plain_line_now_and_then_and_no_bar(capfd: Capture, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(progress, "PLAIN_PERIOD_S", 0.0)
+    monkeypatch.setattr(display, "PLAIN_PERIOD_S", 0.0)
     with showing(), Progress("finetune", 40, "epochs") as shown:
         shown.advance(text="accuracy 0.900")
     assert capfd.readouterr().err == "  finetune  1 of 40 epochs: accuracy 0.900\n"
-    monkeypatch.setattr(progress, "PLAIN_PERIOD_S", 60.0)
+    monkeypatch.setattr(display, "PLAIN_PERIOD_S", 60.0)
     with showing(), Progress("finetune", 40, "epochs") as shown:
         shown.advance()
     assert capfd.readouterr().err == ""
@@ -71,3 +73,36 @@ def test_two_stages_may_be_under_way_and_the_screen_is_clean_after_the_last(monk
         before = len(screen.getvalue())
         line("afterwards")
     assert screen.getvalue()[before:] == "afterwards\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("plain, Größe, 大, 👍🏽, \u200d", "plain, Größe, 大, 👍🏽, \u200d"),
+        ("a\x1b[2Jb", "a␛[2Jb"),
+        ("\0\r\b\x7f", "␀␍␈␡"),
+        ("\x9b31m", "\\u009b31m"),
+        ("gpj\u202e.exe", "gpj\\u202e.exe"),
+        ("\u2066x\u2069\u2028", "\\u2066x\\u2069\\u2028"),
+        ("not UTF-8: \udcff", "not UTF-8: \\udcff"),
+    ],
+)
+def test_control_characters_can_be_seen(given: str, shown: str):
+    assert visible(given) == visible_lines(given) == shown
+    shown.encode()
+
+
+def test_lines_stay_lines_where_there_are_several():
+    assert visible("a\n\tb") == "a␊␉b"
+    assert visible_lines("a\n\tb\x1b") == "a\n\tb␛"
+
+
+def test_a_command_prints_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[str]):
+    value = {"image": "a\x1b]0;x\x07\x9b2J\x7f\u202e\udcff.jpg"}
+    say(value["image"])
+    print_json(value)
+    sys.__stdout__.flush()  # type: ignore[union-attr]
+    text, line = capfd.readouterr().out.splitlines()
+    assert text == visible(value["image"])
+    assert not set(line) & set("\x1b\x07\x9b\x7f\u202e")
+    assert json.loads(line) == value
