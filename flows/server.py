@@ -34,6 +34,12 @@ LASTING = {
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
 }
+# Its database would grow for good: runs, their logs and artifacts are deleted after 90 days. (Events are after 7, by
+# Prefect's default.) Whoever sets one of these variables decides instead.
+RETENTION = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 24 * 3600),
+}
 
 
 class LocalServer:
@@ -129,6 +135,13 @@ def start_lasting_server(port: int) -> LocalServer:
                 f"Prefect server has it, set PREFECT_API_URL=http://127.0.0.1:{port}/api to use that one"
             ) from exc
         port = probe.getsockname()[1]
+    server = LocalServer(port, lasting_settings(port))
+    atexit.register(server.stop)
+    return server
+
+
+def lasting_settings(port: int) -> dict[str, str]:
+    """The variables of a server that stays."""
     url = f"http://127.0.0.1:{port}"
     where = {
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
@@ -137,9 +150,8 @@ def start_lasting_server(port: int) -> LocalServer:
         # A page of another site, open in the same browser, may not start runs.
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"{url},http://localhost:{port}",
     }
-    server = LocalServer(port, LASTING | where)
-    atexit.register(server.stop)
-    return server
+    retention = {name: value for name, value in RETENTION.items() if name not in os.environ}
+    return LASTING | retention | where
 
 
 def configured_server() -> str | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -55,16 +56,24 @@ BEAT_S = 0.25
 Report = Callable[[str], None]
 
 
-def watch(run: Run, settings: DebounceSettings, stop: threading.Event, report: Report) -> None:
+def watch(
+    run: Run, settings: DebounceSettings, stop: threading.Event, report: Report, alive: Path | None = None
+) -> None:
     """Lists the run's source until `stop`, and announces what arrived.
 
     Faults of the source, the workspace and the server are reported once and tried again, with back-off.
+
+    Args:
+        alive: a file whose time is renewed several times a second, unless the last look failed or one lasts.
     """
     sensor = Sensor(run, settings, report)
     faults, next_look = 0, 0.0
+    has_looked = False
     workspace = run.workspace.path("") if run.workspace.is_local else ""
     for touched in pulses(run.source, min(BEAT_S, settings.poll_s), stop, workspace):
         now = time.monotonic()
+        if alive and has_looked and not faults:
+            alive.touch()
         if touched:
             next_look = sensor.debounce.touch(now)
         if now < next_look:
@@ -79,7 +88,7 @@ def watch(run: Run, settings: DebounceSettings, stop: threading.Event, report: R
             continue
         if faults:
             report("looking for new labels again")
-        faults = 0
+        faults, has_looked = 0, True
 
 
 def check_server() -> str:

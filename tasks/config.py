@@ -20,10 +20,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tasks.errors import ConfigError
 
 ENV_PREFIX = "HEADSTART_"
-# Variables that are flags of the command line, not keys of the schema; and those that deploy/prefect.yaml reads.
+# Variables that are flags of the command line, not keys of the schema; and those that the files in deploy/ read.
 ENV_FLAGS = {
     *("HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"),
     *("HEADSTART_CACHE", "HEADSTART_WEBHOOK", "HEADSTART_HOME", "HEADSTART_NAME", "HEADSTART_SOURCE"),
+    *("HEADSTART_PHOTOS", "HEADSTART_TAG", "HEADSTART_SOURCE_URL", "HEADSTART_WORKSPACE_URL"),
+    *("HEADSTART_SIGNING_KEY_FILE", "HEADSTART_PUBLIC_KEY_FILE"),
     "HEADSTART_UP_PID",  # set by `headstart up`, for the processes of its runs
 }
 

@@ -53,6 +53,7 @@ def watch(
     max_wait: options.MaxWait = 3600.0,
     marker: options.Marker = None,
     poll: options.Poll = None,
+    alive: options.Alive = None,
     workspace: options.Workspace = "./workspace",
 ) -> None:
     """Watch a source alone: new labelled images that have settled become one event, headstart.labels.arrived.
@@ -63,7 +64,7 @@ def watch(
     sensor = WatchFlags(quiet=quiet, min_new=min_new, max_wait=max_wait, marker=marker, poll=poll)
     with plain_errors():
         run = running.watched_run(source, name, config, KeyFlags(set_=set_).overrides(), workspace)
-        running.watch_source(run, running.debounce_settings(sensor, run.source))
+        running.watch_source(run, running.debounce_settings(sensor, run.source), alive)
 
 
 @app.command()

@@ -78,6 +78,14 @@ Poll = Annotated[
     float | None,
     typer.Option(min=0.1, help="Seconds between listings of the source; 1 for a folder, 10 elsewhere."),
 ]
+Alive = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        dir_okay=False,
+        help="A file whose time is renewed while watching works, for a probe.",
+    ),
+]
 Nightly = Annotated[str, typer.Option(metavar="CRON", help="When a run starts by the clock.")]
 
 # Servers.

@@ -108,7 +108,7 @@ def check_configured_server(command: str) -> None:
         )
 
 
-def watch_source(run: Run, settings: DebounceSettings) -> None:
+def watch_source(run: Run, settings: DebounceSettings, alive: Path | None = None) -> None:
     """Watches until Ctrl-C or SIGTERM; events go to the configured server."""
     with _stopping() as stop:
         _quiet_prefect()
@@ -116,7 +116,7 @@ def watch_source(run: Run, settings: DebounceSettings) -> None:
 
         collect_as_usual()
         _report(f"watching {run.source} for {run.name}; events go to {check_server()} (Ctrl-C stops it)")
-        watch(run, settings, stop, _report)
+        watch(run, settings, stop, _report, alive)
 
 
 def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: int) -> None:

@@ -43,6 +43,12 @@ def test_everything_copied_is_in_the_build_context():
             assert source in allowed
 
 
+def test_every_image_that_is_built_on_has_a_fixed_tag():
+    assert "# syntax=" not in DOCKERFILE  # it would fetch another builder, by a tag that moves
+    for image in re.findall(r"^FROM (\S+) AS", DOCKERFILE, re.MULTILINE):
+        assert image in stages() or re.search(r":\d+\.\d+\.\d+", image), image
+
+
 @pytest.mark.parametrize("name", ["serving", "worker"])
 def test_the_images_do_not_run_as_root(name):
     assert re.search(r"^USER (?!0\b)\d+$", stage(name), re.MULTILINE)

@@ -239,6 +239,26 @@ def test_a_server_that_is_away_is_waited_for(run: Run, server: Server, monkeypat
     assert sum("can't look" in line for line in said) == 1
 
 
+def test_a_probe_sees_whether_watching_works(run: Run, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    alive = tmp_path / "alive"
+    monkeypatch.setattr("flows.watch.get_client", lambda sync_client: server.client())
+    stop = threading.Event()
+    settings = DebounceSettings(settle_s=0.2, poll_s=0.1)
+    server.away = True
+    said: list[str] = []
+    thread = threading.Thread(target=watch, args=(run, settings, stop, said.append, alive))
+    thread.start()
+    _until(lambda: said)
+    time.sleep(0.5)
+    renewed_at_s = alive.stat().st_mtime if alive.exists() else 0.0  # looks before the first event need no server
+    time.sleep(0.5)
+    assert renewed_at_s == (alive.stat().st_mtime if alive.exists() else 0.0)
+    server.away = False
+    _until(lambda: alive.exists() and alive.stat().st_mtime > renewed_at_s)
+    stop.set()
+    thread.join(120)
+
+
 def _until(happened: Any) -> None:
     deadline = time.monotonic() + 120
     while not happened():
