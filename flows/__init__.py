@@ -15,6 +15,7 @@ if _up := os.environ.get("HEADSTART_UP_PID"):  # the process of `headstart up`, 
 for _variable, _value in {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # that page asks a company for its settings, from the user's browser
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # What the stages log is shown on the run's page.

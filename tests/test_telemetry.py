@@ -82,3 +82,13 @@ def test_the_server_leaves_nothing_there(home: Path):
         process.send_signal(signal.SIGTERM)
         process.wait(60)
     assert left_by_onnxruntime(home) == []
+
+
+def test_prefect_reports_nothing_and_shows_the_page_that_asks_nobody():
+    code = (
+        "import flows\nfrom prefect.settings import get_current_settings\n"
+        "server = get_current_settings().server\nprint(server.analytics_enabled, server.ui.v2_enabled)"
+    )
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True)
+    assert done.stdout.split() == ["False", "False"]
