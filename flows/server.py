@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 import urllib.error
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import HeadstartError, UsageError
-from tasks.processes import child_environ, collect_as_usual, collect_rarely, module_command
+from tasks.processes import child_environ, collect_as_usual, collect_rarely, end_with_input, module_command
 
 STARTUP_TIMEOUT_S = 120
 # As Prefect starts its ephemeral server: no UI, no background services.
@@ -184,14 +183,9 @@ def application() -> Any:
     return app
 
 
-def _stop_at_end_of_input() -> None:
-    os.read(0, 1)  # not `sys.stdin`, whose lock would be held when Python ends
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 if __name__ == "__main__":
     collect_rarely()
     import uvicorn
 
-    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    end_with_input(lambda: os.kill(os.getpid(), signal.SIGTERM))
     uvicorn.run("flows.server:application", factory=True, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")

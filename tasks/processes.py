@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]  # the folder that holds `tasks` and `flows`
@@ -46,14 +47,14 @@ def _outlive_nobody(parent: int) -> None:
     os._exit(1)
 
 
-def end_with_input() -> None:
-    """The same for a child whose standard input its parent holds open, and never writes to."""
-    threading.Thread(target=_wait_for_end_of_input, name="end-with-input", daemon=True).start()
+def end_with_input(end: Callable[[], object] = lambda: os._exit(0)) -> None:
+    """The same for a child whose standard input its parent holds open, and never writes to; `end` ends this process."""
 
+    def wait() -> None:
+        os.read(0, 1)  # not `sys.stdin`, whose lock would be held when Python ends
+        end()
 
-def _wait_for_end_of_input() -> None:
-    os.read(0, 1)  # not `sys.stdin`, whose lock would be held when Python ends
-    os._exit(0)
+    threading.Thread(target=wait, name="end-with-input", daemon=True).start()
 
 
 def collect_as_usual() -> None:

@@ -1,8 +1,8 @@
 """Which requests a browser may make: by the host that they ask for, and by the page that they come from.
 
 A page of anybody's can have its own name lead to this machine (DNS rebinding) and then read what is served here. Its
-requests still carry that name in `Host`, so only names that this server was told of are answered. A page can also post
-to the right name without reading the answer; such a request carries the page's `Origin`.
+requests still carry that name in `Host`, so only the configured names are answered. A page can also post to the right
+name without reading the answer; such a request carries the page's `Origin`.
 
 Starlette's TrustedHostMiddleware compares names too, but knows neither `Origin` nor that a server which listens on all
 addresses is asked by any of them, as the probes of Kubernetes do.

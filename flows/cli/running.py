@@ -98,7 +98,7 @@ def debounce_settings(flags: WatchFlags, source: str) -> DebounceSettings:
 
 def check_configured_server(command: str) -> None:
     """Raises UsageError where no lasting Prefect server is configured: Prefect would start one of its own, which goes
-    with the command and all that it was told."""
+    with the command, and all that was put on it is lost."""
     from flows.server import configured_server
 
     if configured_server() is None:

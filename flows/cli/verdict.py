@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from flows.summary import TASKS
 from tasks.networks.intervals import wilson_interval
 from tasks.storage.quarantine import FILE, count_by_reason, read_entries
 from tasks.workspace import Workspace
@@ -30,7 +31,7 @@ def verdict_text(summary: dict[str, Any], workspace: Workspace) -> str:
         ("took", _took(summary["timings_s"])),
         ("model", summary["model"]),
         ("report", summary["report"]),
-        ("next", _next(summary, decision)),
+        ("next", "\n".join(_next(summary, decision))),
     ]
     lines = (_row(label, text) for label, text in rows if text)
     return "\n".join([f"{summary['name']}: {summary['verdict']}{version}", *lines])
@@ -82,19 +83,14 @@ def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
 
 
 def _took(timings: dict[str, float]) -> str:
-    shown = {"trunk": "extractor"}  # as its line on the terminal
     stages = sorted(
-        ((spent, shown.get(stage, stage)) for stage, spent in timings.items() if stage != "total"), reverse=True
+        ((spent, TASKS.get(stage, stage)) for stage, spent in timings.items() if stage != "total"), reverse=True
     )
     longest = ", ".join(f"{stage} {spent:.1f} s" for spent, stage in stages[:3] if spent >= 0.1)
     return f"{timings['total']:.1f} s{f' ({longest})' if longest else ''}"
 
 
-def _next(summary: dict[str, Any], decision: dict[str, Any]) -> str:
-    return "\n".join(_next_commands(summary, decision))
-
-
-def _next_commands(summary: dict[str, Any], decision: dict[str, Any]) -> Iterator[str]:
+def _next(summary: dict[str, Any], decision: dict[str, Any]) -> Iterator[str]:
     name, run_id = summary["name"], summary["run_id"]
     if summary["verdict"] in ("promoted", "unchanged"):
         yield f"headstart predict {name} PHOTO"

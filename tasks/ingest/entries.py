@@ -48,7 +48,7 @@ IMAGE_SUFFIXES = frozenset(
         ".pgm",
     }
     | {".pbm", ".pnm", ".pfm", ".mpo", ".avif"}
-    # Images that are not read: whoever has them is told.
+    # Images that can't be read: they are quarantined by name, not ignored as side files.
     | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
 )
 NO_LABEL = "it has no label"
