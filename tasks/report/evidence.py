@@ -53,7 +53,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Suspect:
-    """One image whose label is probably wrong, by confident learning."""
+    """One image whose label is probably wrong."""
 
     sha256: str
     path: str
@@ -63,6 +63,7 @@ class Suspect:
     suggested: str
     probability: float  # of `label`
     suggested_probability: float
+    wrong: float | None = None  # probability that `label` is; earlier runs have none
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -252,8 +253,13 @@ def _suspects(evidence: Evidence) -> dict[str, Any] | None:
         "count": counted.get("unexpected_count") or len(evidence.suspects),
         "shown": [{"suspect": each, "thumbnail": thumbnail_uri(each.uri)} for each in shown],
         "listed": len(evidence.suspects),
+        "expected": _mean([each.wrong for each in evidence.suspects if each.wrong is not None]),
         "held_out": sum(each.split != "train" for each in shown),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _quarantine(evidence: Evidence) -> dict[str, Any] | None:

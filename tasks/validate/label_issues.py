@@ -1,15 +1,20 @@
-"""Label issues: images whose label is probably wrong, found by confident learning. Labels are never changed.
+"""Label issues: images whose label is probably wrong. Labels are never changed.
 
 Predictions are cross-fitted: each image's class comes from a ridge regression on stored features of the other folds,
 and near-duplicates share a fold. Each fold's Gram matrix is computed once, block by block, and summed for each fit, so
 all folds cost little more than one. Sums of fewer folds give the classifiers of the learning curve.
 
-Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels".
+How likely a label is wrong follows from a model of the noise: a share of the labels was drawn from the other classes.
+That share is estimated together with the temperature of the predictions, so a data set without wrong labels has no
+issues, however hard its images are. On 600 photographs of clothing the thresholds of confident learning (Northcutt et
+al. 2021) listed 73 images where no label had been changed, and 77 where 2 % had been, of which 11 % were wrong; this
+lists 0.8 and 7.9, of which 65 % are. (Predictions of cross-fitted heads found no more than those of the regression.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,29 +23,36 @@ from tasks.storage.rows import Rows
 FOLDS = 5
 BLOCK = 8192
 RIDGE = 0.3  # penalty, as a share of the features' mean variance, for data sets with fewer images than features
+FITTED = 20_000  # images that the noise is estimated from
+FIRST_GUESS = 0.02  # of the share of wrong labels
 
 
-def out_of_fold_probabilities(
-    features: np.ndarray | Rows, targets: np.ndarray, groups: np.ndarray, classes: int
+@dataclass(frozen=True, kw_only=True)
+class LabelErrors:
+    """Which labels are wrong, as far as predictions for unseen images tell."""
+
+    rate: float  # estimated share of the labels
+    wrong: np.ndarray  # probability that each image's label is wrong, float [N]
+    probabilities: np.ndarray  # of the true class, by the predictions alone, float [N, C]
+    suggested: np.ndarray  # the most probable other class of each image, int [N]
+
+    @property
+    def issues(self) -> np.ndarray:
+        """The images whose label is more likely wrong than right, the most likely first, int [I]."""
+        order = np.argsort(-self.wrong, kind="stable")
+        return order[self.wrong[order] > 0.5]
+
+
+def out_of_fold_logits(
+    features: np.ndarray | Rows, targets: np.ndarray, groups: np.ndarray, classes: int, others: Sequence[int]
 ) -> np.ndarray:
-    """Cross-fitted class probabilities of each image, float32 [N, C].
+    """Cross-fitted logits from K numbers of training folds, float32 [K, N, C].
 
     Args:
         features: [N, D], in memory or on disk.
         targets: class indices, int [N].
         groups: int [N], equal for near-duplicates: a group shares one fold.
         classes: C.
-    """
-    [logits] = out_of_fold_logits(features, targets, groups, classes, [FOLDS - 1])
-    return to_probabilities(logits, targets)
-
-
-def out_of_fold_logits(
-    features: np.ndarray | Rows, targets: np.ndarray, groups: np.ndarray, classes: int, others: Sequence[int]
-) -> np.ndarray:
-    """Cross-fitted logits from K numbers of training folds, float32 [K, N, C]; see `out_of_fold_probabilities`.
-
-    Args:
         others: the K numbers of training folds, each 1 to FOLDS - 1.
     """
     fold_of = _folds(targets, groups)
@@ -60,38 +72,45 @@ def out_of_fold_logits(
     return logits
 
 
-def to_probabilities(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The softmax of `logits` [N, C] at the temperature with the lowest loss, float32 [N, C]."""
-    from scipy.special import softmax
+def find_label_errors(logits: np.ndarray, targets: np.ndarray) -> LabelErrors:
+    """How likely each label is wrong.
 
-    return softmax(logits * _sharpness(logits, targets), axis=1).astype(np.float32)
-
-
-def rank_label_issues(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ranks images by how likely their label is wrong, the most likely first.
-
-    A label is an issue where another class is more probable than the given one, and at least as probable as that class
-    is on average for its own images (its threshold).
+    The given label of an image whose true class has the probabilities p is `y` with probability
+    (1 - r) p[y] + r (1 - p[y]) / (C - 1), where r is the share of wrong labels (uniform noise, as in Patrini et al.
+    2017, "Making Deep Neural Networks Robust to Label Noise"). The temperature of p and r have the maximum likelihood
+    of the given labels; Bayes' rule gives the probability that one is wrong.
 
     Args:
-        probabilities: float [N, C], cross-fitted.
+        logits: cross-fitted, float [N, C] with C at least 2.
         targets: the given classes, int [N].
-
-    Returns:
-        order: int [N], all images by ascending margin: the given class's probability less the best other one's.
-        suggested: int [N], the most probable other class of each image.
-        issue: bool [N].
     """
+    from scipy.optimize import minimize
+    from scipy.special import expit, logit, softmax
+
+    def likelihoods(probability: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
+        """Of each given label, by being right and by being wrong, float [N] each."""
+        return (1 - rate) * probability, rate * (1 - probability) / max(logits.shape[1] - 1, 1)
+
+    def loss(parameters: np.ndarray) -> float:
+        scaled = softmax(logits[sample] * np.exp(parameters[0]), axis=1)
+        parts = likelihoods(scaled[np.arange(len(sample)), targets[sample]], expit(parameters[1]))
+        return -float(np.log(np.sum(parts, axis=0) + 1e-12).mean())
+
     rows = np.arange(len(targets))
-    thresholds = np.array(
-        [probabilities[targets == k, k].mean() if (targets == k).any() else 1.0 for k in range(probabilities.shape[1])]
-    )
+    sample = rows[:: -(-len(rows) // FITTED)]  # sorted by digest, so any part is a random one
+    start = [np.log(_sharpness(logits[sample], targets[sample])), logit(FIRST_GUESS)]
+    found = minimize(loss, start, method="Nelder-Mead").x
+    sharpness, rate = float(np.exp(found[0])), float(expit(found[1]))
+    probabilities = softmax(logits * sharpness, axis=1)
+    right, wrong = likelihoods(probabilities[rows, targets], rate)
     others = probabilities.copy()
     others[rows, targets] = -1
-    suggested = others.argmax(axis=1)
-    margin = probabilities[rows, targets] - others[rows, suggested]
-    issue = (others >= thresholds).any(axis=1) & (margin < 0)
-    return np.argsort(margin, kind="stable"), suggested, issue
+    return LabelErrors(
+        rate=rate,
+        wrong=wrong / np.maximum(right + wrong, 1e-12),
+        probabilities=probabilities,
+        suggested=others.argmax(axis=1),
+    )
 
 
 def _folds(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from tasks.storage.snapshots import read_snapshot
 from tasks.validate.changes import MMD_SAMPLE, champion_snapshot, champion_snapshot_id, embedding_p_value
 from tasks.validate.docs import build_docs
 from tasks.validate.duplicates import join_groups
-from tasks.validate.label_issues import out_of_fold_logits, rank_label_issues, to_probabilities
+from tasks.validate.label_issues import LabelErrors, find_label_errors, out_of_fold_logits
 from tasks.validate.learning_curve import DOUBLINGS, learning_curve
 from tasks.validate.neighbours import near_in_features
 from tasks.validate.suite import Finding, load_suite
@@ -32,10 +32,11 @@ LISTED_ISSUES = 100
 def review_snapshot(run: Run, stored: Features) -> Review:
     """Finds label issues and near-duplicates in a snapshot, and measures drift, all from stored features.
 
-    Writes `suspects.json`, the most likely issue first: a list of {sha256, path, uri, split, label, suggested,
-    probability (of the given label), suggested_probability}; `learning_curve.json`; and the Data Docs. Adds its
-    findings to `validation.json`. Labels are not changed. Near-duplicates join one group in the assignments, which
-    keeps them in one split from the next run on; this run only reports them.
+    Writes `suspects.json`, the most likely issue first: a list of {sha256, path, uri, split, label, suggested, wrong
+    (the probability that the label is), probability (of the given label, by the features alone),
+    suggested_probability}; `learning_curve.json`; and the Data Docs. Adds its findings to `validation.json`. Labels are
+    not changed. Near-duplicates join one group in the assignments, which keeps them in one split from the next run on;
+    this run only reports them.
 
     Raises:
         InvalidDataError: drift of the features fails an expectation of severity `stop`.
@@ -47,7 +48,7 @@ def review_snapshot(run: Run, stored: Features) -> Review:
         groups = pd.factorize(table["group"])[0]
         logits = out_of_fold_logits(features, targets, groups, len(snapshot.labels), DOUBLINGS)
         run.workspace.write_json(run.path("learning_curve.json"), learning_curve(logits, targets, snapshot.labels))
-        issues = find_label_issues(table, to_probabilities(logits[-1], targets), targets, snapshot.labels)
+        issues = label_issues(table, find_label_errors(logits[-1], targets), targets, snapshot.labels)
         run.workspace.write_json(run.path("suspects.json"), issues[:LISTED_ISSUES])
         findings = [_label_finding(issues, len(table)), _join_by_features(run, snapshot, table, features)]
         findings += judge_metrics(run, {"path": "the source", **_drift(run, table, features)}, "features")
@@ -65,39 +66,43 @@ def rules(run: Run, stored: Features) -> list[Any]:
     return [run.name, config, load_suite(config.changes_suite), champion_snapshot_id(run), run.config.finetune.seed]
 
 
-def find_label_issues(
-    table: pd.DataFrame, probabilities: np.ndarray, targets: np.ndarray, labels: Sequence[str]
+def label_issues(
+    table: pd.DataFrame, errors: LabelErrors, targets: np.ndarray, labels: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The rows whose label is probably wrong, as `review_snapshot` writes them.
 
     Args:
         table: columns sha256, path, uri, split, label.
-        probabilities: float [N, C], cross-fitted.
         targets: the given classes, int [N].
         labels: the classes' names, in index order.
     """
-    order, suggested, issue = rank_label_issues(probabilities, targets)
-    rows = order[issue[order]]
+    rows = errors.issues
+    suggested = errors.suggested[rows]
     found = table.loc[rows, ["sha256", "path", "uri", "split", "label"]].assign(
-        suggested=np.array(labels, object)[suggested[rows]],
-        probability=probabilities[rows, targets[rows]].round(4).astype(float),
-        suggested_probability=probabilities[rows, suggested[rows]].round(4).astype(float),
+        suggested=np.array(labels, object)[suggested],
+        wrong=errors.wrong[rows].round(4).astype(float),
+        probability=errors.probabilities[rows, targets[rows]].round(4).astype(float),
+        suggested_probability=errors.probabilities[rows, suggested].round(4).astype(float),
     )
     return found.to_dict("records")  # type: ignore[return-value]
 
 
 def _label_finding(issues: Sequence[dict[str, Any]], images: int) -> Finding:
+    expected = sum(item["wrong"] for item in issues)
     return Finding(
         expectation="label-suspects",
         column="label",
         severity="warn",
         success=not issues,
-        observed=f"{len(issues)} of {images} images ({len(issues) / max(images, 1):.1%})",
+        observed=f"{len(issues)} of {images} images ({len(issues) / max(images, 1):.1%}), "
+        f"of which about {expected:.0f} are wrong"
+        if issues
+        else f"0 of {images} images",
         unexpected_count=len(issues),
         examples=[
             {"path": item["path"], "value": f"{item['label']}, suggested {item['suggested']}"} for item in issues[:5]
         ],
-        note="images that a classifier trained without them assigns to another class (confident learning)",
+        note="images whose label is more likely wrong than right, by a classifier trained without them",
         allowed="none",
     )
 

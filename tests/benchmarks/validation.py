@@ -45,7 +45,7 @@ from tasks.storage.feature_store import load_features
 from tasks.storage.quarantine import run_quarantine
 from tasks.storage.tables import CATALOGUE, read_table, write_table
 from tasks.validate import suite
-from tasks.validate.label_issues import out_of_fold_probabilities, rank_label_issues
+from tasks.validate.label_issues import FOLDS, find_label_errors, out_of_fold_logits
 from tasks.validate.review import review_snapshot
 from tasks.validate.validation import validate
 from tests.dirty import Planted, make_dirty
@@ -130,17 +130,20 @@ def suspects(planted: Planted, data: Data) -> tuple[dict[str, Any], np.ndarray]:
     features = load_features(data.run.workspace, data.features.extractor.key, data.table["sha256"].tolist(), 0)
     targets = _targets(data.table["label"], data.snapshot.labels)
     groups = pd.factorize(data.table["group"])[0]
-    probabilities = out_of_fold_probabilities(features, targets, groups, len(data.snapshot.labels))
-    order, suggested, suspect = rank_label_issues(probabilities, targets)
+    [logits] = out_of_fold_logits(features, targets, groups, len(data.snapshot.labels), [FOLDS - 1])
+    errors = find_label_errors(logits, targets)
+    order, suspect = np.argsort(-errors.wrong), errors.wrong > 0.5
     true = data.table["path"].map(planted.flipped)
     wrong = true.notna().to_numpy()
     first = np.isin(np.arange(len(order)), order[: len(order) // 10])
-    named = np.array(data.snapshot.labels, object)[suggested] == true
+    named = np.array(data.snapshot.labels, object)[errors.suggested] == true
     shares = {
         "flipped": int(wrong.sum()),
         "in_top_10_percent": round(float(first[wrong].mean()), 4),
         "suspects": int(suspect.sum()),
         "suspects_that_were_flipped": int((suspect & wrong).sum()),
+        "suspects_expected_to_be_wrong": round(float(errors.wrong[suspect].sum()), 1),
+        "estimated_share_of_wrong_labels": round(errors.rate, 4),
         "right_label_suggested": round(float(named[wrong].mean()), 4),
     }
     return shares, suspect
