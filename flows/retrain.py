@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger
 from pydantic import Field
 
+from flows.evidence import ask_all_images
 from flows.preflight import check_setup
 from flows.run_state import check_restarts, ended
 from flows.search import choose_settings
@@ -22,7 +23,8 @@ from tasks.errors import InvalidDataError, SourceChangedError, WorkspaceError
 from tasks.evaluate.task import evaluate_candidate, make_parity_reference
 from tasks.export.task import export_candidate, make_variants
 from tasks.extract.task import extract_features, make_extractor
-from tasks.finetune.task import finetune_head
+from tasks.finetune.cross_fit import calibrates
+from tasks.finetune.task import cross_fit_heads, finetune_head
 from tasks.ingest.task import ingest_images
 from tasks.orchestration import Account, accounting
 from tasks.publish.task import publish_model
@@ -105,12 +107,14 @@ def _make_model(run: Run, catalogue: Catalogue, account: Account) -> dict[str, A
     reference = make_parity_reference.submit(run, snapshot, extractor)
     features = extract_features(run, snapshot, extractor, policy)
     review = review_images.submit(run, features)
-    head = finetune_head(run, features)
+    head = finetune_head(run, features, cross_fit_heads(run, features) if calibrates(run, features) else None)
     # Exported before it is judged: the gates judge the very file that ships.
     candidate = export_candidate(run, head, version_for(run.workspace, run.name, head))
     for task in (reference, review):
         task.result()
     decision = evaluate_candidate(run, candidate)
+    if decision.undecided:
+        decision = ask_all_images(run, decision)
     if decision.promote:
         publish_model(run, decision, make_variants(run, decision))
     return summarise(run, catalogue, decision, account)

@@ -31,9 +31,11 @@ STAGES = (
     "augment",
     "trunk",
     "extract",
+    "cross-fit",
     "finetune",
     "export",
     "evaluate",
+    "weigh",
     "variants",
     "publish",
     "report",
@@ -127,6 +129,7 @@ def summarise(run: Run, catalogue: Catalogue, decision: Decision, account: Accou
         **_common(run, catalogue, account, snapshot.id),
         "verdict": verdict,
         "reasons": reasons,
+        "evidence": decision.evidence,
         "version": version,
         "model": _model(run, version) if decision.promote else run.workspace.display(candidate.onnx_path),
         "snapshot": snapshot.id,
@@ -144,6 +147,7 @@ def invalid_data(run: Run, catalogue: Catalogue, reasons: list[str], account: Ac
         **_common(run, catalogue, account, None),
         "verdict": "invalid-data",
         "reasons": reasons,
+        "evidence": None,
         "version": version,
         "model": _model(run, version),
         "snapshot": None,
@@ -155,7 +159,8 @@ def invalid_data(run: Run, catalogue: Catalogue, reasons: list[str], account: Ac
 
 def finish(run: Run, summary: dict[str, Any], account: Account) -> dict[str, Any]:
     """Keeps a summary, and with it what the run leaves in its folder and enters into the model's registers."""
-    if folder := summary["artifacts"].get("evaluate"):
+    artifacts = summary["artifacts"]
+    if folder := artifacts.get("weigh") or artifacts.get("evaluate"):
         run.workspace.write_bytes(run.path("decision.json"), run.workspace.read_bytes(f"{folder}/decision.json"))
     remember_listing(run)
     summary = {**summary, "timings_s": timings(account)}

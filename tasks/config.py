@@ -142,13 +142,23 @@ class Validate(Section):
     """Count of files that may be quarantined before the run stops with exit status 4."""
 
 
+AUTO_TEST_IMAGES, LEAST_TEST_SHARE, MOST_TEST_SHARE = 50, 0.1, 0.2
+
+
 class Split(Section):
     """Shares of the splits that the source does not give."""
 
     validation_share: float = Field(default=0.15, gt=0, lt=0.5)
     """Share of each class held out for early stopping and calibration."""
-    test_share: float = Field(default=0.1, gt=0, lt=0.5)
-    """Share of each class held out for the gates; never used for a choice."""
+    test_share: Annotated[float, Field(gt=0, lt=0.5)] | Literal["auto"] = "auto"
+    """Share of each class held out for the gates; never used for a choice. `auto`: a tenth; of fewer than 500 images as
+    much as makes 50, a fifth at most, because a gate can't tell much from a few images."""
+
+    def test_share_of(self, images: int) -> float:
+        """The share of the test split among so many images."""
+        if self.test_share != "auto":
+            return self.test_share
+        return min(max(AUTO_TEST_IMAGES / max(images, 1), LEAST_TEST_SHARE), MOST_TEST_SHARE)
 
 
 class Augment(Section):
@@ -243,6 +253,9 @@ class Evaluate(Section):
 
     gates: str = "gates"
     """`gates`, or the path of a TOML file that says what differs from `expectations/gates.toml`."""
+    cross_fit_s: float = Field(default=120, ge=0)
+    """Seconds that cross-fitting may take: training heads that each leave out a part of the images, so that all images
+    are evidence where the test split has too few. 0 does without."""
 
 
 class Scale(Section):

@@ -10,7 +10,7 @@ Each path is relative to the workspace, with `/` between its parts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tasks.config import Config
 from tasks.workspace import Workspace
@@ -150,6 +150,23 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CrossFitted:
+    """Predictions for the training and validation images of a snapshot by heads that were trained without them."""
+
+    FILE: ClassVar[str] = "cross_fitted.parquet"
+    FOLDS: ClassVar[int] = 5
+
+    features: Features
+    folder: str = field(compare=False)
+    missing: str = ""  # why there are none
+
+    @property
+    def path(self) -> str:
+        """Logits float32 [C] of each image."""
+        return f"{self.folder}/{self.FILE}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A head with its extractor as one model.onnx, under the version that it will have if the gates promote it."""
 
@@ -206,3 +223,5 @@ class Decision:
     folder: str = field(compare=False)
     metrics: dict[str, dict[str, int | float]] = field(default_factory=dict)
     champion_version: int | None = None
+    undecided: bool = False  # nothing speaks against it but that the test split has too few images
+    evidence: Literal["test split", "all images"] = "test split"  # what decided between champion and challenger

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 
+from tasks.records import CrossFitted
+
 Outcome = Literal["better", "equivalent", "worse", "not-enough-data"]
 RESAMPLES = 20_000
+CROSS_FITTED_VARIANCE = 1 + CrossFitted.FOLDS / (CrossFitted.FOLDS - 1)
+NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,19 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """The challenger's accuracy less the champion's, on `n` images, and its standard error."""
+
+    n: int
+    difference: float
+    error: float
+
+    def low(self, confidence: float) -> float:
+        """The one-sided lower bound."""
+        return self.difference - NORMAL.inv_cdf(confidence) * self.error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +128,38 @@ def bootstrap_bounds(won: int, lost: int, n: int, confidence: float, seed: int =
     draws = np.random.default_rng(seed).multinomial(n, shares, size=RESAMPLES)
     low, high = np.quantile(draws[:, 0] - draws[:, 1], [1 - confidence, confidence]) / n
     return float(low), float(high)
+
+
+def interval_of(differences: np.ndarray, groups: np.ndarray, cross_fitted: np.ndarray) -> Interval:
+    """The mean of `differences` (-1, 0 or 1 for each image) and its standard error, clustered by group.
+
+    One won and one lost image are added to the squares, as for the test split alone (`comparison.bootstrap_bounds`).
+    """
+    n = len(differences)
+    if n == 0:
+        return Interval(n=0, difference=0.0, error=1.0)
+    mean = differences.mean()
+    weights = np.where(cross_fitted, math.sqrt(CROSS_FITTED_VARIANCE), 1.0)
+    _, members = np.unique(groups, return_inverse=True)
+    by_group = np.bincount(members, weights=weights * (differences - mean))
+    return Interval(n=n, difference=float(mean), error=float(math.sqrt((by_group**2).sum() + 2) / n))
+
+
+def outcome_by(images: Interval, *, margin: float, confidence: float, min_images: int) -> Outcome:
+    """As `outcome_of`, by normal approximation: there are hundreds of images."""
+    two_sided = NORMAL.inv_cdf((1 + confidence) / 2) * images.error
+    if images.n < min_images:
+        return "not-enough-data"
+    if abs(images.difference) > two_sided:
+        return "better" if images.difference > 0 else "worse"
+    enough = images.low(confidence) > -margin
+    return "equivalent" if enough else "not-enough-data"
+
+
+def agree(one: Interval, other: Interval, confidence: float) -> bool:
+    """Whether chance explains that two sets of images give different answers."""
+    error = math.hypot(one.error, other.error)
+    return abs(one.difference - other.difference) <= NORMAL.inv_cdf((1 + confidence) / 2) * error
 
 
 def compare_classes(

@@ -7,13 +7,9 @@ interval is beyond the threshold; which gates those are, and why, is in `expecta
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from statistics import NormalDist
 
-import numpy as np
-
-from tasks.evaluate.classes import ClassChanges
-from tasks.evaluate.comparison import ClassComparison, Comparison
+from tasks.evaluate import champion_gate
+from tasks.evaluate.findings import Findings
 from tasks.evaluate.fresh_process import FreshProcess
 from tasks.evaluate.gate_rule import GateRule
 from tasks.evaluate.latency import Latency
@@ -29,7 +25,6 @@ from tasks.evaluate.parity import Parity
 from tasks.evaluate.robustness import Changed, Robustness
 from tasks.evaluate.thresholds import (
     Calibration,
-    ChampionPolicy,
     Floors,
     Gates,
     LatencyLimits,
@@ -39,26 +34,6 @@ from tasks.evaluate.thresholds import (
     Size,
 )
 from tasks.records import GateResult
-
-
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """What was measured on the candidate; None, or an empty list, is missing evidence."""
-
-    labels: tuple[str, ...]
-    targets: np.ndarray  # int [N], test split
-    probabilities: np.ndarray  # float [N, C]
-    metrics: dict[str, float]
-    per_class: list[dict[str, float]]
-    parity: Parity | None
-    fresh_process: FreshProcess | None
-    latency: Latency | None
-    size_bytes: int | None
-    robustness: list[Changed]
-    champion_version: int | None
-    comparison: Comparison | None  # over the test images of the classes that both models have
-    class_comparisons: list[ClassComparison] | None  # over the same images
-    changes: ClassChanges | None = None  # since the champion; None before there is one
 
 
 def judge(gates: Gates, found: Findings) -> tuple[GateResult, ...]:
@@ -76,8 +51,8 @@ def judge(gates: Gates, found: Findings) -> tuple[GateResult, ...]:
         _fresh_process(gates.serving, found.fresh_process),
         _latency(gates.latency, found.latency),
         _size(gates.size, found.size_bytes),
-        _champion(gates.champion, found),
-        *_class_regressions(gates.champion, found),
+        champion_gate.by_test_split(gates.champion, found),
+        *champion_gate.class_regressions(gates.champion, found),
     )
 
 
@@ -258,75 +233,3 @@ def _fresh_process(limits: Serving, found: FreshProcess | None) -> GateResult:
         )
     passed = found.problem is None and found.agreed == found.images and found.seconds <= limits.budget_s
     return rule.result(found.seconds, reason, passed=passed, evidence=f"{found.images} test images")
-
-
-def _champion(policy: ChampionPolicy, found: Findings) -> GateResult:
-    name, margin = "champion", policy.non_inferiority_margin
-    rule = GateRule(gate=name, rule="at least", threshold=-margin, unit="points")
-    if found.champion_version is None:
-        reason = "this is the first model: there is no champion to compare it with"
-        return GateResult(name=name, passed=None, value=None, threshold=None, reason=reason)
-    if found.comparison is None:
-        return rule.missing(f"version {found.champion_version} can't be loaded")
-    c = found.comparison
-    if c.n == 0:
-        return rule.missing(
-            "the models share no class with a test image; for other classes, give the model another --name"
-        )
-    verdict = {
-        "better": "better",
-        "equivalent": "equivalent (not worse by the margin)",
-        "worse": "worse",
-        "not-enough-data": "not enough data to rule out that it is worse by the margin",
-    }[c.outcome]
-    reason = (
-        f"{verdict}: {c.challenger_accuracy:.3f} against version {found.champion_version}'s {c.champion_accuracy:.3f} "
-        f"on the same {c.n} test images{_of_shared(found.changes)}; {c.won} won, {c.lost} lost, difference "
-        f"{c.difference:+.3f}, at least {c.low:+.3f} (one-sided {policy.confidence:.0%}), p = {c.p_value:.3f}"
-    )
-    return rule.result(
-        c.difference,
-        reason + _images_needed(policy, c),
-        judged=c.low,
-        passed=c.outcome in policy.promote,
-        interval=(c.low, c.high),
-        evidence=f"both files on the same {c.n} test images; interval by paired bootstrap, one-sided each",
-    )
-
-
-def _images_needed(policy: ChampionPolicy, c: Comparison) -> str:
-    """What to do where there is not enough data: how many images would show equal models to be equivalent."""
-    if c.outcome != "not-enough-data":
-        return ""
-    disagreement = (c.won + c.lost + 2) / (c.n + 2)
-    z = NormalDist().inv_cdf(policy.confidence) + NormalDist().inv_cdf(0.8)
-    needed = math.ceil(disagreement * (z / policy.non_inferiority_margin) ** 2)
-    return (
-        f". To show that equally good models are equivalent takes about {max(needed, policy.min_paired_images):,} test "
-        "images (with a power of 0.8): add images, raise split.test_share, or widen the margin in the gates file"
-    )
-
-
-def _class_regressions(policy: ChampionPolicy, found: Findings) -> list[GateResult]:
-    """No gate without a champion, nor where it can't be loaded, which the champion's gate reports."""
-    rows = found.class_comparisons
-    if not rows:
-        return []
-    level = 1 - policy.confidence
-    worse = [row for row in rows if row.p_value <= level]
-    named = ", ".join(f"{row.label} ({row.won} won, {row.lost} lost of {row.n})" for row in worse)
-    reason = (
-        f"significantly worse: {named}"
-        if worse
-        else f"no class is significantly worse; the nearest is {rows[0].label} ({rows[0].won} won, {rows[0].lost} lost "
-        f"of {rows[0].n})"
-    )
-    rule = GateRule(gate="class regressions", rule="more than", threshold=level, unit="p")
-    evidence = f"exact McNemar tests of {len(rows)} classes, one-sided, corrected by Holm's method"
-    passed = not worse if policy.refuse_class_regressions else None
-    return [rule.result(rows[0].p_value, reason, passed=passed, evidence=evidence)]
-
-
-def _of_shared(changes: ClassChanges | None) -> str:
-    sentence = changes.sentence() if changes else ""
-    return f" of the {len(changes.shared)} classes that both have ({sentence})" if changes and sentence else ""

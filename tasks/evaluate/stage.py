@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from tasks.errors import DamagedFileError
 from tasks.evaluate.comparison import ClassComparison, Comparison, compare, compare_classes
+from tasks.evaluate.findings import Findings
 from tasks.evaluate.fresh_process import FreshProcess, predict_in_fresh_process
-from tasks.evaluate.gates import Findings, judge
+from tasks.evaluate.gates import judge
 from tasks.evaluate.latency import measure_latency
 from tasks.evaluate.metrics import calibration_error, chance_calibration_error, class_metrics, summary_metrics
 from tasks.evaluate.parity import measure_parity
@@ -98,6 +99,7 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         gates=results,
         metrics=metrics,
         champion_version=standing and standing.version,
+        undecided=_undecided(results, comparison),
     )
     _write_predictions(run, rows, snapshot.labels, probabilities, head.temperature, standing)
     _write_decision(run, decision, found, _calibration(found, metrics, head.temperature))
@@ -200,6 +202,12 @@ def _compare(
     return whole, compare_classes(test["label"][both].tolist(), champion_right, challenger_right)
 
 
+def _undecided(results: tuple[GateResult, ...], comparison: Comparison | None) -> bool:
+    """Whether the candidate is refused only because the test split can't tell it from the champion."""
+    refused = [result.name for result in results if result.passed is False]
+    return refused == ["champion"] and comparison is not None and comparison.outcome == "not-enough-data"
+
+
 def _reasons(results: tuple[GateResult, ...]) -> tuple[str, ...]:
     refused = tuple(f"{result.name}: {result.reason}" for result in results if result.passed is False)
     return refused or tuple(f"{result.name}: {result.reason}" for result in results if result.name == "champion")
@@ -238,6 +246,7 @@ def _write_decision(run: Run, decision: Decision, found: Findings, calibrated: d
         "verdict": "promoted" if decision.promote else "refused",
         "override": None,
         "candidate": {"onnx_path": candidate.onnx_path, "sha256": candidate.sha256, "version": candidate.version},
+        "evidence": decision.evidence,
         "comparison": found.comparison and found.comparison.as_dict(),
         "classes": found.changes and asdict(found.changes),
         "class_comparisons": [asdict(row) for row in found.class_comparisons or ()],

@@ -53,6 +53,8 @@ class ChampionPolicy(Section):
     min_paired_images: int = Field(ge=1)
     promote: list[Literal["better", "equivalent", "worse", "not-enough-data"]]
     refuse_class_regressions: bool
+    undecided: Literal["refuse", "promote-if-grown"]
+    max_changed_share: float = Field(ge=0, le=1)
 
 
 class NewClasses(Section):

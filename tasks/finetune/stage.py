@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from tasks.finetune.cross_fit import temperature
 from tasks.finetune.data import load_split
 from tasks.finetune.head import TrainedHead, train_head, weights_digest
 from tasks.finetune.trial import Trial, evaluated, measure_extractor
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.networks.head_file import save_head
-from tasks.records import Features, Head, Run, Snapshot
+from tasks.records import CrossFitted, Features, Head, Run, Snapshot
 from tasks.storage.snapshots import read_snapshot
-from tasks.storage.tables import VALIDATION, write_table
+from tasks.storage.tables import LOGITS, write_table
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -23,16 +24,23 @@ TRIAL_EPOCHS = 1  # of the layers above a lower boundary; each has every view of
 def _no_epoch(epoch: int, logs: dict[str, float]) -> None: ...
 
 
-def finetune(run: Run, features: Features, on_epoch: OnEpoch = _no_epoch) -> Head:
+def finetune(
+    run: Run, features: Features, cross_fitted: CrossFitted | None = None, on_epoch: OnEpoch = _no_epoch
+) -> Head:
     """Trains the head; writes `head.keras`, `history.json` and `validation_logits.parquet`.
 
     The head is the classifier; above a lower freeze boundary, the layers above the boundary and the classifier.
+
+    Args:
+        cross_fitted: predictions to fit the temperature on, where validation has too few.
     """
     trained = _train_classifier(run, features, on_epoch)
     epochs = _numbered("classifier", trained)
     if features.extractor.activations_key:
         trained = _tune_unfrozen(run, features, trained, on_epoch)
         epochs += _numbered("unfrozen", trained, start=len(epochs) + 1)
+    if cross_fitted and not cross_fitted.missing:
+        trained = replace(trained, temperature=temperature(run, cross_fitted))
     best = len(epochs) - len(trained.history) + trained.best_epoch + 1
     history = {"epochs": epochs, "best_epoch": best, "temperature": trained.temperature}
     save_head(run.workspace, run.path("head.keras"), trained.model)
@@ -86,7 +94,7 @@ def _tune_unfrozen(run: Run, features: Features, classifier: TrainedHead, on_epo
 def _write_validation(run: Run, snapshot: Snapshot, trained: TrainedHead) -> None:
     table = read_snapshot(run.workspace, snapshot.id, ["sha256", "split"])
     validation = table[table["split"] == "validation"].assign(logits=list(trained.logits))
-    write_table(run.workspace, run.path("validation_logits.parquet"), validation, VALIDATION)
+    write_table(run.workspace, run.path("validation_logits.parquet"), validation, LOGITS)
 
 
 def _numbered(what: str, trained: TrainedHead, start: int = 1) -> list[dict]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from tasks.config import CHOSEN
 from tasks.display import Progress
+from tasks.finetune.cross_fit import cross_fit
 from tasks.finetune.stage import epochs_at_most, finetune, try_settings
 from tasks.finetune.trial import Trial, measure_extractor
 from tasks.networks import keras_process
 from tasks.orchestration import log, stage
-from tasks.records import FeatureExtractor, Features, Head, Run
+from tasks.records import CrossFitted, FeatureExtractor, Features, Head, Run
 
 
-@stage("finetune", reads=lambda run, features: run.config.finetune)
-def finetune_head(run: Run, features: Features) -> Head:
-    """Trains the head on stored features and, above a lower freeze boundary, on stored activations."""
+@stage("finetune", reads=lambda run, features, cross_fitted: run.config.finetune)
+def finetune_head(run: Run, features: Features, cross_fitted: CrossFitted | None) -> Head:
+    """Trains the head on stored features and, above a lower freeze boundary, on stored activations.
+
+    Args:
+        cross_fitted: predictions to calibrate the head with, where validation has too few images.
+    """
     with Progress("finetune", epochs_at_most(run, features), "epochs") as progress:
 
         def on_epoch(epoch: int, logs: dict[str, float]) -> None:
@@ -21,7 +26,14 @@ def finetune_head(run: Run, features: Features) -> Head:
             losses = f"loss {logs['loss']:.3f}, on validation {logs['val_loss']:.3f}"
             log(f"epoch {epoch + 1}: {losses}, accuracy {logs['val_accuracy']:.3f}")
 
-        return keras_process.call(finetune, run, features, on_epoch)
+        return keras_process.call(finetune, run, features, cross_fitted, on_epoch)
+
+
+@stage("cross-fit", reads=lambda run, features: [run.config.finetune, run.config.evaluate.cross_fit_s])
+def cross_fit_heads(run: Run, features: Features) -> CrossFitted:
+    """Predictions for the training and validation images by heads that were trained without them."""
+    with Progress("cross-fit", CrossFitted.FOLDS, "folds") as progress:
+        return keras_process.call(cross_fit, run, features, progress.advance)
 
 
 @stage("try", reads=lambda run, features: [run.config.finetune, {key: run.config.key(key) for key in CHOSEN}])

@@ -11,7 +11,11 @@ FOLDS = 5
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature in 0.05..20 that minimises the negative log-likelihood (Guo et al. 2017).
+    """The temperature in 0.05..20 that minimises the negative log-likelihood (Guo et al. 2017) of smoothed targets.
+
+    Each target is held to be right with probability (N + 1) / (N + 2), by Laplace's rule of succession, as in Platt
+    1999, "Probabilistic Outputs for Support Vector Machines". So certainty does not outrun the evidence: where all of
+    45 rows are right, the best temperature claims about 98 %, and not 100 %.
 
     Args:
         logits: float [N, C], of held-out rows.
@@ -20,9 +24,14 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
+    rows, classes = logits.shape
+    wrong = 1 / (rows + 2)
+    smoothed = np.full((rows, classes), wrong / max(classes - 1, 1))
+    smoothed[np.arange(rows), targets] = 1 - wrong
+
     def loss(log_temperature: float) -> float:
         scores = log_softmax(logits.astype(np.float64) / math.exp(log_temperature), axis=1)
-        return -float(scores[np.arange(len(targets)), targets].mean())
+        return -float((smoothed * scores).sum() / max(rows, 1))
 
     found = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
     return float(math.exp(found.x))

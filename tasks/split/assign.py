@@ -18,6 +18,7 @@ from tasks import config
 from tasks.errors import InvalidDataError
 from tasks.records import SPLITS, Catalogue, Run, Snapshot
 from tasks.storage.assignments import read_assignments, write_assignments
+from tasks.storage.digests import uniform
 from tasks.storage.quarantine import LeftOut, name_rows, quarantine
 from tasks.storage.snapshots import write_snapshot
 from tasks.storage.tables import read_table
@@ -102,8 +103,8 @@ def _splits(table: pd.DataFrame, given: np.ndarray, assigned: np.ndarray, shares
     classes, sizes = pd.factorize(table["label"])[0], np.bincount(groups)
     # Images without a given split may get any split. Images given as train may only get a split that the source lacks,
     # and only after the images without a given split.
-    order = np.lexsort((ranks(table["sha256"]), given != NONE, classes))
-    for wanted, share in ((TEST, shares.test_share), (VALIDATION, shares.validation_share)):
+    order = np.lexsort((uniform(table["sha256"], RANK_SALT), given != NONE, classes))
+    for wanted, share in ((TEST, shares.test_share_of(len(table))), (VALIDATION, shares.validation_share)):
         for _ in range(FILLING_ROUNDS):
             eligible = (split == NONE) & ((given == NONE) | (wanted in lacking))
             rows = order[eligible[order]]
@@ -178,17 +179,6 @@ def _left_out(table: pd.DataFrame, split: np.ndarray, assigned: np.ndarray, stra
         )
         found += name_rows(table.loc[[row]], reason)
     return found
-
-
-def ranks(digests: pd.Series) -> np.ndarray:
-    """A uniform uint64 for each digest: SplitMix64 (Steele et al. 2014) of its first 64 bits and a salt."""
-    if digests.empty:
-        return np.empty(0, np.uint64)
-    leading = bytes.fromhex("".join(digests.str.slice(0, 16)))
-    z = np.frombuffer(leading, ">u8").astype(np.uint64) + np.uint64(RANK_SALT)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def _warn_of_moves(table: pd.DataFrame, given: np.ndarray, assigned: np.ndarray) -> None:

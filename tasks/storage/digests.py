@@ -1,11 +1,17 @@
-"""Files are checked against their digest before they are first read by a process."""
+"""Files are checked against their digest before they are first read by a process; and numbers drawn from digests."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLOCK_BYTES = 1 << 20
 
@@ -37,6 +43,21 @@ def file_digest(workspace: Workspace, path: str) -> str:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def uniform(digests: pd.Series, salt: int) -> np.ndarray:
+    """A uniform uint64 for each digest: SplitMix64 (Steele et al. 2014) of its first 64 bits and a salt.
+
+    Args:
+        salt: 64 bits; makes one use independent of the others.
+    """
+    if digests.empty:
+        return np.empty(0, np.uint64)
+    leading = bytes.fromhex("".join(digests.str.slice(0, 16)))
+    z = np.frombuffer(leading, ">u8").astype(np.uint64) + np.uint64(salt)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def _state(workspace: Workspace, path: str) -> tuple[int, ...]:

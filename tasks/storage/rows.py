@@ -120,6 +120,29 @@ class Rows:
             content, offset = content[done:], offset + done
 
 
+class Chosen:
+    """Some rows of an array or of `Rows`, read when they are asked for; it has what code that takes either uses."""
+
+    def __init__(self, rows: np.ndarray | Rows, places: np.ndarray) -> None:
+        """
+        Args:
+            places: the numbers of the rows, int [M].
+        """
+        self._rows, self._places = rows, places
+        self.shape: tuple[int, ...] = (len(places), *rows.shape[1:])
+        self.dtype = rows.dtype
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def __getitem__(self, indices: np.ndarray | slice) -> np.ndarray:
+        return self._rows[self._places[indices]]
+
+
 def row_blocks(rows: np.ndarray | Rows, block_bytes: int = BLOCK_BYTES) -> Iterator[np.ndarray]:
     """All rows in order, as arrays of about `block_bytes`."""
     count = rows_within(rows, block_bytes)

@@ -40,8 +40,8 @@ CATALOGUE = pa.schema(
 # A snapshot keeps what describes its images, not what served to compare them.
 SNAPSHOT = CATALOGUE.remove(CATALOGUE.get_field_index("phash"))
 
-# What a trained head says of the validation split.
-VALIDATION = pa.schema([("sha256", pa.string()), ("logits", pa.list_(pa.float32()))])
+# What heads predict for images that they were not trained on.
+LOGITS = pa.schema([("sha256", pa.string()), ("logits", pa.list_(pa.float32()))])
 
 
 def read_table(workspace: Workspace, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:

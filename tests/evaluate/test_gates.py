@@ -10,9 +10,10 @@ import pytest
 
 from tasks.errors import ConfigError
 from tasks.evaluate.comparison import compare, compare_classes
+from tasks.evaluate.findings import Findings
 from tasks.evaluate.fresh_process import FreshProcess
 from tasks.evaluate.gate_rule import HOLDS
-from tasks.evaluate.gates import Findings, judge
+from tasks.evaluate.gates import judge
 from tasks.evaluate.latency import Latency
 from tasks.evaluate.metrics import class_metrics, summary_metrics
 from tasks.evaluate.parity import Parity

@@ -22,7 +22,7 @@ from tasks.networks.classifier import Classifier
 from tasks.records import Candidate, Decision, Run
 from tasks.storage.repository import write_version
 from tasks.storage.snapshots import read_snapshot
-from tasks.storage.tables import VALIDATION, read_table, write_table
+from tasks.storage.tables import LOGITS, read_table, write_table
 from tests import photos
 from tests.deploy.serving.models import colour_model, publish
 from tests.extractors import exported
@@ -187,7 +187,7 @@ def decide(tmp_path, monkeypatch):
         run.workspace.write_bytes(run.path("model.onnx"), content := colour_model(list(classes)))
         rows = [_image(tmp_path, label, colour, number) for label, colour in classes.items() for number in range(EACH)]
         head = make_head_record(run, keep_snapshot(run, pd.DataFrame(rows)))
-        write_table(run.workspace, head.validation_path, pd.DataFrame(columns=VALIDATION.names), VALIDATION)
+        write_table(run.workspace, head.validation_path, pd.DataFrame(columns=LOGITS.names), LOGITS)
         candidate = Candidate(
             head=head, onnx_path=run.path("model.onnx"), sha256=hashlib.sha256(content).hexdigest(), version=2
         )

@@ -20,6 +20,7 @@ TINY: dict[str, Any] = {
     "backbone": {"name": "embedded", "image_size_px": 32},
     "split": {"test_share": 0.25},
     "finetune": {"epochs": 4},
+    "evaluate": {"cross_fit_s": 0},
 }
 
 

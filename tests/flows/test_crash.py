@@ -34,7 +34,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SILENCE_S = 30
 PAUSE_S = 1  # between two events: the server takes two at once, and SQLite one writer
 LIMIT_S = 280  # for what a quiet machine does in seconds
-CONFIG = {"backbone": {"name": "embedded", "image_size_px": 64}, "split": {"test_share": 0.25}}
+CONFIG = {
+    "backbone": {"name": "embedded", "image_size_px": 64},
+    "split": {"test_share": 0.25},
+    "evaluate": {"cross_fit_s": 0},
+}
 RUNNER = """
 import json, sys
 from flows.retrain import retrain
@@ -244,7 +248,14 @@ def digests(workspace: Workspace) -> dict[str, Any]:
 def _retrained_while_the_server_restarts(server: PrefectServer, source: Path, workspace: Workspace) -> Workspace:
     command = [sys.executable, "-m", "flows.cli", "retrain", str(source), "--name", "tints"]
     command += ["--workspace", workspace.url, "--backbone", "embedded"]
-    command += ["--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25"]
+    command += [
+        "--set",
+        "backbone.image_size_px=64",
+        "--set",
+        "split.test_share=0.25",
+        "--set",
+        "evaluate.cross_fit_s=0",
+    ]
     with subprocess.Popen(command, env=server.environ, stderr=subprocess.PIPE, text=True) as process:
         _wait(lambda: bool(_done(workspace, "split")) or process.poll() is not None, "the snapshot")
         server.kill()

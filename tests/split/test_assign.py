@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tasks.config import Split
 from tasks.errors import InvalidDataError
 from tasks.split import assign as module
-from tasks.split.assign import make_snapshot, ranks
+from tasks.split.assign import RANK_SALT, make_snapshot
 from tasks.storage.assignments import assignments_path, no_assignments
+from tasks.storage.digests import uniform
 from tasks.storage.snapshots import snapshot_id
 from tasks.storage.tables import CATALOGUE, read_table, write_table
 from tests.runs import make_catalogue, make_run
@@ -194,9 +195,9 @@ def test_shares_hold_while_a_source_grows():
 
 
 def test_ranks_are_uniform_and_fixed():
-    values = ranks(pd.Series([digest(n) for n in range(4000)]))
+    values = uniform(pd.Series([digest(n) for n in range(4000)]), RANK_SALT)
     assert abs(values.astype(float).mean() / 2**64 - 0.5) < 0.02
-    assert int(ranks(pd.Series([digest(0)]))[0]) == 4047728091875069215
+    assert int(uniform(pd.Series([digest(0)]), RANK_SALT)[0]) == 4047728091875069215
 
 
 def test_a_hundred_thousand_images_take_a_moment():
@@ -260,3 +261,17 @@ def test_a_class_without_training_images_stops_the_run(tmp_path):
     table = pd.concat([images(range(9), split="train"), images(range(9, 12), "dog", split="test")])
     with pytest.raises(InvalidDataError, match=r"'dog' \(0 in validation, 3 in test\)"):
         make_snapshot(run, catalogue_of(run, table))
+
+
+@pytest.mark.parametrize(("total", "share"), [(100, 0.2), (250, 0.2), (400, 0.125), (500, 0.1), (5000, 0.1)])
+def test_small_sets_keep_more_for_the_test(total, share):
+    table, _ = assign(images(range(total)), NOTHING, Split(), "r")
+    assert counts(table)["cat", "test"] == total * share
+
+
+def test_the_share_falls_as_the_source_grows_and_no_image_leaves_the_test_split():
+    few, assigned = assign(images(range(200)), NOTHING, Split(), "r1")
+    many, _ = assign(images(range(1000)), assigned, Split(), "r2")
+    before, after = (set(table.loc[table["split"] == "test", "sha256"]) for table in (few, many))
+    assert before <= after
+    assert (len(before), len(after)) == (40, 100)

@@ -171,7 +171,7 @@ def test_a_whole_retrain(s3: ObjectStore, tmp_path: Path):
         s3.workspace,
     ]
     command += ["--json", "--backbone", "embedded", "--set", "backbone.image_size_px=64"]
-    command += ["--set", "split.test_share=0.25"]
+    command += ["--set", "split.test_share=0.25", "--set", "evaluate.cross_fit_s=0"]
     environ = {**os.environ, **s3.environ}
 
     def retrain() -> dict:

@@ -148,6 +148,7 @@ def test_the_whole_journey(tmp_path: Path):
     workspace = tmp_path / "w"
     common = ["--name", "tints", "--workspace", workspace, "--json", "--backbone", "embedded"]
     common += ["--set", "backbone.image_size_px=64", "--set", "split.test_share=0.25"]
+    common += ["--set", "evaluate.cross_fit_s=0"]
 
     done = headstart("retrain", source, *common)
     first = json.loads(done.stdout)
@@ -177,6 +178,7 @@ def test_the_whole_journey(tmp_path: Path):
     assert third["images"]["embedded"] == 12
     assert (done.returncode, third["verdict"]) == (3, "refused")  # 33 test images can't rule out two points
     assert "not enough data to rule out" in third["reasons"][0]
+    assert third["evidence"] == "test split"
     decision = json.loads((workspace / "runs" / third["run_id"] / "decision.json").read_text())
     assert decision["comparison"]["n"] == third["metrics"]["test"]["n"]
 
