@@ -27,11 +27,11 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import Event, Resource
-from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+from prefect.settings import PREFECT_UI_URL
 
 from flows.debounce import Announced, Debounce, DebounceSettings, marker_path, marker_signature, pulses
 from flows.slot import is_under_way
-from tasks.errors import HeadstartError, SourceError, UsageError
+from tasks.errors import HeadstartError, SourceError
 from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table
 from tasks.ingest.sources import list_source
 from tasks.records import Run
@@ -89,17 +89,6 @@ def watch(
         if faults:
             report("looking for new labels again")
         faults, has_looked = 0, True
-
-
-def check_server() -> str:
-    """The address of the configured server. Raises UsageError where there is none: events need a server that keeps
-    running."""
-    if not (address := PREFECT_API_URL.value()):
-        raise UsageError(
-            "no Prefect server is configured to receive the event: set PREFECT_API_URL, such as "
-            "http://127.0.0.1:4200/api, or use headstart up, which starts one"
-        )
-    return address
 
 
 class Sensor:
