@@ -158,6 +158,14 @@ def flat(kind: str, mode: str = "L", side: int = 10_000, **options) -> bytes:
     return buffer.getvalue()
 
 
+def noise(kind: str, side: int, mode: str = "RGB", **options) -> bytes:
+    """What no encoder makes small: a tile of noise, repeated."""
+    rng = np.random.default_rng(0)
+    tile = rng.integers(0, 256, (1000, 1000, len(mode)), dtype=np.uint8)
+    repeats = -(-side // 1000)
+    return encoded(Image.fromarray(np.tile(tile, (repeats, repeats, 1))[:side, :side], mode), kind, **options)
+
+
 def avif_with_exif(entries: int, reach: int) -> bytes:
     return encoded(photo(1), "AVIF", exif=exif_block(entries, reach)[6:])
 
@@ -198,7 +206,10 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "PNG of 100 MP, grey": lambda: flat("PNG"),
     "PNG of 100 MP, RGB": lambda: flat("PNG", "RGB"),
     "PNG of 100 MP, transparent": lambda: flat("PNG", "RGBA"),
-    "WebP of 100 MP": lambda: flat("WEBP", "RGB", lossless=True),
+    "WebP of 49 MP": lambda: flat("WEBP", "RGB", 7000, lossless=True),
+    "WebP of 49 MP, transparent noise": lambda: noise("WEBP", 7000, "RGBA", quality=20, method=0),
+    "AVIF of 16 MP of noise": lambda: noise("AVIF", 4000, quality=60, speed=10, subsampling="4:4:4"),
+    "JPEG of 60 MP of noise, 10 scans": lambda: noise("JPEG", 7750, quality=50, progressive=True, subsampling=0),
     "AVIF of 25 MP": lambda: flat("AVIF", "RGB", 5000, speed=10),
     "GIF of 100 MP": lambda: flat("GIF"),
     "TIFF of 100 MP, packed fax": lambda: flat("TIFF", "1", compression="group4"),

@@ -66,6 +66,7 @@ def test_no_file_costs_more_than_a_large_sound_one(name):
         (hostile.tiff_of_shared_tags(5, 5000), "tags overlap"),
         (hostile.tiff_of_scans(85, 3), "90 scans of 4992x4992 pixels are too many"),
         (hostile.tiff_of_many_values(300_000), "has 300000 values"),
+        (hostile.flat("WEBP", side=7100, lossless=True), "more than the 50000000 allowed of WEBP: save it as JPEG"),
     ],
 )
 def test_what_is_refused_says_why(content, says):
