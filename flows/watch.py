@@ -106,14 +106,22 @@ class Sensor:
         self._report = report
         self._client = client
         self._marker = marker_path(run.source, settings.marker) if settings.marker else None
-        # Whether the server has the last event is checked again: it may be another server, or have lost it.
-        self._announced = replace(Announced.read(run.workspace, run.name), confirmed=False)
+        self._announced = self._last_announced()
         self._sent_at: float | None = None
         self._answer_until: float | None = None  # until then, the run of the last event may still appear
         self._repeat_s = REPEAT_S
         self._repeat_at: float | None = None  # None until the first look, and where nothing is open
         self._empty = False
         self._reported = (self._last_run() or {}).get("run_id")
+
+    def _last_announced(self) -> Announced:
+        """What an earlier sensor announced of this source in this workspace; either may have been moved since."""
+        last = Announced.read(self._run.workspace, self._run.name)
+        places = {"source": self._run.source, "workspace": self._run.workspace.url}
+        if last.event and not places.items() <= last.event["payload"].items():
+            return Announced(marker=last.marker)
+        # Whether the server has the last event is checked again: it may be another server, or have lost it.
+        return replace(last, confirmed=False)
 
     def look(self, now: float) -> float:
         """Lists the source once, at `now` (monotonic seconds); returns when to do it again."""
