@@ -43,7 +43,7 @@ def check_run(run: Run) -> Listing | None:
 
 
 def check_names(config: Config) -> None:
-    """Checks what can be told of a configuration by itself: no file is read, and nothing is built.
+    """Checks a configuration by itself: reads no file and builds nothing.
 
     So the sensor can do it, too, though what it announces is trained elsewhere.
 

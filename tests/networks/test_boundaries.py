@@ -1,4 +1,4 @@
-"""The list of freeze boundaries is Keras's own, and a wrong one is told from it without TensorFlow."""
+"""The list of freeze boundaries is Keras's own, and a wrong one is found by it without TensorFlow."""
 
 from __future__ import annotations
 

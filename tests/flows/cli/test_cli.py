@@ -266,7 +266,7 @@ def test_what_needs_a_lasting_server_refuses_without_one(command: str, folder: P
 
 
 @pytest.mark.parametrize("command", ["retrain", "up", "watch"])
-def test_a_wrong_boundary_is_told_without_tensorflow(command: str, folder: Path, tmp_path: Path):
+def test_a_wrong_boundary_is_reported_without_tensorflow(command: str, folder: Path, tmp_path: Path):
     """Here TensorFlow can't be imported, nor Prefect."""
     for module in ("tensorflow", "keras", "prefect"):
         (tmp_path / "heavy" / module).mkdir(parents=True)
