@@ -35,12 +35,14 @@ def deployments(run: Run, cron: str) -> Iterator[dict[str, Any]]:
         raise UsageError(f"--nightly takes a cron line, such as {NIGHTLY!r}; found {cron!r}") from exc
     text = files("deploy").joinpath("prefect.yaml").read_text(encoding="utf-8")
     variables = {"HEADSTART_NAME": run.name, "HEADSTART_SOURCE": run.source, "HEADSTART_WORKSPACE": run.workspace.url}
+    # What was set, and no defaults: of a section without such a key the form in the UI shows one line.
+    given = run.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for declared in _filled(yaml.safe_load(text)["deployments"], variables):
         yield {
             "name": declared["name"],
             "description": declared["description"],
             "tags": declared["tags"],
-            "parameters": declared["parameters"] | {"config": run.config.model_dump(mode="json", by_alias=True)},
+            "parameters": declared["parameters"] | {"config": given},
             "triggers": [DeploymentEventTrigger.model_validate(each) for each in declared.get("triggers", [])],
             "schedules": [Cron(cron) for _ in declared.get("schedules", [])],
             "concurrency_limit": ConcurrencyLimitConfig.model_validate(declared["concurrency_limit"]),

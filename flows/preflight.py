@@ -14,7 +14,8 @@ from tasks.extract.engine import check_engine
 from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
 from tasks.modality.augmentation import policy_of
-from tasks.networks.extractor import build_extractor, extractor_of
+from tasks.networks.boundaries import check_boundary
+from tasks.networks.extractor import extractor_of
 from tasks.publish.signing import check_key
 from tasks.records import Run
 from tasks.validate.suite import load_suite
@@ -33,11 +34,27 @@ def check_run(run: Run) -> Listing | None:
     Raises:
         SourceError: the source is missing, empty or of no known form.
     """
+    check_names(run.config)
     run.workspace.check_writable()
     local = "://" not in run.source and not run.source.startswith("tfds:")
     listing = list_source(run) if local else None  # quick for a folder; elsewhere it is left to the ingest stage
     check_setup(run)
     return listing
+
+
+def check_names(config: Config) -> None:
+    """Checks a configuration by itself: reads no file and builds nothing.
+
+    So the sensor can do it, too, though what it announces is trained elsewhere.
+
+    Raises:
+        ConfigError: a backbone or boundary that is not known, or keys that exclude each other.
+    """
+    _check_precision(config)
+    _check_choice(config)
+    for backbone in config.backbones():
+        # Where the choice is automatic, the boundary is one that is known to be good.
+        check_boundary(backbone, POOLED if config.auto.enabled else config.backbone.boundary)
 
 
 def check_setup(run: Run) -> None:
@@ -47,7 +64,7 @@ def check_setup(run: Run) -> None:
     what passed once is not checked twice in a process.
 
     Raises:
-        ConfigError: a name that is not known, a file that is not what it should be, a Dask scheduler that is not there.
+        ConfigError: as `check_names`; a file that is not what it should be, a Dask scheduler that is not there.
         WeightsError: the weights can't be had.
         WorkspaceError: nothing can be written.
     """
@@ -55,24 +72,14 @@ def check_setup(run: Run) -> None:
     setup = (run.workspace.url, run.name, run.config.digest())
     if setup in _passed:
         return
+    check_names(run.config)
     check_key()
     load_gates(run.config.evaluate.gates, run.name)
     load_suite(run.config.validation.suite)
-    _check_precision(run.config)
     _check_scale(run.config.scale)
-    _check_choice(run.config)
     for name in run.config.backbones():
-        _check_extractor(replace(run, config=run.config.with_keys({"backbone.name": name})))
+        extractor_of(replace(run, config=run.config.with_keys({"backbone.name": name})), policy_of(run.config))
     _passed.add(setup)
-
-
-def _check_extractor(run: Run) -> None:
-    extractor = extractor_of(run, policy_of(run.config))
-    # Where the choice is automatic, the boundary is one that is known to be good.
-    if extractor.boundary != POOLED and not run.config.auto.enabled and not run.workspace.exists(extractor.onnx_path):
-        build_extractor(
-            extractor
-        )  # seconds, for TensorFlow; a layer that is no boundary would else show after validation
 
 
 def _check_choice(config: Config) -> None:

@@ -43,7 +43,8 @@ def retrain(
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN.pattern}$")] = "default",
     workspace: str = "./workspace",
     force: bool = False,
-    config: Config = Config(),  # frozen, so it may be shared; last, since its form is the longest
+    # Frozen, so it may be shared. Last, since its form is the longest, which begins with its sections folded.
+    config: Annotated[Config, Field(json_schema_extra={"default": {}})] = Config(),
 ) -> dict[str, Any]:
     """Turns labelled images into a promoted model.onnx, or says why not.
 

@@ -166,6 +166,20 @@ def configured_server() -> str | None:
     return known.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
 
 
+def lasting_server(command: str) -> str:
+    """The API address of the configured server, for a command that needs one which stays.
+
+    Raises UsageError where none is configured: Prefect would start one of its own, which goes with the command, and all
+    that was put on it is lost.
+    """
+    if address := configured_server():
+        return address
+    raise UsageError(
+        f"headstart {command} needs a Prefect server that stays: set PREFECT_API_URL, such as "
+        "http://127.0.0.1:4200/api, or use headstart up, which starts one and recovers its runs by itself"
+    )
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

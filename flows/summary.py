@@ -16,7 +16,7 @@ from tasks.ingest.entries import Listing
 from tasks.ingest.listing import listing_digest, listing_table, remember_listing
 from tasks.orchestration import Account
 from tasks.records import Catalogue, Decision, Run
-from tasks.runs import finished_runs
+from tasks.runs import finished_runs, write_summary
 from tasks.storage.lineage import lineage
 from tasks.storage.quarantine import FILE, count_files, keep_run_quarantine, read_decisions, read_entries
 from tasks.storage.repository import champion, read_manifest, version_path
@@ -164,7 +164,7 @@ def finish(run: Run, summary: dict[str, Any], account: Account) -> dict[str, Any
         run.workspace.write_bytes(run.path("decision.json"), run.workspace.read_bytes(f"{folder}/decision.json"))
     remember_listing(run)
     summary = {**summary, "timings_s": timings(account)}
-    run.workspace.write_json(run.path("summary.json"), summary)
+    write_summary(run, summary)
     return summary
 
 

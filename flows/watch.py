@@ -27,11 +27,11 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import Event, Resource
-from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+from prefect.settings import PREFECT_UI_URL
 
 from flows.debounce import Announced, Debounce, DebounceSettings, marker_path, marker_signature, pulses
 from flows.slot import is_under_way
-from tasks.errors import HeadstartError, SourceError, UsageError
+from tasks.errors import HeadstartError, SourceError
 from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table
 from tasks.ingest.sources import list_source
 from tasks.records import Run
@@ -91,17 +91,6 @@ def watch(
         faults, has_looked = 0, True
 
 
-def check_server() -> str:
-    """The address of the configured server. Raises UsageError where there is none: events need a server that keeps
-    running."""
-    if not (address := PREFECT_API_URL.value()):
-        raise UsageError(
-            "no Prefect server is configured to receive the event: set PREFECT_API_URL, such as "
-            "http://127.0.0.1:4200/api, or use headstart up, which starts one"
-        )
-    return address
-
-
 class Sensor:
     """Compares the source with the last listing, and announces the difference once."""
 
@@ -117,14 +106,22 @@ class Sensor:
         self._report = report
         self._client = client
         self._marker = marker_path(run.source, settings.marker) if settings.marker else None
-        # Whether the server has the last event is checked again: it may be another server, or have lost it.
-        self._announced = replace(Announced.read(run.workspace, run.name), confirmed=False)
+        self._announced = self._last_announced()
         self._sent_at: float | None = None
         self._answer_until: float | None = None  # until then, the run of the last event may still appear
         self._repeat_s = REPEAT_S
         self._repeat_at: float | None = None  # None until the first look, and where nothing is open
         self._empty = False
         self._reported = (self._last_run() or {}).get("run_id")
+
+    def _last_announced(self) -> Announced:
+        """What an earlier sensor announced of this source in this workspace; either may have been moved since."""
+        last = Announced.read(self._run.workspace, self._run.name)
+        places = {"source": self._run.source, "workspace": self._run.workspace.url}
+        if last.event and not places.items() <= last.event["payload"].items():
+            return Announced(marker=last.marker)
+        # Whether the server has the last event is checked again: it may be another server, or have lost it.
+        return replace(last, confirmed=False)
 
     def look(self, now: float) -> float:
         """Lists the source once, at `now` (monotonic seconds); returns when to do it again."""

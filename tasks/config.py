@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import json
 import re
 import tomllib
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import ConfigError
 
@@ -224,7 +225,7 @@ class Finetune(Section):
 
 
 class Auto(Section):
-    """`--auto`: validation decides what the keys in `CHOSEN` say otherwise."""
+    """`--auto`: validation chooses the backbone, its boundary, the views, the head and its regularisation."""
 
     enabled: bool = False
     """Choose backbone, boundary, views, head and regularisation by the loss on validation, whatever their keys say."""
@@ -269,8 +270,28 @@ class Scale(Section):
     """Worker processes of a cluster on this machine, of one thread each; 0 takes one for each core."""
 
 
+SHOWN = ("backbone",)  # sections whose keys the form shows from the beginning
+FIELDS = {"validate": "validation"}  # where a section's name is taken in pydantic
+
+
+def _fold_sections(schema: dict[str, Any]) -> None:
+    """Lets a person unfold each section but SHOWN in the form in Prefect's UI, which would have 69 fields otherwise.
+
+    Of alternatives (`anyOf`) the form shows one at a time, and begins with the default: null, which has no fields.
+    """
+    for name, section in schema["properties"].items():
+        if name not in SHOWN:
+            definition = {"$ref": section["$ref"]}
+            folded = {"type": "null", "title": "Default"}
+            meaning = inspect.getdoc(Config.model_fields[FIELDS.get(name, name)].annotation)  # type: ignore[arg-type]
+            section.clear()
+            section |= {"title": name.title(), "description": meaning, "anyOf": [folded, definition], "default": None}
+
+
 class Config(Section):
     """Everything that shapes a retrain, beside its source, its name and its workspace."""
+
+    model_config = ConfigDict(json_schema_extra=_fold_sections)
 
     backbone: Backbone = Backbone()
     ingest: Ingest = Ingest()
@@ -283,6 +304,12 @@ class Config(Section):
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
     scale: Scale = Scale()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_folded(cls, tree: Any) -> Any:
+        """The form gives null for a section that nobody unfolded."""
+        return {key: value for key, value in tree.items() if value is not None} if isinstance(tree, dict) else tree
 
     def digest(self) -> str:
         """SHA-256 of what can change a result: all but how and where the work is spread.

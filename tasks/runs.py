@@ -16,6 +16,7 @@ from tasks.records import Run
 from tasks.workspace import Workspace, check_name
 
 CLEANING = ".cleaning.lock"  # no model's name begins with a dot
+PATHS = ("report", "model")  # of a summary: files of the workspace
 RUN_ID = re.compile(r"\d{8}T\d{6}-(?P<name>.+)-[0-9a-f]{6}")
 
 
@@ -57,15 +58,22 @@ def finished_run(workspace: Workspace, run_id: str) -> tuple[Run, dict[str, Any]
     return run, summary
 
 
+def write_summary(run: Run, summary: dict[str, Any]) -> None:
+    """Keeps a run's summary. Its paths are kept relative to the workspace, which may be moved or copied."""
+    paths = {key: summary[key] and run.workspace.relative(summary[key]) for key in PATHS if key in summary}
+    run.workspace.write_json(f"runs/{run.run_id}/summary.json", {**summary, **paths})
+
+
 def _read_summary(workspace: Workspace, run_id: str) -> dict[str, Any]:
-    """A run's summary, with the paths that it has in this workspace, which may have been moved or copied since."""
+    """A run's summary, with the paths that it has in this workspace."""
     summary = workspace.read_json(f"runs/{run_id}/summary.json")
     report = f"runs/{run_id}/report.html"
     if str(summary.get("report", "")).endswith(report):
-        before = summary["report"].removesuffix(report)
-        for key in ("report", "model"):
-            if str(summary.get(key) or "").startswith(before):
-                summary[key] = workspace.display(summary[key].removeprefix(before))
+        # Earlier releases kept full paths, perhaps of another place.
+        root = summary["report"].removesuffix(report)
+        for key in PATHS:
+            if summary.get(key) and summary[key].startswith(root):
+                summary[key] = workspace.display(summary[key].removeprefix(root))
     return summary
 
 

@@ -103,6 +103,10 @@ class Workspace:
         """The path as a person sees and opens it: a local path, or the URL."""
         return self.path(relative) if self.is_local else self.fs.unstrip_protocol(self.path(relative))
 
+    def relative(self, shown: str) -> str:
+        """The reverse of `display`; what lies elsewhere stays as it is."""
+        return shown.removeprefix(f"{self.display('').rstrip('/')}/")
+
     def check_writable(self) -> None:
         """Raises WorkspaceError where nothing can be written, before a run spends time on it."""
         probe = f".probe-{uuid.uuid4().hex}"

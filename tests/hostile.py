@@ -129,6 +129,20 @@ def tiff_of_many_values(values: int) -> bytes:
     return tiff([*_tiff_tags(64), (273, 4, values, 8), (279, 4, 1, 512), (278, 4, 1, 64)], bytes(4 * values))
 
 
+def tiff_of_scans(scans: int, tiles: int, side: int = 1664) -> bytes:
+    """`tiles` x `tiles` progressive JPEGs of some kilobytes each."""
+    one = jpeg_of_scans(scans, (side, side))
+    one += bytes(len(one) % 2)
+    count = tiles * tiles
+    starts = struct.pack(f"<{count}I", *(8 + number * len(one) for number in range(count)))
+    sizes = struct.pack("<I", len(one)) * count
+    data = one * count + starts + sizes
+    place = 8 + count * len(one)
+    tags = [(256, 4, 1, tiles * side), (257, 4, 1, tiles * side), (258, 3, 1, 8), (259, 3, 1, 7), (262, 3, 1, 1)]
+    tags += [(277, 3, 1, 1), (322, 4, 1, side), (323, 4, 1, side)]
+    return tiff([*tags, (324, 4, count, place), (325, 4, count, place + len(starts))], data)
+
+
 def tiff_of_shared_metadata(tags: int, reach: int) -> bytes:
     """The Exif folder, which Pillow reads when it has decoded the pixels, names the same bytes often."""
     rows = b"".join(struct.pack("<HHII", 40000 + number % 20000, 7, reach, 8) for number in range(tags))
@@ -142,6 +156,14 @@ def flat(kind: str, mode: str = "L", side: int = 10_000, **options) -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, (side, side)).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def noise(kind: str, side: int, mode: str = "RGB", **options) -> bytes:
+    """What no encoder makes small: a tile of noise, repeated."""
+    rng = np.random.default_rng(0)
+    tile = rng.integers(0, 256, (1000, 1000, len(mode)), dtype=np.uint8)
+    repeats = -(-side // 1000)
+    return encoded(Image.fromarray(np.tile(tile, (repeats, repeats, 1))[:side, :side], mode), kind, **options)
 
 
 def avif_with_exif(entries: int, reach: int) -> bytes:
@@ -176,13 +198,18 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "TIFF of shared strips": lambda: tiff_of_shared_strips(20_000),
     "TIFF of shared tags": lambda: tiff_of_shared_tags(900, 30 * MB),
     "TIFF of 15 million strips": lambda: tiff_of_many_values(15 * MB),
+    "TIFF of JPEGs of 90 scans, 100 MP": lambda: tiff_of_scans(85, 6),
+    "TIFF of JPEGs of 90 scans, 11 MP": lambda: tiff_of_scans(85, 2),
     "TIFF whose EXIF shares bytes": lambda: tiff_of_shared_metadata(60_000, 20 * MB),
     "AVIF whose EXIF shares bytes": lambda: avif_with_exif(60_000, MB),
     "PNG of 100 MP, 1 bit": lambda: flat("PNG", "1"),
     "PNG of 100 MP, grey": lambda: flat("PNG"),
     "PNG of 100 MP, RGB": lambda: flat("PNG", "RGB"),
     "PNG of 100 MP, transparent": lambda: flat("PNG", "RGBA"),
-    "WebP of 100 MP": lambda: flat("WEBP", "RGB", lossless=True),
+    "WebP of 49 MP": lambda: flat("WEBP", "RGB", 7000, lossless=True),
+    "WebP of 49 MP, transparent noise": lambda: noise("WEBP", 7000, "RGBA", quality=20, method=0),
+    "AVIF of 16 MP of noise": lambda: noise("AVIF", 4000, quality=60, speed=10, subsampling="4:4:4"),
+    "JPEG of 60 MP of noise, 10 scans": lambda: noise("JPEG", 7750, quality=50, progressive=True, subsampling=0),
     "AVIF of 25 MP": lambda: flat("AVIF", "RGB", 5000, speed=10),
     "GIF of 100 MP": lambda: flat("GIF"),
     "TIFF of 100 MP, packed fax": lambda: flat("TIFF", "1", compression="group4"),

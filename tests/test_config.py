@@ -122,3 +122,11 @@ def test_a_backbone_may_be_named_as_papers_and_keras_do(name: str):
     assert config.backbone.name == "mobilenet_v2"
     assert config.auto.backbones == ["mobilenet_v2", "vgg16"]
     assert config.digest() == load_config(overrides=['auto.backbones=["mobilenet_v2", "vgg16"]']).digest()
+
+
+def test_a_section_that_is_null_has_its_defaults_and_may_be_set_by_a_variable():
+    """As the form in Prefect's UI gives a section that nobody unfolded."""
+    given = parse_config({"finetune": None, "validate": None, "backbone": {"name": "embedded"}})
+    assert given == parse_config({"backbone": {"name": "embedded"}})
+    found = with_environment(given, {"HEADSTART_FINETUNE__EPOCHS": "3"})
+    assert (found.finetune.epochs, found.backbone.name) == (3, "embedded")

@@ -74,7 +74,9 @@ def automations(webhook: options.Webhook = None, silence: options.Silence = 420,
     The server is the one of PREFECT_API_URL, or of the active Prefect profile. Give it again and nothing is doubled.
     """
     with plain_errors():
-        running.check_configured_server("automations")
+        from flows.server import lasting_server
+
+        lasting_server("automations")
         from flows.automations import apply_automations
 
         names = apply_automations(webhook, silence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +31,18 @@ def predict(
 ) -> None:
     """Name the class and its probability for each image, through ONNX Runtime and nothing heavier.
 
-    Of a folder, each file below it with an image's suffix. Exit status 2 where a file can't be used: the others are
-    predicted all the same.
+    Of a folder, each file below it with the suffix of an image that can be read; the others are counted. Exit status 2
+    where a file can't be used: the others are predicted all the same.
     """
     with plain_errors():
         classifier = load_model(Workspace(workspace), model, public_key)
-        predictions, faults = predict_images(classifier, image_files(images))
+        files, skipped = image_files(images)
+        if skipped:
+            typer.echo(f"skipped, since they can't be read as images: {visible(_by_suffix(skipped))}", err=True)
+        predictions, faults = predict_images(classifier, files)
         if as_json:
-            print_json({"predictions": predictions, **({"faults": faults} if faults else {})})
+            left_out = {key: value for key, value in (("faults", faults), ("skipped", skipped)) if value}
+            print_json({"predictions": predictions, **left_out})
         else:
             for row in predictions:
                 say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(row['image'])}")
@@ -45,24 +50,35 @@ def predict(
             raise UsageError("\n".join(f"{visible(fault['image'])}: {fault['reason']}" for fault in faults))
 
 
-def image_files(given: Iterable[Path]) -> list[Path]:
-    """The files that were named, and those below the folders that were, sorted. Raises UsageError for a folder without
-    an image."""
+def image_files(given: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
+    """The files that were named, and those below the folders that were, sorted; and how many of these were skipped, by
+    their suffix. Raises UsageError for a folder without an image."""
     from PIL import Image
 
     from tasks.modality.images import FORMATS
 
     Image.init()
-    suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}
+    readable = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}
     files: list[Path] = []
+    skipped: Counter[str] = Counter()
     for path in given:
-        found = [path]
-        if path.is_dir():
-            found = sorted(each for each in path.rglob("*") if each.suffix.lower() in suffixes and each.is_file())
-            if not found:
-                raise UsageError(f"there is no image in the folder {path} ({', '.join(sorted(suffixes))})")
-        files += found
-    return files
+        if not path.is_dir():
+            files.append(path)
+            continue
+        below = sorted(each for each in path.rglob("*") if each.is_file())
+        others = Counter(each.suffix.lower() for each in below if each.suffix.lower() not in readable)
+        if others.total() == len(below):
+            found = f"found are {_by_suffix(others)}; " if below else ""
+            raise UsageError(f"there is no image in the folder {path}; {found}read are {', '.join(sorted(readable))}")
+        files += [each for each in below if each.suffix.lower() in readable]
+        skipped += others
+    return files, skipped
+
+
+def _by_suffix(counts: Counter[str]) -> str:
+    return ", ".join(
+        f"{count:,} {f'*{suffix}' if suffix else 'without a suffix'}" for suffix, count in counts.most_common()
+    )
 
 
 def load_model(workspace: Workspace, model: str, public_key: str | None = None) -> Classifier:

@@ -21,7 +21,6 @@ import typer
 from flows.cli.options import WatchFlags
 from flows.cli.output import seconds_since_start
 from tasks.display import STAGE_WIDTH, Progress, line
-from tasks.errors import UsageError
 from tasks.processes import child_environ, collect_as_usual
 
 if TYPE_CHECKING:
@@ -76,11 +75,13 @@ def run_demo_flow(workspace: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def watched_run(source: str, name: str, config: Path | None, overrides: list[str], workspace: str) -> Run:
     """The run to watch for, with absolute paths: runs are started in other processes."""
     from flows.debounce import absolute_source
+    from flows.preflight import check_names
     from tasks.config import load_config
     from tasks.ingest.sources import check_source
     from tasks.runs import new_run
 
     loaded = load_config(config, environ=os.environ, overrides=overrides)
+    check_names(loaded)
     place = workspace if "://" in workspace else str(Path(workspace).expanduser().absolute())
     run = new_run(absolute_source(source), name, place, loaded)
     check_source(run)
@@ -96,26 +97,17 @@ def debounce_settings(flags: WatchFlags, source: str) -> DebounceSettings:
     return DebounceSettings(flags.quiet, flags.min_new, flags.max_wait, flags.marker, poll_s)
 
 
-def check_configured_server(command: str) -> None:
-    """Raises UsageError where no lasting Prefect server is configured: Prefect would start one of its own, which goes
-    with the command, and all that was put on it is lost."""
-    from flows.server import configured_server
-
-    if configured_server() is None:
-        raise UsageError(
-            f"headstart {command} needs a Prefect server that stays: set PREFECT_API_URL, such as "
-            "http://127.0.0.1:4200/api (headstart up recovers its runs by itself)"
-        )
-
-
 def watch_source(run: Run, settings: DebounceSettings, alive: Path | None = None) -> None:
     """Watches until Ctrl-C or SIGTERM; events go to the configured server."""
     with _stopping() as stop:
         _quiet_prefect()
-        from flows.watch import check_server, watch
+        from flows.server import lasting_server
+
+        server = lasting_server("watch")
+        from flows.watch import watch
 
         collect_as_usual()
-        _report(f"watching {run.source} for {run.name}; events go to {check_server()} (Ctrl-C stops it)")
+        _report(f"watching {run.source} for {run.name}; events go to {server} (Ctrl-C stops it)")
         watch(run, settings, stop, _report, alive)
 
 

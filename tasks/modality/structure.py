@@ -9,7 +9,9 @@ file: orientation is read by `tasks.modality.orientation`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,6 +36,8 @@ MAX_LAYERS = 8
 # Pillow's decoder of run-length encoded bitmaps is written in Python: 0.3 s for a megabyte.
 MAX_RLE_BYTES = 1024 * 1024
 
+JPEG_IN_TIFF = 7  # the value of tag 259, Compression; libtiff refuses more than 100 scans in a strip or tile
+_SCAN = b"\xff\xda"  # no pixels of a JPEG look so: a zero follows each FF of theirs
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # neither an escaped FF nor a restart marker
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _NETPBM = re.compile(
@@ -75,8 +79,7 @@ def examined(content: bytes) -> Encoded:
 def check_opened(image: Image.Image, encoded: Encoded) -> None:
     """Raises DecodeError where what the header of an opened image describes could cost too much."""
     width, height = image.size
-    if encoded.scans > 1 and encoded.scans * width * height > MAX_SCANNED_PIXELS:
-        raise DecodeError(f"{encoded.scans} scans of {width}x{height} pixels are too many: save it as a baseline JPEG")
+    _check_scans(encoded.scans, image.size)
     tiles = list(getattr(image, "tile", ()))
     if any(tile[0] == "bmp_rle" for tile in tiles) and len(encoded.content) <= MAX_RLE_BYTES:
         return
@@ -86,9 +89,24 @@ def check_opened(image: Image.Image, encoded: Encoded) -> None:
     if len(tiles) > 1 and area > MAX_LAYERS * width * height:
         raise DecodeError(f"its {len(tiles)} strips or tiles cover the image more than {MAX_LAYERS} times")
     stored = getattr(image, "tag_v2", {})
-    sizes = stored.get(279) or stored.get(325) or ()  # StripByteCounts, TileByteCounts
-    if sum(sizes if isinstance(sizes, tuple) else (sizes,)) > 2 * len(encoded.content):
+    sizes = _values(stored, 279) or _values(stored, 325)  # StripByteCounts, TileByteCounts
+    if sum(map(abs, sizes)) > 2 * len(encoded.content):
         raise DecodeError("its strips or tiles overlap in the file")
+    if stored.get(259) == JPEG_IN_TIFF:
+        starts = _values(stored, 273) or _values(stored, 324)  # StripOffsets, TileOffsets
+        scans = sum(encoded.content.count(_SCAN, at, at + size) for at, size in zip(starts, sizes, strict=False))
+        _check_scans(-(-scans // max(len(sizes), 1)), image.size)
+
+
+def _values(stored: Mapping[int, Any], tag: int) -> tuple[int, ...]:
+    """A TIFF tag's values; none where it is absent."""
+    values = stored.get(tag, ())
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _check_scans(scans: int, size: tuple[int, int]) -> None:
+    if scans > 1 and scans * size[0] * size[1] > MAX_SCANNED_PIXELS:
+        raise DecodeError(f"{scans} scans of {size[0]}x{size[1]} pixels are too many: save it as a baseline JPEG")
 
 
 def _jpeg(content: bytes) -> Encoded:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.config import POOLED
-from tasks.errors import ConfigError
 from tasks.modality.augmentation import Policy
+from tasks.networks.boundaries import check_boundary
 from tasks.networks.registry import build_network, get_backbone, weights_digest, weights_path
 from tasks.records import FeatureExtractor, Run
 
@@ -72,7 +72,7 @@ def build_extractor(extractor: FeatureExtractor) -> keras.Model:
     import keras
 
     network = _network(extractor)
-    output = _pooled(network) if extractor.boundary == POOLED else _boundary_layer(network, extractor.boundary).output
+    output = _pooled(network) if extractor.boundary == POOLED else _boundary_layer(network, extractor).output
     return keras.Model(network.input, output, name=f"{extractor.backbone}_trunk")
 
 
@@ -87,7 +87,7 @@ def build_upper(extractor: FeatureExtractor) -> keras.Model:
     import keras
 
     network = _network(extractor)
-    below = _boundary_layer(network, extractor.boundary).output
+    below = _boundary_layer(network, extractor).output
     return keras.Model(below, _pooled(network), name=f"{extractor.backbone}_upper")
 
 
@@ -99,7 +99,7 @@ def build_outputs(extractor: FeatureExtractor) -> keras.Model:
     network = _network(extractor)
     outputs = {"features": _pooled(network)}
     if extractor.boundary != POOLED:
-        outputs["activations"] = _boundary_layer(network, extractor.boundary).output
+        outputs["activations"] = _boundary_layer(network, extractor).output
     return keras.Model(network.input, outputs, name=f"{extractor.backbone}_outputs")
 
 
@@ -135,12 +135,6 @@ def _pooled(network: keras.Model):
     return keras.layers.GlobalAveragePooling2D(name=POOLED)(network.output)
 
 
-def _boundary_layer(network: keras.Model, name: str):
-    possible = boundaries(network)
-    if name not in possible:
-        shown = [part for part in possible if part.endswith(("_add", "_out", "_pool", "_concat"))] or possible
-        why = "has no layer" if name not in {layer.name for layer in network.layers} else "can't be cut at"
-        raise ConfigError(
-            f"backbone.boundary: {network.name} {why} {name!r}; use {POOLED}, or one such as {', '.join(shown)}"
-        )
-    return network.get_layer(name)
+def _boundary_layer(network: keras.Model, extractor: FeatureExtractor):
+    check_boundary(extractor.backbone, extractor.boundary)
+    return network.get_layer(extractor.boundary)

@@ -14,7 +14,7 @@ from tasks.errors import RefusedError, UsageError
 from tasks.publish.signing import sign_files
 from tasks.publish.stage import judged_file, version_manifest
 from tasks.records import Run
-from tasks.runs import finished_run, one_at_a_time
+from tasks.runs import finished_run, one_at_a_time, write_summary
 from tasks.storage.repository import champion, read_manifest, triton_config, version_path, write_version
 from tasks.workspace import Workspace
 
@@ -105,4 +105,4 @@ def _record(run: Run, summary: dict[str, Any], version: int, override: dict[str,
     said = f"published by {override['by']} against the gates: {override['reason']}"
     model = run.workspace.display(version_path(run.name, version, "model.onnx"))
     changed |= {"reasons": [said, *decision["reasons"]], "version": version, "model": model}
-    run.workspace.write_json(run.path("summary.json"), {**summary, **changed})
+    write_summary(run, {**summary, **changed})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -150,6 +150,13 @@ def read_evidence(run: Run) -> Evidence:
         """The path of a file that a stage made for this run."""
         return f"{summary.get('artifacts', {}).get(stage, run.folder)}/{file}"
 
+    table = read(f"snapshots/{snapshot}.parquet", _read_snapshot, None) if snapshot else None
+    # A stage's files are kept as they were made, while the images may have been moved since.
+    places = dict(zip(table["sha256"].to_pylist(), table["uri"].to_pylist(), strict=True)) if table else {}
+
+    def moved(images: list[Any]) -> list[Any]:
+        return [replace(image, uri=places.get(image.sha256) or image.uri) for image in images]
+
     findings = [read(path(stage, "validation.json"), _read_json, []) for stage in ("validate", "review")]
     return Evidence(
         run=run,
@@ -157,10 +164,10 @@ def read_evidence(run: Run) -> Evidence:
         decision=decision,
         history=read(path("finetune", "history.json"), _read_json, {}),
         expectations=_merged(*findings),
-        predictions=read(path("evaluate", "predictions.parquet"), _read_predictions, []),
-        suspects=read(path("review", "suspects.json"), _read_suspects, []),
+        predictions=moved(read(path("evaluate", "predictions.parquet"), _read_predictions, [])),
+        suspects=moved(read(path("review", "suspects.json"), _read_suspects, [])),
         suspects_file=posixpath.relpath(path("review", "suspects.json"), run.folder),
-        snapshot=read(f"snapshots/{snapshot}.parquet", _read_snapshot, None) if snapshot else None,
+        snapshot=table,
         champion_snapshot=_read_champion_snapshot(run, decision.get("champion_version")),
         learning_curve=read(path("review", "learning_curve.json"), _read_json, {}),
         quarantine=_read_quarantine(run),
@@ -195,7 +202,7 @@ def _read_predictions(run: Run, path: str) -> list[Prediction]:
 
 
 def _read_snapshot(run: Run, path: str) -> pa.Table | None:
-    return _read_table(run, path, ("sha256", "label", "split", "width_px", "height_px"))
+    return _read_table(run, path, ("sha256", "uri", "label", "split", "width_px", "height_px"))
 
 
 def _read_champion_snapshot(run: Run, version: int | None) -> pa.Table | None:

@@ -65,13 +65,19 @@ def _columns(content: bytes, columns: Sequence[str] | None) -> pd.DataFrame:
 
 
 def write_snapshot(run: Run, table: pd.DataFrame) -> str:
-    """Writes a table as a snapshot of the run's model, where it is not there yet; returns its id."""
+    """Writes a table as a snapshot of the run's model, and returns its id.
+
+    One that is there already is written again where it is of other models only, or where its images lie elsewhere by
+    now: the source was moved, or the workspace in which the images of tensorflow-datasets are kept.
+    """
     identity = snapshot_id(table)
     path = snapshot_path(identity)
     names: list[str] = []
+    places = None
     if run.workspace.exists(path):
         names = snapshot_names(pq.read_schema(pa.BufferReader(run.workspace.read_bytes(path))))
-    if run.name not in names:
+        places = read_snapshot(run.workspace, identity, ["uri"])["uri"].tolist()
+    if run.name not in names or places != table["uri"].tolist():
         metadata = {"names": " ".join(sorted({*names, run.name}))}
         write_table(run.workspace, path, table, SNAPSHOT.with_metadata(metadata))
     return identity

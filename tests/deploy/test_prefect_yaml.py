@@ -14,6 +14,7 @@ import yaml
 
 from flows.deployments import deployments
 from flows.watch import EVENT
+from tasks.config import parse_config
 from tasks.networks.registry import BACKBONES
 from tests.prefect_server import prefect_server
 from tests.runs import make_run
@@ -91,14 +92,38 @@ def test_the_form_has_a_description_a_default_choices_and_bounds(url: str):
     schema = deployed(url, NAMES[2])["parameter_openapi_schema"]
     assert all(each["description"] for each in schema["properties"].values())
     sections = schema["definitions"]["Config"]["properties"]
-    for section in sections.values():
-        keys = schema["definitions"][section["$ref"].rsplit("/", 1)[-1]]["properties"]
+    for name, section in sections.items():
+        # One section is shown, the others are unfolded by a click: each is null at first.
+        folded, reference = section.get("anyOf", (None, section))
+        assert (folded is None) == (name == "backbone")
+        assert folded is None or (folded["type"], section["default"]) == ("null", None)
+        assert folded is None or section["description"]
+        keys = schema["definitions"][reference["$ref"].rsplit("/", 1)[-1]]["properties"]
         assert all(key["description"] and "default" in key for key in keys.values())
+    assert schema["properties"]["config"]["default"] == {}
     rate = schema["definitions"]["Finetune"]["properties"]["learning_rate"]
     assert (rate["exclusiveMinimum"], rate["maximum"], rate["default"]) == (0, 1, 0.002)
     assert rate["description"].endswith("by a cosine. (above 0 and at most 1)")
     assert schema["definitions"]["Backbone"]["properties"]["precision"]["enum"] == ["fp32", "int8"]
     assert schema["definitions"]["Backbone"]["properties"]["name"]["enum"] == list(BACKBONES)
+
+
+def test_what_the_form_gives_of_folded_sections_is_accepted(url: str):
+    given = {**GIVEN, "config": {"backbone": {"name": "embedded"}, "finetune": {"epochs": 3}, "auto": None}}
+    started = httpx.post(
+        f"{url}/deployments/{deployed(url, NAMES[2])['id']}/create_flow_run",
+        json={"parameters": given, "enforce_parameter_schema": True},
+        timeout=100,
+    )
+    assert started.status_code == 201, started.text
+    config = parse_config(started.json()["parameters"]["config"])
+    assert config == parse_config({"backbone": {"name": "embedded"}, "finetune": {"epochs": 3}})
+
+
+def test_a_deployment_gives_what_was_set_and_no_default(tmp_path: Path):
+    run = make_run("/workspace", "/photos", config={"finetune": {"epochs": 10}})  # set, and equal to the default
+    for each in deployments(run, "0 3 * * *"):
+        assert each["parameters"]["config"] == {"finetune": {"epochs": 10}}
 
 
 def test_headstart_up_registers_the_same_three(url: str, tmp_path: Path):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.cli.prediction import load_model, predict_images
-from flows.preflight import check_run
+from flows.preflight import check_run, check_setup
 from tasks.errors import ConfigError
 from tasks.workspace import Workspace
 from tests import photos
@@ -51,7 +51,7 @@ def test_it_ends_in_a_decision_with_full_parity_and_predicts(
 @pytest.mark.parametrize(
     ("sections", "says"),
     [
-        ({"backbone": {"boundary": "block_12_ad"}}, "has no layer 'block_12_ad'.*block_12_add"),
+        ({"backbone": {"boundary": "block_12_ad"}}, "can't be cut at 'block_12_ad'.*block_12_add"),
         (
             {"backbone": {"precision": "int8"}, "extract": {"engine": "tensorflow"}},
             "an int8 feature extractor only runs in ONNX Runtime",
@@ -63,7 +63,9 @@ def test_a_mistake_is_found_before_anything_is_read(
 ):
     backbone = {"name": "embedded", "image_size_px": 32}
     config = {**sections, "backbone": {**backbone, **sections.get("backbone", {})}}
-    with pytest.raises(ConfigError, match=says) as mistake:
-        check_run(make_run(tmp_path / "w", folder, config=config))
-    assert mistake.value.exit_status == 2
+    run = make_run(tmp_path / "w", folder, config=config)
+    for check in (check_run, check_setup):  # the command's, and the flow's own
+        with pytest.raises(ConfigError, match=says) as mistake:
+            check(run)
+        assert mistake.value.exit_status == 2
     assert not (tmp_path / "w" / "artifacts").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tasks.ingest.listing import listing_digest, listing_table
 from tasks.ingest.sources import list_source
 from tasks.orchestration import Account
 from tasks.records import Run
-from tasks.runs import finished_runs
+from tasks.runs import finished_runs, write_summary
 from tests import photos
 from tests.runs import make_run
 
@@ -69,12 +70,23 @@ def test_a_file_that_vanishes_meanwhile_is_no_fault(run: Run):
     assert listing_digest(listing_table(entries)) != listing_digest(listing_table(list_source(run).entries))
 
 
-def test_a_moved_workspace_names_its_own_files(run: Run, tmp_path: Path):
-    before = {"report": f"/old/w/runs/{EARLIER}/report.html", "model": "/old/w/models/shapes/1/model.onnx"}
+@pytest.mark.parametrize("root", ["", "/old/w/"], ids=["kept", "kept by an earlier release"])
+def test_a_moved_workspace_names_its_own_files(run: Run, tmp_path: Path, root: str):
+    before = {"report": f"{root}runs/{EARLIER}/report.html", "model": f"{root}models/shapes/1/model.onnx"}
     run.workspace.write_json(f"runs/{EARLIER}/summary.json", {"run_id": EARLIER, **before})
     [found] = finished_runs(run.workspace, "shapes")
     assert found["report"] == str(tmp_path / f"w/runs/{EARLIER}/report.html")
     assert found["model"] == str(tmp_path / "w/models/shapes/1/model.onnx")
+
+
+@pytest.mark.parametrize("model", ["models/shapes/1/model.onnx", None])
+def test_a_summary_is_kept_without_the_workspaces_place(run: Run, model: str | None):
+    run = replace(run, run_id=EARLIER)
+    paths = {"report": run.path("report.html"), "model": model}
+    shown = {key: path and run.workspace.display(path) for key, path in paths.items()}
+    write_summary(run, {"verdict": "promoted", **shown})
+    assert run.workspace.read_json(run.path("summary.json")) == {"verdict": "promoted", **paths}
+    assert next(finished_runs(run.workspace, run.name)) == {"verdict": "promoted", **shown}
 
 
 @pytest.mark.parametrize(("version", "tried_again"), [(3, True), (None, False)])

@@ -123,6 +123,15 @@ def test_a_server_that_forgot_the_event_gets_it_again(run: Run, server: Server):
     assert other.events == server.events
 
 
+def test_a_sensor_whose_folders_were_moved_announces_them_where_they_are(run: Run, server: Server, tmp_path: Path):
+    server.stores = False
+    settle(sensor_of(run, server))
+    (tmp_path / "w").rename(tmp_path / "new")
+    moved = make_run(tmp_path / "new", run.source)
+    settle(sensor_of(moved, server))
+    assert [event["payload"]["workspace"] for event in server.taken] == [run.workspace.url, moved.workspace.url]
+
+
 def test_what_comes_during_a_run_is_announced_once_after_it(run: Run, server: Server):
     sensor = sensor_of(run, server)
     settle(sensor)

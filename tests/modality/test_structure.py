@@ -64,7 +64,9 @@ def test_no_file_costs_more_than_a_large_sound_one(name):
         (hostile.rle_bmp(2_000_000), "bmp_rle"),
         (hostile.tiff_of_shared_strips(100, 200), "cover the image more than 8 times"),
         (hostile.tiff_of_shared_tags(5, 5000), "tags overlap"),
+        (hostile.tiff_of_scans(85, 3), "90 scans of 4992x4992 pixels are too many"),
         (hostile.tiff_of_many_values(300_000), "has 300000 values"),
+        (hostile.flat("WEBP", side=7100, lossless=True), "more than the 50000000 allowed of WEBP: save it as JPEG"),
     ],
 )
 def test_what_is_refused_says_why(content, says):
@@ -105,6 +107,12 @@ def test_netpbm_is_scaled_by_its_own_maximum(top):
 
 def test_a_small_run_length_encoded_bitmap_is_decoded():
     assert (decode(hostile.sound_rle_bmp()) == 7).all()
+
+
+def test_a_tiff_of_jpegs_is_decoded():
+    picture = photo(1, size=(640, 480))
+    found = decode(encoded(picture, "TIFF", compression="jpeg", quality=95))
+    assert np.abs(found.astype(int) - np.asarray(picture)).mean() < 5
 
 
 def test_a_mosaic_tiff_of_many_tiles_is_decoded():

@@ -259,10 +259,26 @@ def _read_until(terminal: int, text: str) -> str:
     return shown
 
 
-def test_what_needs_a_lasting_server_refuses_without_one(tmp_path: Path, capfd: Capture):
-    done, _ = in_process(capfd, "automations", PREFECT_API_URL="", PREFECT_HOME=str(tmp_path))
-    assert done.exit_code == 2
-    assert "needs a Prefect server that stays" in done.stderr
+@pytest.mark.parametrize("command", ["automations", "watch"])
+def test_what_needs_a_lasting_server_refuses_without_one(command: str, folder: Path, tmp_path: Path):
+    args = [folder, "--workspace", tmp_path / "w"] if command == "watch" else []
+    done = headstart(command, *args, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert f"headstart {command} needs a Prefect server that stays" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["retrain", "up", "watch"])
+def test_a_wrong_boundary_is_reported_without_tensorflow(command: str, folder: Path, tmp_path: Path):
+    """Here TensorFlow can't be imported, nor Prefect."""
+    for module in ("tensorflow", "keras", "prefect"):
+        (tmp_path / "heavy" / module).mkdir(parents=True)
+        (tmp_path / "heavy" / module / "__init__.py").write_text("raise ImportError('too heavy for a wrong name')")
+    args = ["--workspace", tmp_path / "w", "--set", "backbone.name=embedded", "--set", "backbone.boundary=block_12_ad"]
+    done = headstart(command, folder, *args, PYTHONPATH=str(tmp_path / "heavy"))
+    assert done.returncode == 2
+    [last] = [row for row in done.stderr.splitlines() if not row.startswith("Retrains")]
+    assert last.startswith("headstart: backbone.boundary: embedded can't be cut at 'block_12_ad'; the nearest of its ")
+    assert ": block_12_add, " in last
 
 
 def test_the_quarantine_of_an_unknown_model_is_a_mistake(tmp_path: Path, capfd: Capture):

@@ -118,6 +118,29 @@ def test_a_folder_is_predicted_and_a_bad_file_does_not_hide_the_others(tmp_path:
     assert (done.exit_code, "there is no image in the folder" in done.stderr) == (2, True)
 
 
+def test_what_is_skipped_in_a_folder_is_named_with_counts(tmp_path: Path, photo: Path, capfd):
+    publish(tmp_path / "w", 1)
+    folder = tmp_path / "photos"
+    (folder / "phone").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(photo.read_bytes())
+    for name in ("phone/1.heic", "phone/2.HEIC", "notes.txt", "list"):
+        (folder / name).write_bytes(b"x")
+    capfd.readouterr()
+    done = headstart("predict", "colours", folder, "--workspace", tmp_path / "w", "--json")
+    assert done.exit_code == 0
+    [line] = done.stderr.splitlines()
+    assert line == "skipped, since they can't be read as images: 2 *.heic, 1 without a suffix, 1 *.txt"
+    answer = json.loads(capfd.readouterr().out)
+    assert len(answer["predictions"]) == 1
+    assert answer["skipped"] == {".heic": 2, "": 1, ".txt": 1}
+
+    (folder / "a.jpg").unlink()
+    done = headstart("predict", "colours", folder, "--workspace", tmp_path / "w")
+    assert done.exit_code == 2
+    assert "there is no image in the folder" in done.stderr
+    assert "found are 2 *.heic" in done.stderr
+
+
 def test_verify_takes_a_name(tmp_path: Path, capfd):
     publish(tmp_path / "w", 1)
     publish(tmp_path / "w", 2)
