@@ -31,7 +31,7 @@ STAGES = (
     "augment",
     "trunk",
     "extract",
-    "cross-fit",
+    "cross_fit",
     "finetune",
     "export",
     "evaluate",
@@ -40,7 +40,8 @@ STAGES = (
     "publish",
     "report",
 )
-TASKS = {"trunk": "extractor"}  # where a task's name is not the one that the summary has had from the beginning
+# Where a task's name is not its key in the summary, which is a word, and has been the same from the beginning.
+TASKS = {"trunk": "extractor", "cross_fit": "cross-fit"}
 
 
 def run_key(run: Run, catalogue: Catalogue) -> str:

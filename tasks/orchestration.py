@@ -25,7 +25,18 @@ from tasks.display import line as terminal_line
 from tasks.display import stage_line
 from tasks.errors import HeadstartError
 from tasks.networks.onnx_session import available_cores
-from tasks.records import Candidate, Catalogue, Decision, FeatureExtractor, Features, Head, Review, Run, Snapshot
+from tasks.records import (
+    Candidate,
+    Catalogue,
+    CrossFitted,
+    Decision,
+    FeatureExtractor,
+    Features,
+    Head,
+    Review,
+    Run,
+    Snapshot,
+)
 from tasks.storage.artifacts import artifacts_in_use, kept
 from tasks.storage.quarantine import FILE, read_entries
 
@@ -141,6 +152,8 @@ def one_line(result: Any) -> str:
             accuracy, epoch = result.validation_accuracy, result.best_epoch
             best = f"validation accuracy {accuracy:.3f} (epoch {epoch}), " if accuracy is not None else ""
             return f"{best}temperature {result.temperature:.2f}"
+        case CrossFitted():
+            return result.missing or f"{result.FOLDS} heads, each trained without a part of the images"
         case Review():
             return f"{result.suspects:,} labels worth a look"
         case Candidate():
@@ -149,6 +162,8 @@ def one_line(result: Any) -> str:
             accuracy = result.metrics.get("test", {}).get("accuracy")
             refused = [gate.name for gate in result.gates if gate.passed is False]
             verdict = "promote" if result.promote else f"refuse ({', '.join(refused)})"
+            if result.undecided:
+                verdict = "undecided by the test split, so all images are asked"
             return verdict if accuracy is None else f"{verdict}, test accuracy {accuracy:.3f}"
         case str():  # the path of what was written
             return result

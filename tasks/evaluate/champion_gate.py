@@ -125,7 +125,7 @@ def _images_needed(policy: ChampionPolicy, c: Comparison) -> str:
     needed = math.ceil(disagreement * (z / policy.non_inferiority_margin) ** 2)
     return (
         f". To show that equally good models are equivalent takes about {max(needed, policy.min_paired_images):,} test "
-        "images (with a power of {POWER}): add images, raise split.test_share, or widen the margin in the gates file"
+        f"images (with a power of {POWER}): add images, raise split.test_share, or widen the margin in the gates file"
     )
 
 

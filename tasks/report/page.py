@@ -180,11 +180,25 @@ def _champion(evidence: Evidence) -> dict[str, Any] | None:
         "won_pictures": [_picture(p) for p in won[:MAX_FLIPPED]],
         "lost_pictures": [_picture(p) for p in lost[:MAX_FLIPPED]],
         "comparison": comparison if comparison.get("n") else None,
+        "all_images": _all_images(evidence.decision.get("all_images")),
         "confusions": confusion_changes(judged),
         "by_class": evidence.decision.get("class_comparisons") or [],
         "level": next((gate["threshold"] for gate in gates if gate["name"] == "class regressions"), 0),
         "classes": evidence.decision.get("classes") or {},
     }
+
+
+def _all_images(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What all images say where the test split has too few: the whole, and a row for each kind of image."""
+    if not found:
+        return None
+    kinds = (
+        ("test", "both files"),
+        ("old", "cross-fitted predictions of both"),
+        ("new", "the champion's file, and cross-fitted predictions"),
+    )
+    rows = [{"kind": kind, "by": by, **found[kind]} for kind, by in kinds if found[kind]["n"]]
+    return {**found, "rows": rows}
 
 
 def _data_changes(evidence: Evidence) -> dict[str, Any] | None:

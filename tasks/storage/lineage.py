@@ -79,4 +79,5 @@ def trained_from(run: Run, version: int, today: FeatureExtractor) -> tuple[Run, 
         views=views,
         embedded=0,
     )
-    return replace(run, config=config), found
+    # Its settings, and the seconds that this run may spend.
+    return replace(run, config=config.model_copy(update={"evaluate": run.config.evaluate})), found

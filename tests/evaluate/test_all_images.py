@@ -206,7 +206,7 @@ def _cross_fitted(run: Run, features, table: pd.DataFrame, folder: str, wrong: i
     right[:wrong] = ~right[:wrong]
     logits = [[1.0, 0.0] if red else [0.0, 1.0] for red in right]
     fitted = CrossFitted(features=features, folder=folder)
-    write_table(run.workspace, fitted.path, table.assign(logits=logits), LOGITS)
+    write_table(run.workspace, fitted.path, table.assign(logits=pd.Series(logits, table.index)), LOGITS)
     return fitted
 
 

@@ -88,7 +88,13 @@ def test_the_first_model_is_published_with_all_that_it_was_made_of(place: Place,
 def test_every_stage_took_its_time(first: dict[str, Any]):
     timings = first["timings_s"]
     assert timings.keys() == {"total", *STAGES}
-    assert {stage for stage in STAGES if timings[stage] == 0} <= {"auto", "augment", "variants"}  # not asked for
+    assert {stage for stage in STAGES if timings[stage] == 0} <= {
+        "auto",
+        "augment",
+        "cross_fit",
+        "weigh",
+        "variants",
+    }  # not needed
     assert timings["total"] >= timings["finetune"]
 
 
@@ -221,3 +227,21 @@ def test_a_wrong_configuration_fails_the_run_before_anything_is_read(
     with pytest.raises(ConfigError, match=r"/absent\.toml does not exist"):
         ended_in(source, tmp_path / "w").result()
     assert not (tmp_path / "w/inspections").exists()
+
+
+def test_all_images_decide_where_the_test_split_has_too_few(tmp_path: Path):
+    """The second model is as good as the first: 42 test images can't know that, all images can."""
+    place = place_in(tmp_path)
+    place.gates.write_text(f"{LENIENT}[champion]\nnon_inferiority_margin = 0.05\n")
+    place.retrain()
+    photos.class_folders(place.source, dict.fromkeys(CLASSES, 18), start=1000)
+    crossed = {"gates": str(place.gates), "cross_fit_s": 120}
+    state = ended_in(place.source, place.workspace.url, evaluate=crossed)
+    decided = state.result()
+    assert (decided["version"], decided["evidence"]) == (2, "all images"), decided["reasons"]
+    assert "by all 174 images" in decided["reasons"][0], decided["reasons"]
+    assert decided["timings_s"]["cross_fit"] > 0
+    decision = place.workspace.read_json(f"runs/{decided['run_id']}/decision.json")
+    assert (decision["evidence"], decision["all_images"]["images"]["n"]) == ("all images", 174)
+    assert "By all 174 images" in Path(decided["report"]).read_text()
+    assert read_manifest(place.workspace, NAME, 2)["decision"]["reasons"] == decided["reasons"]
