@@ -14,7 +14,7 @@ from tasks.extract.engine import check_engine
 from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
 from tasks.modality.augmentation import policy_of
-from tasks.networks.extractor import build_extractor, extractor_of
+from tasks.networks.extractor import build_outputs, extractor_of
 from tasks.publish.signing import check_key
 from tasks.records import Run
 from tasks.validate.suite import load_suite
@@ -69,10 +69,9 @@ def check_setup(run: Run) -> None:
 def _check_extractor(run: Run) -> None:
     extractor = extractor_of(run, policy_of(run.config))
     # Where the choice is automatic, the boundary is one that is known to be good.
-    if extractor.boundary != POOLED and not run.config.auto.enabled and not run.workspace.exists(extractor.onnx_path):
-        build_extractor(
-            extractor
-        )  # seconds, for TensorFlow; a layer that is no boundary would else show after validation
+    named = isinstance(extractor.layers, tuple) or (extractor.boundary != POOLED and not run.config.auto.enabled)
+    if named and not run.workspace.exists(extractor.onnx_path):
+        build_outputs(extractor)  # seconds, for TensorFlow; a wrong layer would else show after validation
 
 
 def _check_choice(config: Config) -> None:

@@ -36,7 +36,7 @@ def home(tmp_path: Path) -> Path:
 def environment(home: Path) -> dict[str, str]:
     """A user's own: no cache but the home's, and none of the variables by which ONNX Runtime knows a CI machine.
 
-    On those (`CI`, `GITHUB_ACTIONS`, `TF_BUILD`, ...) it collects nothing by itself, and these tests would show nothing.
+    On those (`CI`, `GITHUB_ACTIONS`, `TF_BUILD`) it collects nothing by itself, and these tests would show nothing.
     """
     return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT)}
 
