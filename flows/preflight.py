@@ -15,7 +15,7 @@ from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
 from tasks.modality.augmentation import policy_of
 from tasks.networks.boundaries import check_boundary
-from tasks.networks.extractor import extractor_of
+from tasks.networks.extractor import build_outputs, extractor_of
 from tasks.publish.signing import check_key
 from tasks.records import Run
 from tasks.validate.suite import load_suite
@@ -78,8 +78,15 @@ def check_setup(run: Run) -> None:
     load_suite(run.config.validation.suite)
     _check_scale(run.config.scale)
     for name in run.config.backbones():
-        extractor_of(replace(run, config=run.config.with_keys({"backbone.name": name})), policy_of(run.config))
+        _check_extractor(replace(run, config=run.config.with_keys({"backbone.name": name})))
     _passed.add(setup)
+
+
+def _check_extractor(run: Run) -> None:
+    """Finds the weights of the run's backbone and, where layers are named whose outputs are pooled, these layers."""
+    extractor = extractor_of(run, policy_of(run.config))
+    if isinstance(extractor.layers, tuple) and not run.workspace.exists(extractor.onnx_path):
+        build_outputs(extractor)  # seconds, for TensorFlow; a wrong name would else show after validation
 
 
 def _check_choice(config: Config) -> None:

@@ -99,6 +99,9 @@ class Backbone(Section):
     `imagenet`, and for the embedded backbone the weights that come with it."""
     boundary: str = "avg_pool"
     """Freeze boundary: the layer whose output is cached; layers above it are trained. `avg_pool`: classifier only."""
+    features: Annotated[int, Field(ge=0, le=64)] | Literal["last"] | list[str] = 5
+    """Which layers' outputs are pooled: of a number of late blocks beside the last layer, `last` alone, or beside it
+    those of the layers named. Where `boundary` is a lower layer, blocks above it."""
     image_size_px: int = Field(default=0, ge=0, le=1024)
     """Side of the square that images are resized to, in pixels; 0 takes the backbone's own."""
     precision: Literal["fp32", "int8"] = "fp32"
@@ -202,8 +205,10 @@ class Finetune(Section):
     """Upper bound of epochs over those layers; each has every view of every image."""
     unfrozen_batch_size: int = Field(default=64, ge=1)
     """Images in a step over those layers."""
-    hidden_units: int = Field(default=256, ge=0, le=8192)
-    """Width of the head's hidden layer; 0 leaves a linear classifier."""
+    hidden_units: int = Field(default=128, ge=0, le=8192)
+    """Width of the head's hidden layer; 0 leaves a linear classifier, of which there is one."""
+    heads: int = Field(default=1, ge=1, le=16)
+    """Heads with hidden layers of their own, trained side by side; their mean logits are the model's."""
     dropout: float = Field(default=0.4, ge=0, lt=1)
     """Share of features dropped in training."""
     label_smoothing: float = Field(default=0.2, ge=0, lt=1)

@@ -85,9 +85,10 @@ class Snapshot:
 class FeatureExtractor:
     """The frozen part of a backbone: preprocessing and everything below the freeze boundary, as one ONNX graph.
 
-    The graph takes `image` uint8 [N, H, W, 3] and gives `features` float32 [N, D], pooled; where the boundary is a
-    lower layer, also `activations` float32 [N, h, w, C], that layer's output (the pooled features come from the same
-    pass, through the layers above as they were pre-trained).
+    The graph takes `image` uint8 [N, H, W, 3] and gives `features` float32 [N, D]: the pooled maps of the last layer
+    and, beside them, of `layers` (a number of late blocks, or names). Where the boundary is a lower layer, also
+    `activations` float32 [N, h, w, C], that layer's output; the features come from the same pass, through the layers
+    above as they were pre-trained.
     """
 
     key: str  # of the pooled features
@@ -98,6 +99,8 @@ class FeatureExtractor:
     image_size_px: int
     precision: Literal["fp32", "int8"] = "fp32"
     activations_key: str | None = None  # of the activations, where there are any
+    layers: int | tuple[str, ...] = 0
+    widths: tuple[int, ...] = field(default=(), compare=False)  # of each layer's features; empty before the export
 
     @property
     def output(self) -> Literal["features", "activations"]:

@@ -16,10 +16,10 @@ from tests import session
 def exported(run: Run, policy: Policy) -> FeatureExtractor:
     """The run's feature extractor, whose file is in its workspace."""
     extractor = extractor_of(run, policy)
+    shared = Workspace(str(session.folder() / "extractors"))
+    extractor = ensure_exported(replace(run, workspace=shared), extractor)
     if run.workspace.exists(extractor.onnx_path):
         return extractor
-    shared = Workspace(str(session.folder() / "extractors"))
-    ensure_exported(replace(run, workspace=shared), extractor)
     folder = extractor.onnx_path.rpartition("/")[0]
     for file in Path(shared.path(folder)).iterdir():
         run.workspace.write_bytes(f"{folder}/{file.name}", file.read_bytes())

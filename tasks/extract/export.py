@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import onnx
 
 from tasks.config import POOLED
 from tasks.networks import keras_process
-from tasks.networks.extractor import build_extractor, build_upper
+from tasks.networks.extractor import build_extractor, build_upper, feature_widths
 from tasks.networks.keras_export import to_onnx
 from tasks.networks.onnx_graph import chain, describe, keep_output, preprocessing
 from tasks.networks.registry import get_backbone
@@ -17,23 +18,25 @@ from tasks.storage.artifacts import Artifact
 from tasks.workspace import user_cache
 
 
-def ensure_exported(run: Run, extractor: FeatureExtractor) -> bool:
-    """Exports the float32 feature extractor, unless the workspace has a sound graph of it. True if it did."""
+def ensure_exported(run: Run, extractor: FeatureExtractor) -> FeatureExtractor:
+    """Exports the float32 feature extractor, unless the workspace has a sound graph of it; returns it with the widths
+    of its layers."""
     from filelock import FileLock
 
     artifact = Artifact(run.workspace, "extractor", extractor.head_key)
     place = hashlib.sha256(run.workspace.display(artifact.folder).encode()).hexdigest()[:16]
     # Threads and processes of one machine export it only once.
     with FileLock(user_cache("files") / f"{place}.lock"):
-        if artifact.read() is not None:
-            return False
-        run.workspace.write_bytes(extractor.onnx_path, keras_process.call(_exported, extractor))
-        artifact.finish({})
-        return True
+        record = artifact.read()
+        if record is None:
+            content, widths = keras_process.call(_exported, extractor)
+            run.workspace.write_bytes(extractor.onnx_path, content)
+            artifact.finish(record := {"widths": widths})
+    return replace(extractor, widths=tuple(record.get("widths", ())))  # older ones have the last layer alone
 
 
-def _exported(extractor: FeatureExtractor) -> bytes:
-    return export_extractor(extractor).SerializeToString()
+def _exported(extractor: FeatureExtractor) -> tuple[bytes, list[int]]:
+    return export_extractor(extractor).SerializeToString(), list(feature_widths(extractor))
 
 
 def export_extractor(extractor: FeatureExtractor) -> onnx.ModelProto:

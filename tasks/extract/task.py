@@ -23,8 +23,7 @@ _choosing = threading.Lock()
 @stage("extractor")
 def make_extractor(run: Run, snapshot: Snapshot, policy: Policy) -> FeatureExtractor:
     """Exports the feature extractor (and quantises it on request), unless the workspace has it already."""
-    extractor = extractor_of(run, policy)
-    ensure_exported(run, extractor)
+    extractor = ensure_exported(run, extractor_of(run, policy))
     return quantised(run, extractor, snapshot) if run.config.backbone.precision == "int8" else extractor
 
 

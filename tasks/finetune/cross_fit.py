@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ class _Part:
         def rows_of(split: Split) -> Split:
             times = len(split.targets) // len(images) if views else 1
             places = np.flatnonzero(np.tile(images, times))
-            return Split(features=Chosen(split.features, places), targets=split.targets[places])  # type: ignore[arg-type]
+            return replace(split, features=Chosen(split.features, places), targets=split.targets[places])
 
         return _Part(
             sha256s=self.sha256s[images],

@@ -16,10 +16,14 @@ from tasks.storage.snapshots import read_snapshot
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """`features` float16 [N, D], in memory or on disk, and `targets` int64 [N], indices into the snapshot's labels."""
+    """`features` float16 [N, D], in memory or on disk, and `targets` int64 [N], indices into the snapshot's labels.
+
+    `widths` are the numbers of features of each layer, which sum to D; empty where they are of one layer.
+    """
 
     features: np.ndarray | Rows
     targets: np.ndarray
+    widths: tuple[int, ...] = ()
 
 
 @contextmanager
@@ -34,6 +38,7 @@ def load_split(run: Run, features: Features, split: str, key: str) -> Iterator[S
     chosen = table[table["split"] == split]
     index = {label: i for i, label in enumerate(features.snapshot.labels)}
     targets = chosen["label"].map(index).to_numpy(np.int64)
+    widths = features.extractor.widths if key == features.extractor.key else ()
     views = range(features.views + 1) if split == "train" else range(1)
     with load_rows(run.workspace, key, chosen["sha256"].tolist(), views) as rows:
-        yield Split(features=rows, targets=np.tile(targets, len(views)))
+        yield Split(features=rows, targets=np.tile(targets, len(views)), widths=widths)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MIN_EPOCH_STEPS = 30  # small data sets are repeated within an epoch
 HELD_OUT_BATCH = 1024  # rows
 HELD_OUT_BYTES = 4 << 20
+MEMBERS = "members"  # the layer before several heads are averaged
 SILENT: Any = 0  # valid, but the stubs of Keras declare str
 
 
@@ -54,7 +56,7 @@ def train_head(
     sampling), and mixup. Keeps the weights (or their moving average) of the epoch with the lowest validation loss. On
     one machine, the same data, configuration and seed give exactly the same weights.
     """
-    model = build_head(train.features, classes, config)
+    model = build_head(train.features, classes, config, train.widths)
     plan = Plan(learning_rate=config.learning_rate, epochs=config.epochs, batch_size=config.batch_size)
     return fit(model, train, validation, config, plan, on_epoch)
 
@@ -89,18 +91,21 @@ def fit(
     batches = Batches(train, weights, plan.batch_size, sampling)
     held_out = Batches(validation, np.ones(classes, np.float32), held_out_batch(validation))
     rate: Any = schedule(plan.learning_rate, config.warmup_share, len(batches) * plan.epochs)  # the stubs declare float
-    model.compile(
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+    model.compile(loss=loss, weighted_metrics=["accuracy"])
+    trained = _members(model)
+    trained.compile(
         optimizer=keras.optimizers.AdamW(
             rate, weight_decay=config.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema
         ),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
-        weighted_metrics=["accuracy"],
+        loss=loss if trained is model else partial(_mean_loss, smoothing=config.label_smoothing),
+        weighted_metrics=["accuracy"] if trained is model else [accuracy],
     )
     stopping = keras.callbacks.EarlyStopping("val_loss", patience=config.patience, restore_best_weights=True)
     # First, so that the averages are what is validated, compared and kept.
     averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema else []
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch, dict(logs or {})))
-    fitted = model.fit(
+    fitted = trained.fit(
         batches,
         epochs=plan.epochs,
         shuffle=False,  # the batches are shuffled already
@@ -119,6 +124,37 @@ def fit(
         temperature=fit_temperature(logits, validation.targets),
         logits=logits,
     )
+
+
+def _members(model: keras.Model) -> keras.Model:
+    """What is trained: the heads before they are averaged, logits [N, K, C]; of one head, the model itself."""
+    import keras
+
+    if MEMBERS not in {layer.name for layer in model.layers}:
+        return model
+    return keras.Model(model.inputs, model.get_layer(MEMBERS).output)
+
+
+def _mean_loss(targets: Any, logits: Any, smoothing: float) -> Any:
+    """Each head's own loss, averaged, [N]: the loss of their average would train them as one.
+
+    Args:
+        targets: [N, C].
+        logits: [N, K, C].
+    """
+    import keras
+
+    each = keras.ops.broadcast_to(targets[:, None], keras.ops.shape(logits))
+    losses = keras.losses.categorical_crossentropy(each, logits, from_logits=True, label_smoothing=smoothing)
+    return keras.ops.mean(losses, axis=1)
+
+
+def accuracy(targets: Any, logits: Any) -> Any:
+    """The share of heads that are right, [N]; shapes as `_mean_loss`."""
+    import keras
+
+    right = keras.ops.equal(keras.ops.argmax(logits, -1), keras.ops.argmax(targets[:, None], -1))
+    return keras.ops.mean(keras.ops.cast(right, "float32"), axis=1)
 
 
 def _each(batches: Batches) -> Iterator[tuple[Any, Any, Any]]:
@@ -147,35 +183,56 @@ def held_out_batch(split: Split) -> int:
     return min(HELD_OUT_BATCH, rows_within(split.features, HELD_OUT_BYTES))
 
 
-def build_head(features: np.ndarray | Rows, classes: int, config: Finetune) -> keras.Model:
-    """Signed square root, centring, dropout, an optional hidden layer, and a dense layer.
+def build_head(features: np.ndarray | Rows, classes: int, config: Finetune, widths: Sequence[int] = ()) -> keras.Model:
+    """Signed square root, centring and scaling, dropout, an optional hidden layer, and a dense layer; or several heads
+    of these last two, whose logits are averaged.
 
     The square root reduces the few strong channels of average-pooled activations (power normalisation, Perronnin
     et al. 2010): on the clothing photographs it raised a linear layer's validation accuracy from 0.845 to 0.859.
-    Over three seeds, 256 hidden units were as good as 512 (0.871, 0.869), for half the work.
 
     Args:
-        features: float [N, D], the training rows, which define the centre and the scale.
+        features: float [N, D], the training rows, which define the centre and the scales.
+        widths: the numbers of features of each layer of the network, which sum to D; empty where they are of one.
     """
     import keras
 
     mean, variance = rooted_moments(features)
-    # One scale for all features: separate ones would amplify features that are nearly constant.
-    scale = 1 / math.sqrt(variance.mean() + 1e-12)
-    offset = (-mean * scale).tolist()
+    scale = layer_scales(variance, widths)
     inputs = keras.Input(features.shape[1:], name="features")
     values = keras.ops.multiply(keras.ops.sign(inputs), keras.ops.sqrt(keras.ops.abs(inputs)))
-    values = keras.layers.Rescaling(scale, offset, name="centre")(values)
+    values = keras.layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), name="centre")(values)
     # Explicit seeds, because other threads of the process may use the global seed of Keras meanwhile.
     values = keras.layers.Dropout(config.dropout, seed=config.seed, name="dropout")(values)
+    heads = config.heads if config.hidden_units else 1
     if config.hidden_units:
         weights: Any = keras.initializers.GlorotUniform(seed=config.seed)  # the stubs declare str
-        values = keras.layers.Dense(config.hidden_units, activation="relu", kernel_initializer=weights, name="hidden")(
-            values
-        )
+        width = heads * config.hidden_units
+        values = keras.layers.Dense(width, activation="relu", kernel_initializer=weights, name="hidden")(values)
         values = keras.layers.Dropout(config.dropout, seed=config.seed + 1, name="hidden_dropout")(values)
-    logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(values)
+    if heads == 1:
+        logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(values)
+    else:
+        values = keras.layers.Reshape((heads, config.hidden_units))(values)
+        each = keras.layers.EinsumDense(
+            "nkh,khc->nkc", (heads, classes), bias_axes="kc", kernel_initializer="zeros", name=MEMBERS
+        )
+        logits = keras.ops.mean(each(values), axis=1)
     return keras.Model(inputs, logits, name="head")
+
+
+def layer_scales(variance: np.ndarray, widths: Sequence[int] = ()) -> np.ndarray:
+    """The scale of each feature, float64 [D]: one for each layer, under which all layers have the same variance in sum,
+    and a feature of the first layer has a variance of 1 in the mean.
+
+    Separate scales for features would amplify those that are nearly constant.
+
+    Args:
+        variance: of each feature, float64 [D].
+        widths: as `build_head`.
+    """
+    widths = widths or (len(variance),)
+    sums = [layer.sum() + 1e-12 for layer in np.split(variance, np.cumsum(widths)[:-1])]
+    return np.repeat(np.sqrt(widths[0] / np.array(sums)), widths)
 
 
 def rooted_moments(features: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:

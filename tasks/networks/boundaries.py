@@ -11,7 +11,7 @@ from tasks.config import POOLED
 from tasks.errors import ConfigError
 from tasks.networks.registry import get_backbone
 
-# By backbone, the layers at which `tasks.networks.extractor.boundaries` says that it can be cut, from below, whatever
+# By backbone, the layers at which `tasks.networks.layers.boundaries` says that it can be cut, from below, whatever
 # the size of its images. Layers that Keras names itself (`activation_3`) are left out: it counts them through the whole
 # process, so that a name means another layer in the next one.
 FILE = Path(__file__).with_name("boundaries.json")

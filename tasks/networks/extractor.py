@@ -7,11 +7,12 @@ import json
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.config import POOLED
 from tasks.modality.augmentation import Policy
 from tasks.networks.boundaries import check_boundary
+from tasks.networks.layers import feature_layers
 from tasks.networks.registry import build_network, get_backbone, weights_digest, weights_path
 from tasks.records import FeatureExtractor, Run
 
@@ -42,6 +43,10 @@ def extractor_of(run: Run, policy: Policy) -> FeatureExtractor:
         "normalisation": asdict(backbone.normalisation),
         "augmentation": policy.digest(),
     }
+    layers = _layers(config.features)
+    # Of a number of blocks, those above the boundary are taken.
+    several = {"features": layers, "above": config.boundary if isinstance(layers, int) else ""} if layers else {}
+    identity |= several
     key = key_digest({**identity, "boundary": POOLED})
     lower = None if config.boundary == POOLED else key_digest({**identity, "boundary": config.boundary})
     return FeatureExtractor(
@@ -52,6 +57,7 @@ def extractor_of(run: Run, policy: Policy) -> FeatureExtractor:
         weights=str(weights),
         boundary=config.boundary,
         image_size_px=size,
+        layers=layers,
     )
 
 
@@ -72,7 +78,7 @@ def build_extractor(extractor: FeatureExtractor) -> keras.Model:
     import keras
 
     network = _network(extractor)
-    output = _pooled(network) if extractor.boundary == POOLED else _boundary_layer(network, extractor).output
+    output = _pooled(network, extractor) if extractor.boundary == POOLED else _boundary_layer(network, extractor).output
     return keras.Model(network.input, output, name=f"{extractor.backbone}_trunk")
 
 
@@ -88,7 +94,7 @@ def build_upper(extractor: FeatureExtractor) -> keras.Model:
 
     network = _network(extractor)
     below = _boundary_layer(network, extractor).output
-    return keras.Model(below, _pooled(network), name=f"{extractor.backbone}_upper")
+    return keras.Model(below, _pooled(network, extractor), name=f"{extractor.backbone}_upper")
 
 
 def build_outputs(extractor: FeatureExtractor) -> keras.Model:
@@ -97,42 +103,42 @@ def build_outputs(extractor: FeatureExtractor) -> keras.Model:
     import keras
 
     network = _network(extractor)
-    outputs = {"features": _pooled(network)}
+    outputs = {"features": _pooled(network, extractor)}
     if extractor.boundary != POOLED:
         outputs["activations"] = _boundary_layer(network, extractor).output
     return keras.Model(network.input, outputs, name=f"{extractor.backbone}_outputs")
 
 
-def boundaries(network: keras.Model) -> list[str]:
-    """The layers, from below, at which a network can be cut: all that lies above depends on their output alone."""
-    import keras
+def feature_widths(extractor: FeatureExtractor) -> tuple[int, ...]:
+    """The number of features of each layer, in their order."""
+    return tuple(int(output.shape[-1]) for output in _maps(_network(extractor), extractor).values())
 
-    # Operations are layers and, in some networks, bare additions between them.
-    consumers: dict[str, set[str]] = {operation.name: set() for operation in network.operations}
-    for nodes in network._nodes_by_depth.values():  # the network's own: what is built on top of it is not part of it
-        for node in nodes:
-            for parent in node.parent_nodes:
-                consumers[parent.operation.name].add(node.operation.name)
-    found: list[str] = []
-    done: set[str] = set()
-    alive: set[str] = set()  # operations whose output is needed above
-    for operation in network.operations:  # in topological order
-        done.add(operation.name)
-        alive = {name for name in alive | {operation.name} if not consumers[name] <= done}
-        # The output of a model within the network is that of its own graph, not of this one.
-        if alive == {operation.name} and isinstance(operation, keras.Layer) and not isinstance(operation, keras.Model):
-            found.append(operation.name)
-    return found[1:]  # the first is the input itself
+
+def _layers(features: int | str | list[str]) -> int | tuple[str, ...]:
+    if isinstance(features, int):
+        return features
+    return 0 if isinstance(features, str) else tuple(features)
 
 
 def _network(extractor: FeatureExtractor) -> keras.Model:
     return build_network(get_backbone(extractor.backbone), Path(extractor.weights), extractor.image_size_px)
 
 
-def _pooled(network: keras.Model):
+def _pooled(network: keras.Model, extractor: FeatureExtractor):
+    """Features [N, D]: the means over the last map and over those of the other layers, side by side."""
     import keras
 
-    return keras.layers.GlobalAveragePooling2D(name=POOLED)(network.output)
+    means = [
+        keras.layers.GlobalAveragePooling2D(name=name)(output) for name, output in _maps(network, extractor).items()
+    ]
+    return keras.layers.Concatenate(name="features")(means) if len(means) > 1 else means[0]
+
+
+def _maps(network: keras.Model, extractor: FeatureExtractor) -> dict[str, Any]:
+    """The maps [N, h, w, C] that are pooled, the last one first, by the name of their mean."""
+    boundary = None if extractor.boundary == POOLED else _boundary_layer(network, extractor).name
+    names = feature_layers(network, extractor.layers, boundary)
+    return {POOLED: network.output} | {f"{name}_{POOLED}": network.get_layer(name).output for name in names}
 
 
 def _boundary_layer(network: keras.Model, extractor: FeatureExtractor):

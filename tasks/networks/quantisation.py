@@ -20,6 +20,8 @@ import onnx
 from tasks.networks.onnx_graph import chain, keep_output, part
 from tasks.networks.onnx_session import open_session
 
+POOLING = ("Concat", "ReduceMean", "GlobalAveragePool", "Squeeze", "Flatten", "Reshape", "Identity")
+
 
 def quantise(model: onnx.ModelProto, boundary: str, images: Iterator[np.ndarray]) -> onnx.ModelProto:
     """The same graph with everything between `pixels` and `boundary` in 8 bits.
@@ -46,7 +48,8 @@ def _quantised_layers(model: onnx.ModelProto, calibration: Sequence[np.ndarray])
 
     with tempfile.TemporaryDirectory() as folder:
         folded, target = Path(folder) / "folded.onnx", Path(folder) / "int8.onnx"
-        convolutions = [node for node in _fold(model, folded).graph.node if node.op_type == "Conv"]
+        graph = _fold(model, folded).graph
+        convolutions = [node for node in graph.node if node.op_type == "Conv"]
         depthwise = [node.input[1] for node in convolutions if _groups(node) > 1]
         eight_bits = {"axis": 0, "quant_type": QuantType.QInt8, "reduce_range": False, "symmetric": True}
         quantize_static(
@@ -58,6 +61,7 @@ def _quantised_layers(model: onnx.ModelProto, calibration: Sequence[np.ndarray])
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             reduce_range=True,
+            nodes_to_exclude=_pooling(graph),
             extra_options={"TensorQuantOverrides": {weights: [eight_bits] for weights in depthwise}},
         )
         return part(onnx.load(target), [model.graph.input[0].name], [model.graph.output[0].name])
@@ -79,6 +83,18 @@ def _fold(model: onnx.ModelProto, target: Path) -> onnx.ModelProto:
     add_pre_process_metadata(folded)  # or the quantiser asks for what was just done
     onnx.save(folded, target)
     return folded
+
+
+def _pooling(graph: onnx.GraphProto) -> list[str]:
+    """The names of the nodes that pool maps and join the means: one scale for all layers would lose the weaker ones."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found, values = [], [graph.output[0].name]
+    while values:
+        node = makers.get(values.pop())
+        if node is not None and node.op_type in POOLING:
+            found.append(node.name)
+            values += node.input
+    return found
 
 
 def _groups(node: onnx.NodeProto) -> int:

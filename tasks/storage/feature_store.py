@@ -53,7 +53,12 @@ def stored_views(workspace: Workspace, key: str, sha256s: Sequence[str], views: 
 
 
 def load_rows(
-    workspace: Workspace, key: str, sha256s: Sequence[str], views: Sequence[int], dtype: type = np.float16
+    workspace: Workspace,
+    key: str,
+    sha256s: Sequence[str],
+    views: Sequence[int],
+    dtype: type = np.float16,
+    columns: int | None = None,
 ) -> Rows:
     """The rows of some images under some views, on disk: view by view, each in the order of `sha256s`.
 
@@ -62,13 +67,14 @@ def load_rows(
 
     Args:
         dtype: of the result, whichever the rows are stored as.
+        columns: the first ones of each row; None takes all.
 
     Raises:
         WorkspaceError: a row is missing (a retrain makes it again), or the disk is too full for the scratch file.
     """
     folder = Path(workspace.path("")) if workspace.is_local else None
     count = len(sha256s) * len(views)
-    return _collect(workspace, key, sha256s, views, dtype, lambda width: Rows(count, width, dtype, folder))
+    return _collect(workspace, key, sha256s, views, dtype, lambda width: Rows(count, width, dtype, folder), columns)
 
 
 def load_features(
@@ -89,6 +95,7 @@ def _collect(
     views: Sequence[int],
     dtype: type,
     make: Callable[[int], T],
+    columns: int | None = None,
 ) -> T:
     """Fills an array (or scratch file) that `make` creates for the width of a row."""
     wanted = _Wanted(sha256s, views)
@@ -96,7 +103,7 @@ def _collect(
     result: T | None = None
     for part in feature_store(workspace, key).read():
         rows, places = wanted.places(part)
-        values = _values(part, dtype)
+        values = _values(part, dtype)[:, :columns]
         result = make(values.shape[1]) if result is None else result
         order = np.argsort(places)  # neighbours are written together
         result[places[order]] = values[rows[order]]

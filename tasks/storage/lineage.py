@@ -8,6 +8,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from tasks.config import parse_config
 from tasks.errors import HeadstartError
 from tasks.records import Catalogue, FeatureExtractor, Features, Head, Run, Snapshot
@@ -63,10 +65,10 @@ def trained_from(run: Run, version: int, today: FeatureExtractor) -> tuple[Run, 
     try:
         lineage = manifest["lineage"]
         features = lineage["features"]
-        extractor = FeatureExtractor(**features["extractor"])
+        extractor = TypeAdapter(FeatureExtractor).validate_python(features["extractor"])
         config = parse_config(lineage["config"])
         images, views, snapshot = features["images"], features["views"], lineage["snapshot"]
-    except (KeyError, TypeError, HeadstartError):
+    except (KeyError, TypeError, ValidationError, HeadstartError):
         return None
     if extractor.activations_key and extractor.backbone != today.backbone:
         return None

@@ -43,7 +43,9 @@ def review_snapshot(run: Run, stored: Features) -> Review:
     """
     snapshot = stored.snapshot
     table = read_snapshot(run.workspace, snapshot.id)
-    with load_rows(run.workspace, stored.extractor.key, table["sha256"].tolist(), [0]) as features:
+    # Of several layers the last: it shows copies best, and the ridge regressions take the cube of the width.
+    last = next(iter(stored.extractor.widths), None)
+    with load_rows(run.workspace, stored.extractor.key, table["sha256"].tolist(), [0], columns=last) as features:
         targets = pd.Categorical(table["label"], categories=list(snapshot.labels)).codes.astype(np.int64)
         groups = pd.factorize(table["group"])[0]
         logits = out_of_fold_logits(features, targets, groups, len(snapshot.labels), DOUBLINGS)

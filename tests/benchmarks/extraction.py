@@ -80,8 +80,7 @@ def prepare(source: Path, workspace: Path, backbone: dict[str, str], images: int
     run = new_run(str(source), "extraction", str(workspace), parse_config({"backbone": backbone}))
     snapshot = make_snapshot(run, build_catalogue(run))
     policy = policy_of(run.config)
-    extractor = extractor_of(run, policy)
-    ensure_exported(run, extractor)
+    extractor = ensure_exported(run, extractor_of(run, policy))
     if run.config.backbone.precision == "int8":
         extractor = quantised(run, extractor, snapshot)
     tasks = missing_tasks(run, snapshot, extractor, policy)[:images]

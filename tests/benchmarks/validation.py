@@ -84,8 +84,7 @@ def prepare(source: Path, name: str, workspace: str, config: dict[str, Any]) -> 
     lap("suites and near-duplicates")
     snapshot = make_snapshot(run, valid)
     policy = policy_of(run.config)
-    extractor = extractor_of(run, policy)
-    ensure_exported(run, extractor)
+    extractor = ensure_exported(run, extractor_of(run, policy))
     if todo := missing_tasks(run, snapshot, extractor, policy):
         engine = choose_engine(run, extractor)
         for shard in cut(todo, run.config.extract.shard_images):

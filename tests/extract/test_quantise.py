@@ -124,8 +124,8 @@ def test_the_shipped_model_has_the_very_extractor_that_made_the_features(stage: 
     rows = np.concatenate(
         [answers[eight.output] for _, answers in embed(tasks, choose_engine(run, eight), Decoding(max_pixels=10**6))]
     ).astype(np.float32)
-    head = build_head(np.abs(np.random.default_rng(0).normal(size=(50, 1280))), 2, run.config.finetune)
-    head.get_layer("classifier").set_weights([np.random.default_rng(1).normal(size=(256, 2)), np.zeros(2)])
+    head = build_head(np.abs(np.random.default_rng(0).normal(size=(50, sum(eight.widths)))), 2, run.config.finetune)
+    head.get_layer("classifier").set_weights([np.random.default_rng(1).normal(size=(128, 2)), np.zeros(2)])
     model = head if boundary == POOLED else join(unfrozen_layers(eight), head)
     reference = make_head_record(run, snapshot, eight)
     save_head(run.workspace, reference.keras_path, model)

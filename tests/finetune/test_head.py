@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,7 +12,17 @@ import pytest
 
 from tasks.config import Finetune
 from tasks.finetune.data import Split
-from tasks.finetune.head import TrainedHead, class_weights, fit_temperature, schedule, train_head, weights_digest
+from tasks.finetune.head import (
+    TrainedHead,
+    class_weights,
+    fit_temperature,
+    layer_scales,
+    schedule,
+    train_head,
+    weights_digest,
+)
+from tasks.networks.keras_export import to_onnx
+from tasks.networks.onnx_session import open_session
 
 SMALL = Finetune(epochs=6, hidden_units=16, batch_size=32)
 
@@ -114,3 +125,50 @@ def test_temperature_undoes_overconfidence():
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     targets = (probabilities.cumsum(axis=1) > rng.random((4000, 1))).argmax(axis=1)
     assert fit_temperature(logits * 3, targets) == pytest.approx(3, rel=0.1)
+
+
+def test_each_layer_has_the_same_variance_in_sum():
+    variance = np.array([1.0, 3.0, 40.0, 60.0, 0.1])
+    scaled = variance * layer_scales(variance, (2, 2, 1)) ** 2
+    np.testing.assert_allclose([part.sum() for part in np.split(scaled, [2, 4])], 2)
+    np.testing.assert_allclose((variance * layer_scales(variance) ** 2).mean(), 1)
+
+
+def test_a_weak_layer_that_tells_the_classes_apart_is_used():
+    """Beside a strong layer of noise the classes differ in one whose features are a thousand times smaller."""
+
+    def two_layers(n: int, seed: int) -> Split:
+        signal = blobs(n, seed)
+        noise = np.abs(np.random.default_rng(seed + 50).normal(size=(n, 24)))
+        features = np.concatenate([noise, signal.features[:] / 1000], axis=1).astype(np.float16)
+        return Split(features=features, targets=signal.targets, widths=(24, 8))
+
+    config = SMALL.model_copy(update={"epochs": 12})
+    trained = train_head(two_layers(400, 0), two_layers(200, 1), 3, config)
+    alone = train_head(replace(two_layers(400, 0), widths=()), two_layers(200, 1), 3, config)
+    assert max(epoch["val_accuracy"] for epoch in trained.history) > 0.9
+    assert min(h["val_loss"] for h in trained.history) < min(h["val_loss"] for h in alone.history) - 0.1
+
+
+def test_heads_are_trained_each_by_itself_and_their_logits_are_averaged():
+    config = SMALL.model_copy(update={"heads": 3, "epochs": 12})
+    trained = train_head(blobs(400, 0), blobs(200, 1), 3, config)
+    rows, targets = blobs(300, 2).features[:].astype(np.float32), blobs(300, 2).targets
+    members: Any = keras.Model(trained.model.inputs, trained.model.get_layer("members").output)(rows, training=False)
+    logits: Any = trained.model(rows, training=False)
+    np.testing.assert_allclose(logits, np.asarray(members).mean(1), atol=1e-5)
+    right = np.asarray(members).argmax(-1) == targets[:, None]
+    assert (right.mean(0) > 0.85).all()
+    assert np.abs(np.asarray(members)[:, 0] - np.asarray(members)[:, 1]).max() > 0.05
+    assert trained.history[-1]["accuracy"] > 0.7  # with dropout
+    again = train_head(blobs(400, 0), blobs(200, 1), 3, config)
+    assert weights_digest(trained.model) == weights_digest(again.model)
+
+
+def test_averaged_heads_are_exported_as_they_are():
+    trained = train_head(blobs(200, 0), blobs(60, 1), 3, SMALL.model_copy(update={"heads": 2}))
+    graph = to_onnx(trained.model, input_name="features", output_name="logits", channels_first=False)
+    rows = blobs(20, 2).features[:].astype(np.float32)
+    [found] = open_session(graph.SerializeToString()).run(["logits"], {"features": rows})
+    logits: Any = trained.model(rows, training=False)
+    np.testing.assert_allclose(np.asarray(found), logits, atol=1e-4)

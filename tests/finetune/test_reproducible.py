@@ -35,8 +35,7 @@ print(json.dumps([make(workspace, sys.argv[1], json.loads(config)) for workspace
 def make(workspace: str, source: str, config: dict[str, Any]) -> dict[str, object]:
     """What a model comes to that is made anew in an empty workspace."""
     run = make_run(workspace, source, config=config)
-    extractor = extractor_of(run, policy_of(run.config))
-    ensure_exported(run, extractor)
+    extractor = ensure_exported(run, extractor_of(run, policy_of(run.config)))
     model = candidate_of(run, extractor)
     content = run.workspace.read_bytes(model.onnx_path)
     arrays = [numpy_helper.to_array(each) for each in onnx.load_from_string(content).graph.initializer]

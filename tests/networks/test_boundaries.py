@@ -21,7 +21,7 @@ def boundaries_of(name: str) -> list[str]:
     """A backbone's boundaries that have one name at two image sizes, and whatever else was built in the process."""
     import keras
 
-    from tasks.networks.extractor import boundaries
+    from tasks.networks.layers import boundaries
     from tasks.networks.registry import build_network
 
     backbone = get_backbone(name)

@@ -13,7 +13,8 @@ import pytest
 from tasks.config import POOLED
 from tasks.errors import ConfigError, WeightsError
 from tasks.extract.export import export_extractor
-from tasks.networks.extractor import boundaries, build_extractor, build_outputs
+from tasks.networks.extractor import build_extractor, build_outputs
+from tasks.networks.layers import boundaries
 from tasks.networks.onnx_graph import preprocessing
 from tasks.networks.onnx_session import open_session
 from tasks.networks.registry import BACKBONES, EMBEDDED, Backbone, build_network, get_backbone, weights_path
@@ -71,6 +72,7 @@ def test_weights_load_and_the_export_answers_as_keras_does(backbone: Backbone, t
         weights=str(path),
         boundary=backbone.boundary or POOLED,
         image_size_px=size,
+        layers=4,
     )
     image = np.asarray(photo(3, size=(90, 80)))[None]
     graph = preprocessing(size, backbone.normalisation).SerializeToString()
