@@ -89,7 +89,8 @@ def kept(stage: str, function: F, *, version: int = 1, reads: Callable[..., Any]
     """A stage's function `(run, *records)`, done once for each key.
 
     The function writes its files with `run.path`, which leads into the artifact's folder, and returns a record, some of
-    whose fields may be records that it was given: those are not kept with it.
+    whose fields may be records that it was given: those are not kept with it. A record that is `missing` what was asked
+    for (see `CrossFitted`) is not kept at all: the next who asks may have more luck.
 
     Args:
         version: of the function: raised when the same inputs would give another result.
@@ -108,7 +109,8 @@ def kept(stage: str, function: F, *, version: int = 1, reads: Callable[..., Any]
             log.info("%s: up to date", stage)
             return _restored(kind, record, given)
         result = function(replace(run, artifact=artifact.folder), *given)
-        artifact.finish(_as_json(kind, result, given))
+        if not getattr(result, "missing", ""):
+            artifact.finish(_as_json(kind, result, given))
         return result
 
     return once  # type: ignore[return-value]

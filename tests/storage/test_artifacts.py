@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.config import parse_config
-from tasks.records import Candidate, Decision, Features, GateResult, Head, Run, Variant
+from tasks.records import Candidate, CrossFitted, Decision, Features, GateResult, Head, Run, Variant
 from tasks.storage import artifacts
 from tasks.storage.artifacts import RECORD, artifacts_in_use, current_artifacts, kept
 from tasks.storage.lineage import library_versions
@@ -109,6 +109,18 @@ def test_work_that_failed_is_not_there(run: Run):
         return 7
 
     assert kept("review", works)(run) == 7
+
+
+def test_what_is_missing_is_asked_for_again(run: Run):
+    asked = []
+
+    def cross_fit(run: Run, features: Features) -> CrossFitted:
+        asked.append(1)
+        return CrossFitted(features=features, folder=run.folder, missing="" if len(asked) > 1 else "no time")
+
+    ask = kept("cross-fit", cross_fit)
+    assert [ask(run, features(run)).missing for _ in range(3)] == ["no time", "", ""]
+    assert len(asked) == 2
 
 
 def test_a_record_comes_back_to_the_type_of_its_numbers(run: Run):
