@@ -268,6 +268,7 @@ def _decision(
         "metrics": {"test": _accuracy(rows, "test"), "validation": _accuracy(rows, "validation")},
         "champion_version": 2 if compared else None,
         "comparison": _comparison() if compared else None,
+        "all_images": _all_images() if compared else None,
         "per_class": {},
         "class_comparisons": _class_comparisons(labels) if compared else [],
         "calibration": {
@@ -312,6 +313,26 @@ def _comparison() -> dict[str, Any]:
         "low": -0.009,
         "high": 0.031,
         "p_value": 0.4807,
+    }
+
+
+def _all_images() -> dict[str, Any]:
+    def interval(n: int, difference: float, error: float) -> dict[str, Any]:
+        return {"n": n, "difference": difference, "error": error}
+
+    return {
+        "outcome": "better",
+        "images": interval(3409, 0.018, 0.006),
+        "test": interval(372, 0.011, 0.012),
+        "old": interval(2737, 0.016, 0.007),
+        "new": interval(300, 0.043, 0.021),
+        "won": 121,
+        "lost": 60,
+        "champion_accuracy": 0.872,
+        "challenger_accuracy": 0.89,
+        "agree": True,
+        "new_labels": {"n": 300, "accuracy": 0.83, "expected": 0.86, "contradict": False},
+        "obstacles": [],
     }
 
 

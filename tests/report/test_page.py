@@ -155,6 +155,14 @@ def test_who_overrode_the_gates_and_why_stands_at_the_top(tmp_path):
     assert "&lt;b&gt;" in run.workspace.read_bytes(run.path("model_card.md")).decode()
 
 
+def test_what_all_images_say_is_shown_kind_by_kind(tmp_path):
+    section = text_of(section_of(render(make_run(tmp_path, champion_accuracy=0.85)), "champion"))
+    assert "By all 3 409 images" in section
+    assert "87.2 % before, 89.0 % now: better" in section
+    assert "new the champion's file, and cross-fitted predictions 300 +4.3 ± 4.1" in section
+    assert "right on 83.0 % of the 300 new images, and expected 86.0 %" in section
+
+
 def test_a_first_model_has_no_comparison(tmp_path):
     page = render(make_run(tmp_path))
     assert "Against the champion" not in page
