@@ -11,7 +11,7 @@ from tasks.records import CrossFitted, Decision, Run
 
 
 def weigh(run: Run, decision: Decision, challenger: CrossFitted, champion: CrossFitted | None) -> Decision:
-    """Judges the champion's gate again, by all images. Writes the whole decision to `decision.json`.
+    """Judges the champion's gate again, by all images. Writes the whole decision, `decision.json` and its predictions.
 
     Args:
         decision: undecided by the test split; all other gates passed.
@@ -44,5 +44,7 @@ def weigh(run: Run, decision: Decision, challenger: CrossFitted, champion: Cross
         "evidence": weighed.evidence,
         "all_images": found and asdict(found),
     }
+    predictions = run.workspace.read_bytes(f"{decision.folder}/predictions.parquet")
+    run.workspace.write_bytes(run.path("predictions.parquet"), predictions)
     run.workspace.write_json(run.path("decision.json"), {**written, **changed})
     return weighed

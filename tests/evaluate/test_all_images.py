@@ -25,7 +25,7 @@ from tasks.evaluate.thresholds import ChampionPolicy, load_gates
 from tasks.evaluate.weigh import weigh
 from tasks.records import Candidate, CrossFitted, Decision, GateResult, Run
 from tasks.storage.repository import write_version
-from tasks.storage.tables import LOGITS, write_table
+from tasks.storage.tables import LOGITS, read_table, write_table
 from tests import photos
 from tests.deploy.serving.models import colour_model
 from tests.runs import keep_snapshot, make_head_record, make_run
@@ -180,9 +180,9 @@ def compared(tmp_path):
         )
         challenger = _cross_fitted(run, replace(head.features, snapshot=now), table[60:], "challenger", wrong=6)
         champion = _cross_fitted(run, replace(head.features, snapshot=old), table[60:120], "champion", wrong=9)
-        self_found = compare_all(run, decision, challenger, champion if fitted else None, POLICY, 0.05)
-        weighed = weigh(run, decision, challenger, champion if fitted else None)
-        return run, weighed, self_found
+        whole = compare_all(run, decision, challenger, champion if fitted else None, POLICY, 0.05)
+        again = replace(run, artifact="artifacts/weigh/k")
+        return again, weigh(again, decision, challenger, champion if fitted else None), whole
 
     return compare
 
@@ -225,6 +225,8 @@ def test_the_decision_is_written_again_with_what_decided(compared):
     assert (written["promote"], written["verdict"], written["evidence"]) == (True, "promoted", "all images")
     assert written["all_images"]["images"]["n"] == whole.images.n == 150
     assert [each["name"] for each in written["gates"]] == ["champion"]
+    predictions = read_table(run.workspace, f"{weighed.folder}/predictions.parquet")
+    assert set(predictions["split"]) == {"test"}
 
 
 def test_without_the_champions_cross_fitting_old_images_are_no_evidence(compared):
