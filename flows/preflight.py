@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from tasks.config import POOLED, Config, Scale
@@ -15,6 +16,8 @@ from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
 from tasks.modality.augmentation import policy_of
 from tasks.networks.extractor import build_outputs, extractor_of
+from tasks.networks.onnx_backbone import build_file_extractor
+from tasks.networks.onnx_description import read_description
 from tasks.publish.signing import check_key
 from tasks.records import Run
 from tasks.validate.suite import load_suite
@@ -67,7 +70,11 @@ def check_setup(run: Run) -> None:
 
 
 def _check_extractor(run: Run) -> None:
+    check_engine(run.config.extract.engine, run.config.backbone.precision, run.config.backbone.name)
     extractor = extractor_of(run, policy_of(run.config))
+    if extractor.is_file:
+        build_file_extractor(Path(extractor.weights), read_description(Path(extractor.weights)), extractor.layers)
+        return
     # Where the choice is automatic, the boundary is one that is known to be good.
     named = isinstance(extractor.layers, tuple) or (extractor.boundary != POOLED and not run.config.auto.enabled)
     if named and not run.workspace.exists(extractor.onnx_path):
@@ -86,7 +93,6 @@ def _check_choice(config: Config) -> None:
 
 
 def _check_precision(config: Config) -> None:
-    check_engine(config.extract.engine, config.backbone.precision)
     if config.backbone.precision == "int8" and config.export.variants:
         raise ConfigError(
             "export.variants are made of a float32 feature extractor: leave them or backbone.precision=int8 away"

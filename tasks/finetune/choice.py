@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.config import CHOSEN, POOLED, Config
+from tasks.config import CHOSEN, POOLED, Config, is_onnx_file
 from tasks.finetune.trial import Trial, best, optimism
 from tasks.modality.augmentation import UNFROZEN_VIEWS
 from tasks.networks.registry import get_backbone
@@ -42,7 +42,8 @@ def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[
         return [{**current, **regularisation} for regularisation in REGULARISATIONS]
     viewed = {**current, "augment.views": UNFROZEN_VIEWS}
     if step == "layers":
-        lower = get_backbone(current["backbone.name"]).boundary
+        name = current["backbone.name"]
+        lower = "" if is_onnx_file(name) else get_backbone(name).boundary
         return [current, {**viewed, "backbone.boundary": lower}] if lower else [current]
     # Trained layers above a lower boundary have the views already; otherwise that trial's extraction also made the
     # pooled features of the views.
