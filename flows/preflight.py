@@ -72,13 +72,13 @@ def check_setup(run: Run) -> None:
 def _check_extractor(run: Run) -> None:
     check_engine(run.config.extract.engine, run.config.backbone.precision, run.config.backbone.name)
     extractor = extractor_of(run, policy_of(run.config))
+    if run.workspace.exists(extractor.onnx_path):
+        return
+    # What could else show after validation only. Where the choice is automatic, the boundary is known to be good.
     if extractor.is_file:
         build_file_extractor(Path(extractor.weights), read_description(Path(extractor.weights)), extractor.layers)
-        return
-    # Where the choice is automatic, the boundary is one that is known to be good.
-    named = isinstance(extractor.layers, tuple) or (extractor.boundary != POOLED and not run.config.auto.enabled)
-    if named and not run.workspace.exists(extractor.onnx_path):
-        build_outputs(extractor)  # seconds, for TensorFlow; a wrong layer would else show after validation
+    elif isinstance(extractor.layers, tuple) or (extractor.boundary != POOLED and not run.config.auto.enabled):
+        build_outputs(extractor)  # seconds, for TensorFlow
 
 
 def _check_choice(config: Config) -> None:

@@ -66,6 +66,7 @@ CHOSEN = (
     "backbone.boundary",
     "augment.views",
     "finetune.hidden_units",
+    "finetune.heads",
     "finetune.dropout",
     "finetune.mixup",
 )
