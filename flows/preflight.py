@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from tasks.config import POOLED, Config, Scale
+from tasks.config import POOLED, Config, Scale, is_onnx_file
 from tasks.errors import ConfigError
 from tasks.evaluate.thresholds import load_gates
 from tasks.extract.engine import check_engine
@@ -16,6 +17,8 @@ from tasks.ingest.sources import list_source
 from tasks.modality.augmentation import policy_of
 from tasks.networks.boundaries import check_boundary
 from tasks.networks.extractor import build_outputs, extractor_of
+from tasks.networks.onnx_backbone import build_file_extractor
+from tasks.networks.onnx_description import read_description
 from tasks.publish.signing import check_key
 from tasks.records import Run
 from tasks.validate.suite import load_suite
@@ -53,8 +56,9 @@ def check_names(config: Config) -> None:
     _check_precision(config)
     _check_choice(config)
     for backbone in config.backbones():
-        # Where the choice is automatic, the boundary is one that is known to be good.
-        check_boundary(backbone, POOLED if config.auto.enabled else config.backbone.boundary)
+        if not is_onnx_file(backbone):  # of a file, the extractor knows
+            # Where the choice is automatic, the boundary is one that is known to be good.
+            check_boundary(backbone, POOLED if config.auto.enabled else config.backbone.boundary)
 
 
 def check_setup(run: Run) -> None:
@@ -83,10 +87,15 @@ def check_setup(run: Run) -> None:
 
 
 def _check_extractor(run: Run) -> None:
-    """Finds the weights of the run's backbone and, where layers are named whose outputs are pooled, these layers."""
+    """Finds a backbone's weights, and layers or a file that can't be used: these would else show after validation."""
+    check_engine(run.config.extract.engine, run.config.backbone.precision, run.config.backbone.name)
     extractor = extractor_of(run, policy_of(run.config))
-    if isinstance(extractor.layers, tuple) and not run.workspace.exists(extractor.onnx_path):
-        build_outputs(extractor)  # seconds, for TensorFlow; a wrong name would else show after validation
+    if run.workspace.exists(extractor.onnx_path):
+        return
+    if extractor.is_file:
+        build_file_extractor(Path(extractor.weights), read_description(Path(extractor.weights)), extractor.layers)
+    elif isinstance(extractor.layers, tuple):
+        build_outputs(extractor)  # seconds, for TensorFlow
 
 
 def _check_choice(config: Config) -> None:
@@ -101,7 +110,6 @@ def _check_choice(config: Config) -> None:
 
 
 def _check_precision(config: Config) -> None:
-    check_engine(config.extract.engine, config.backbone.precision)
     if config.backbone.precision == "int8" and config.export.variants:
         raise ConfigError(
             "export.variants are made of a float32 feature extractor: leave them or backbone.precision=int8 away"

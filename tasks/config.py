@@ -51,6 +51,11 @@ def known_name(backbone: str) -> str:
     return next((name for name in BACKBONE_NAMES if name.replace("_", "") == plain), backbone)
 
 
+def is_onnx_file(backbone: str) -> bool:
+    """Whether a backbone is given as the path of an ONNX file."""
+    return backbone.endswith(".onnx")
+
+
 BackboneName = Annotated[str, AfterValidator(known_name)]
 
 
@@ -62,6 +67,7 @@ CHOSEN = (
     "backbone.boundary",
     "augment.views",
     "finetune.hidden_units",
+    "finetune.heads",
     "finetune.dropout",
     "finetune.mixup",
 )
@@ -92,8 +98,12 @@ class Section(BaseModel):
 class Backbone(Section):
     """The pre-trained network and where it is cut."""
 
-    name: BackboneName = Field(default="mobilenet_v2", json_schema_extra={"enum": list(BACKBONE_NAMES)})
-    """Architecture: a name that `headstart retrain --help` lists, such as `mobilenet_v2` or `embedded`."""
+    name: BackboneName = Field(
+        default="mobilenet_v2",
+        json_schema_extra={"anyOf": [{"enum": list(BACKBONE_NAMES)}, {"type": "string", "pattern": r"\.onnx$"}]},
+    )
+    """Architecture: a name that `headstart retrain --help` lists, such as `mobilenet_v2` or `embedded`; or the path of
+    an ONNX file, with a description beside it."""
     weights: str = "default"
     """`imagenet` (Keras's own, downloaded once or found under KERAS_HOME), a weights file's path, or `default`:
     `imagenet`, and for the embedded backbone the weights that come with it."""

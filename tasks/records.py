@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from tasks.config import Config
+from tasks.config import Config, is_onnx_file
 from tasks.workspace import Workspace
 
 SPLITS = ("train", "validation", "test")
@@ -93,8 +93,8 @@ class FeatureExtractor:
 
     key: str  # of the pooled features
     onnx_path: str = field(compare=False)
-    backbone: str
-    weights: str = field(compare=False)  # the path of the weights file on this machine; their digest is in the key
+    backbone: str  # a name of the registry, or that of an ONNX file
+    weights: str = field(compare=False)  # the path of the weights or the ONNX file here; its digest is in the key
     boundary: str
     image_size_px: int
     precision: Literal["fp32", "int8"] = "fp32"
@@ -106,6 +106,16 @@ class FeatureExtractor:
     def output(self) -> Literal["features", "activations"]:
         """What the head takes."""
         return "activations" if self.activations_key else "features"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the network was given as an ONNX file, and is none of Keras's."""
+        return is_onnx_file(self.backbone)
+
+    @property
+    def in_keras(self) -> bool:
+        """Whether Keras can compute the same: it has no 8-bit form, and none of a network given as an ONNX file."""
+        return self.precision == "fp32" and not self.is_file
 
     @property
     def head_key(self) -> str:

@@ -69,7 +69,9 @@ def test_every_command_line_is_one_that_headstart_takes(args: list[str]):
 
 def test_every_flag_in_the_text_exists():
     assert isinstance(HEADSTART, Group)
-    known = {option for command in HEADSTART.commands.values() for each in command.params for option in each.opts}
+    groups = [command for command in HEADSTART.commands.values() if isinstance(command, Group)]
+    commands = [*HEADSTART.commands.values(), *(command for group in groups for command in group.commands.values())]
+    known = {option for command in commands for each in command.params for option in each.opts}
     known |= {option for each in HEADSTART.params for option in each.opts} | {"--help"}
     others = ("pip install", "python -m", "WEIGHTS.h5", "uv sync", "prefect automation", "uv run prefect")
     for page in PAGES:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import fresh, models, prediction, quarantine, retrain, serving, workspace
+from flows.cli import backbones, fresh, models, prediction, quarantine, retrain, serving, workspace
 from flows.cli.output import say
 from tasks.processes import collect_rarely
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 for group in (retrain, fresh, models, prediction, serving, workspace):
     app.add_typer(group.app)
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(backbones.app, name="backbone")
 
 
 def _print_version(wanted: bool) -> None:

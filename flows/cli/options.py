@@ -34,7 +34,8 @@ Backbone = Annotated[
     typer.Option(
         # Written out, since reading them from the configuration would cost `--help` a tenth of a second.
         help="The pre-trained network: mobilenet_v2, mobilenet, vgg16, resnet50, inception_v3, xception, "
-        "efficientnet_v2_b0, convnext_tiny, or embedded; with --auto several, with commas."
+        "efficientnet_v2_b0, convnext_tiny, embedded, or an ONNX file (FILE.toml beside it); with --auto several, "
+        "with commas."
     ),
 ]
 Weights = Annotated[str | None, typer.Option(help="'imagenet', or the path of a weights file (no top).")]
@@ -149,7 +150,10 @@ class KeyFlags:
 
     def overrides(self) -> list[str]:
         """As `section.key=value`; the flags win over `--set`."""
-        names = (self.backbone or "").split(",")
+        from tasks.config import is_onnx_file
+
+        # A file's path has to hold for processes that run elsewhere.
+        names = [str(Path(name).resolve()) if is_onnx_file(name) else name for name in (self.backbone or "").split(",")]
         flags = {
             "backbone.name": names[0],
             "auto.backbones": json.dumps(names) if len(names) > 1 else None,

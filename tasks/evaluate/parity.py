@@ -3,7 +3,7 @@
 Keras's own features of an image never change under one key, so they are stored (float32, beside the extractor's), and a
 later run computes them for new test images only. They don't depend on the head: they are made while it is trained.
 
-An 8-bit feature extractor has no Keras form, and the head was trained on its features. There the reference is the Keras
+An 8-bit feature extractor, or one given as an ONNX file, has no Keras form. There the reference is the Keras
 head on the features of the extractor's own file: the gate then shows that nothing was lost behind the extractor.
 """
 
@@ -50,7 +50,7 @@ def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) ->
     known = stored_views(run.workspace, _key(extractor), test["sha256"].tolist(), 1)[:, 0]
     missing = list(test.loc[~known, ["sha256", "uri"]].itertuples(index=False, name=None))
     if missing:
-        features = _keras_features if extractor.precision == "fp32" else _extractor_features
+        features = _keras_features if extractor.in_keras else _extractor_features
         rows = np.concatenate(list(features(run, extractor, missing)))
         append_rows(run.workspace, _key(extractor), [sha256 for sha256, _ in missing], [0] * len(missing), rows)
     return len(missing)

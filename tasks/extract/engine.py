@@ -20,6 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tasks.config import is_onnx_file
 from tasks.errors import ConfigError
 from tasks.modality.augmentation import Augmenter
 from tasks.modality.images import decode, read_checked
@@ -93,8 +94,10 @@ def embed(
         yield done
 
 
-def check_engine(engine: str, precision: str) -> None:
-    """Raises ConfigError for an 8-bit feature extractor on TensorFlow, which can't run it."""
+def check_engine(engine: str, precision: str, backbone: str = "") -> None:
+    """Raises ConfigError for a feature extractor on TensorFlow that it can't run: in 8 bits, or an ONNX file."""
+    if is_onnx_file(backbone) and engine == "tensorflow":
+        raise ConfigError(f"{backbone} only runs in ONNX Runtime: remove --engine tensorflow")
     if precision == "int8" and engine == "tensorflow":
         raise ConfigError(
             "an int8 feature extractor only runs in ONNX Runtime: remove --engine tensorflow or --precision int8"
@@ -108,8 +111,8 @@ def choose_engine(run: Run, extractor: FeatureExtractor) -> Engine:
         ConfigError: an 8-bit feature extractor on TensorFlow.
     """
     wanted = run.config.extract.engine
-    check_engine(wanted, extractor.precision)
-    if wanted == "tensorflow" or (wanted == "auto" and extractor.precision == "fp32" and _has_gpu()):
+    check_engine(wanted, extractor.precision, extractor.backbone)
+    if wanted == "tensorflow" or (wanted == "auto" and extractor.in_keras and _has_gpu()):
         return TensorflowEngine(extractor)
     return OnnxRuntimeEngine(run.workspace.local_file(extractor.onnx_path))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.config import CHOSEN, POOLED, Config
+from tasks.config import CHOSEN, POOLED, Config, is_onnx_file
 from tasks.finetune.trial import Trial, best, optimism
 from tasks.modality.augmentation import UNFROZEN_VIEWS
 from tasks.networks.registry import get_backbone
@@ -17,8 +17,9 @@ from tasks.records import Run, Snapshot
 from tasks.storage.repository import champion, read_manifest
 
 RECORD = "auto.json"  # in the run's folder
-ROUNDS = ("backbone", "head", "regularisation", "layers", "views")
-HIDDEN_UNITS = (256, 0)
+ROUNDS = ("backbone", "head", "regularisation", "heads", "layers", "views")
+HIDDEN_UNITS = (128, 0)
+HEADS = (1, 3)
 REGULARISATIONS = (
     {"finetune.dropout": 0.4, "finetune.mixup": 0.0},
     {"finetune.dropout": 0.6, "finetune.mixup": 0.0},
@@ -35,14 +36,19 @@ def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[
     """
     if step == "backbone":
         start = {"backbone.boundary": POOLED, "augment.views": 0, "finetune.hidden_units": HIDDEN_UNITS[0]}
+        start["finetune.heads"] = HEADS[0]
         return [{"backbone.name": name, **start, **REGULARISATIONS[0]} for name in config.backbones()]
     if step == "head":
         return [{**current, "finetune.hidden_units": units} for units in HIDDEN_UNITS]
     if step == "regularisation":
         return [{**current, **regularisation} for regularisation in REGULARISATIONS]
+    if step == "heads":
+        several = HEADS if current["finetune.hidden_units"] else HEADS[:1]
+        return [{**current, "finetune.heads": heads} for heads in several]
     viewed = {**current, "augment.views": UNFROZEN_VIEWS}
     if step == "layers":
-        lower = get_backbone(current["backbone.name"]).boundary
+        name = current["backbone.name"]
+        lower = "" if is_onnx_file(name) else get_backbone(name).boundary
         return [current, {**viewed, "backbone.boundary": lower}] if lower else [current]
     # Trained layers above a lower boundary have the views already; otherwise that trial's extraction also made the
     # pooled features of the views.
@@ -102,7 +108,7 @@ def choice_text(record: dict[str, Any], run_id: str) -> str:
     rows: list[tuple[str, ...]] = [("", *(key.split(".")[1] for key in CHOSEN), "loss", "accuracy", "ms", "MB", "s")]
     for trial in record["trials"]:
         flag = "*" if trial["settings"] == record["chosen"] else "" if trial["fits"] else "over budget"
-        settings = (str(trial["settings"][key]) for key in CHOSEN)
+        settings = (str(trial["settings"][key]).rsplit("/")[-1] for key in CHOSEN)  # a file without its folder
         results = ("" if trial[key] is None else f"{trial[key]:.3f}" for key in ("loss", "accuracy"))
         cost = (f"{trial['latency_ms']:.1f}", f"{trial['size_mb']:.1f}", f"{trial['seconds']:.0f}")
         rows.append((flag, *settings, *results, *cost))

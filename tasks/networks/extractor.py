@@ -9,10 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.config import POOLED
+from tasks.config import POOLED, Backbone, is_onnx_file
+from tasks.errors import ConfigError
 from tasks.modality.augmentation import Policy
 from tasks.networks.boundaries import check_boundary
 from tasks.networks.layers import feature_layers
+from tasks.networks.onnx_description import read_description
 from tasks.networks.registry import build_network, get_backbone, weights_digest, weights_path
 from tasks.records import FeatureExtractor, Run
 
@@ -32,6 +34,8 @@ def extractor_of(run: Run, policy: Policy) -> FeatureExtractor:
     between identical exports.
     """
     config = run.config.backbone
+    if is_onnx_file(config.name):
+        return _file_extractor(config, policy)
     backbone = get_backbone(config.name)
     size = config.image_size_px or backbone.image_size_px
     weights = weights_path(backbone, config.weights, size)
@@ -107,6 +111,37 @@ def build_outputs(extractor: FeatureExtractor) -> keras.Model:
     if extractor.boundary != POOLED:
         outputs["activations"] = _boundary_layer(network, extractor).output
     return keras.Model(network.input, outputs, name=f"{extractor.backbone}_outputs")
+
+
+def _file_extractor(config: Backbone, policy: Policy) -> FeatureExtractor:
+    """The extractor of an ONNX file. Raises ConfigError where what is asked for needs one of Keras's networks."""
+    file = Path(config.name).expanduser()
+    description = read_description(file)
+    if config.boundary != POOLED or config.weights != "default":
+        key = "weights" if config.weights != "default" else "boundary"
+        raise ConfigError(f"backbone.{key} is for Keras's networks; of {file} only the classifier is trained")
+    if config.image_size_px not in (0, description.image_size_px):
+        raise ConfigError(
+            f"{file} takes images of {description.image_size_px} pixels: leave backbone.image_size_px out"
+        )
+    layers = _layers(config.features)
+    identity = {
+        "recipe_version": KEY_VERSION,
+        "network_sha256": weights_digest(file),
+        "description": description.model_dump(exclude={"licence", "source"}),
+        "augmentation": policy.digest(),
+        "features": layers,
+    }
+    key = key_digest(identity)
+    return FeatureExtractor(
+        key=key,
+        onnx_path=f"artifacts/extractor/{key}/extractor.onnx",
+        backbone=file.name,
+        weights=str(file),
+        boundary=POOLED,
+        image_size_px=description.image_size_px,
+        layers=layers,
+    )
 
 
 def feature_widths(extractor: FeatureExtractor) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ inside model.onnx, so training and serving can't differ in a resize, a scale or 
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +15,7 @@ import onnx
 import onnx.utils
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from tasks.errors import ExportError
+from tasks.errors import ConfigError, ExportError
 from tasks.networks.onnx_resize import resize_nodes
 from tasks.networks.registry import Normalisation
 
@@ -23,14 +24,27 @@ OPSET = 18
 IR_VERSION = 8
 
 
-def preprocessing(image_size_px: int, normalisation: Normalisation) -> onnx.ModelProto:
+def preprocessing(
+    image_size_px: int, normalisation: Normalisation, resize: str = "bilinear", crop: float = 1.0
+) -> onnx.ModelProto:
     """The graph from `image` uint8 [N, H, W, 3] (RGB; N, H, W dynamic) to `pixels` float32 [N, 3, S, S].
 
-    It resizes to a square of `image_size_px` (bilinear, antialiased when it shrinks: what Pillow's BILINEAR does,
-    without its rounding), then normalises.
+    It resizes to a square (antialiased when it shrinks: what Pillow does, without its rounding), of which it cuts the
+    middle, `image_size_px` wide, then normalises.
+
+    Args:
+        resize: `bilinear` or `bicubic`.
+        crop: the share of each side that is left.
     """
-    nodes, constants = resize_nodes(image_size_px, "square")
+    side = round(image_size_px / crop)
+    nodes, constants = resize_nodes(side, "square", resize)
     last = "square"
+    if side != image_size_px:
+        corner = (side - image_size_px) // 2
+        cut = {"crop_from": [corner] * 2, "crop_to": [corner + image_size_px] * 2, "crop_axes": [2, 3]}
+        constants += [numpy_helper.from_array(np.array(values, np.int64), name) for name, values in cut.items()]
+        nodes.append(helper.make_node("Slice", [last, "crop_from", "crop_to", "crop_axes"], ["middle"]))
+        last = "middle"
     if normalisation.reverse_channels:
         nodes.append(helper.make_node("Gather", [last, "bgr"], ["reversed"], axis=1))
         constants.append(numpy_helper.from_array(np.array([2, 1, 0], np.int64), "bgr"))
@@ -105,6 +119,25 @@ def part(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) 
         raise ExportError(f"the graph has no part from {', '.join(inputs)} to {', '.join(outputs)}: {exc}") from exc
     del cut.graph.value_info[:]  # it lists inputs, too, which a prefix for inner values would then rename
     return check(_model(cut.graph, cut.opset_import))
+
+
+def check_names(model: onnx.ModelProto, names: Sequence[str], where: str) -> None:
+    """Raises ConfigError for a name that no value of the graph has."""
+    known = [output for node in model.graph.node for output in node.output]
+    for name in names:
+        if name not in known:
+            [near] = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            raise ConfigError(f"{where} has no value {name!r}; the nearest is {near!r}")
+
+
+def with_opset(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """The same graph in the standard operators of another version. Raises whatever onnx does where it can't."""
+    from onnx import version_converter
+
+    if any(entry.version != version for entry in model.opset_import if entry.domain in ("", "ai.onnx")):
+        model = version_converter.convert_version(model, version)
+    del model.graph.value_info[:]
+    return _model(model.graph, model.opset_import)
 
 
 def keep_output(model: onnx.ModelProto, output: onnx.ValueInfoProto) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Resizing in plain ONNX operators: bilinear and antialiased, the same in ONNX Runtime and in OpenVINO.
+"""Resizing in plain ONNX operators: bilinear or bicubic, and antialiased, the same in ONNX Runtime and in OpenVINO.
 
 ONNX has an antialiased `Resize`, but runtimes disagree about it: OpenVINO 2026.4 ignores the attribute, and ONNX
 Runtime 1.31 answers up to 19 of 255 levels away from Pillow. So the filter is written out here as what it is, two
@@ -32,13 +32,14 @@ WEIGHTS = """
 {d}_scale = Mul ({d}_size, one_output)
 {d}_reach = Max ({d}_scale, one)
 {d}_inner = Mul ({d}_size, first_to_last)
-{d}_outer = Add ({d}_reach, {d}_reach)
+{d}_side = Mul ({d}_reach, support)
+{d}_outer = Add ({d}_side, {d}_side)
 {d}_width = Add ({d}_inner, {d}_outer)
 {d}_wider = Add ({d}_width, two)
 {d}_bounded = Min ({d}_wider, {d}_size)
 {d}_taps = Floor ({d}_bounded)
 {d}_begin = Mul ({d}_size, firsts)
-{d}_left = Sub ({d}_begin, {d}_reach)
+{d}_left = Sub ({d}_begin, {d}_side)
 {d}_floor = Floor ({d}_left)
 {d}_last = Sub ({d}_size, {d}_taps)
 {d}_first = Clip ({d}_floor, zero, {d}_last)
@@ -48,13 +49,37 @@ WEIGHTS = """
 {d}_centres = Mul ({d}_size, centres)
 {d}_offsets = Sub ({d}_middles, {d}_centres)
 {d}_distances = Abs ({d}_offsets)
-{d}_heights = Sub ({d}_reach, {d}_distances)
-{d}_triangle = Relu ({d}_heights)
-{d}_sum = ReduceSum ({d}_triangle, axis_1)
-{d}_weights = Div ({d}_triangle, {d}_sum)
+{filter}
+{d}_sum = ReduceSum ({d}_filter, axis_1)
+{d}_weights = Div ({d}_filter, {d}_sum)
 {d}_column = Squeeze ({d}_middles, axis_2)
 {d}_pixels = Cast <to = 7> ({d}_column)
 """  # weights float32 [B, K, R]; pixels int64 [B, K]: the cast takes the half off the middles
+
+BILINEAR = """
+{d}_heights = Sub ({d}_reach, {d}_distances)
+{d}_filter = Relu ({d}_heights)
+"""
+# Keys' cubic with a = -1/2 (Pillow's BICUBIC), of x = |t - centre| / reach: 1.5 x^3 - 2.5 x^2 + 1 up to 1, then
+# -0.5 x^3 + 2.5 x^2 - 4 x + 2 up to 2. Both are 0 at 1, so each is computed of x clipped to its own range.
+BICUBIC = """
+{d}_x = Div ({d}_distances, {d}_reach)
+{d}_near = Min ({d}_x, one)
+{d}_far = Clip ({d}_x, one, two)
+{d}_near_1 = Mul ({d}_near, cubic_3)
+{d}_near_2 = Sub ({d}_near_1, cubic_2)
+{d}_near_3 = Mul ({d}_near_2, {d}_near)
+{d}_near_4 = Mul ({d}_near_3, {d}_near)
+{d}_near_5 = Add ({d}_near_4, one)
+{d}_far_1 = Mul ({d}_far, half)
+{d}_far_2 = Sub (cubic_2, {d}_far_1)
+{d}_far_3 = Mul ({d}_far_2, {d}_far)
+{d}_far_4 = Sub ({d}_far_3, four)
+{d}_far_5 = Mul ({d}_far_4, {d}_far)
+{d}_far_6 = Add ({d}_far_5, two)
+{d}_filter = Add ({d}_near_5, {d}_far_6)
+"""
+FILTERS = {"bilinear": (BILINEAR, 1), "bicubic": (BICUBIC, 2)}  # and the support, in reaches
 
 # Bytes are gathered before the cast, which moves a quarter of the memory. ONNX Runtime fuses each Transpose into the
 # product behind it; the first product so leaves the columns outermost, as the second one wants them.
@@ -77,18 +102,25 @@ padded = Reshape (planes, n_c_br_br)
 """
 
 
-def resize_nodes(side_px: int, output: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes and constants from `image` uint8 [N, H, W, 3] to `output` float32 [N, 3, S, S], values of 0..255."""
+def resize_nodes(
+    side_px: int, output: str, resize: str = "bilinear"
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes and constants from `image` uint8 [N, H, W, 3] to `output` float32 [N, 3, S, S], values of 0..255 (bicubic
+    goes a little beyond)."""
     blocks = -(-side_px // BLOCK)
-    text = WEIGHTS.format(d="y", axis=1, end=2) + WEIGHTS.format(d="x", axis=2, end=3) + PRODUCTS
+    lines, support = FILTERS[resize]
+    text = "".join(
+        WEIGHTS.format(d=d, axis=axis, end=axis + 1, filter=lines.format(d=d)) for d, axis in (("y", 1), ("x", 2))
+    )
+    text += PRODUCTS
     whole = blocks * BLOCK == side_px
     text += f"{output} = Reshape (planes, n_c_br_br)" if whole else CUT.format(output=output)
     nodes = [parser.parse_node(line) for line in text.splitlines() if line]
     used = {name for node in nodes for name in node.input}
-    return nodes, [constant for constant in _constants(side_px, blocks) if constant.name in used]
+    return nodes, [constant for constant in _constants(side_px, blocks, support) if constant.name in used]
 
 
-def _constants(side_px: int, blocks: int) -> Iterator[onnx.TensorProto]:
+def _constants(side_px: int, blocks: int, support: int) -> Iterator[onnx.TensorProto]:
     # The last block may have more outputs than are wanted: they repeat the last one, and are cut off.
     outputs = np.minimum(np.arange(blocks * BLOCK), side_px - 1).astype(np.float64) + 0.5
     centres = outputs / side_px
@@ -97,6 +129,10 @@ def _constants(side_px: int, blocks: int) -> Iterator[onnx.TensorProto]:
         "half": 0.5,
         "one": 1,
         "two": 2,
+        "four": 4,
+        "support": support,
+        "cubic_2": 2.5,
+        "cubic_3": 1.5,
         "one_output": 1 / side_px,
         "first_to_last": (BLOCK - 1) / side_px,
         "centres": centres.reshape(blocks, 1, BLOCK),

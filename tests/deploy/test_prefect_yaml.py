@@ -105,7 +105,9 @@ def test_the_form_has_a_description_a_default_choices_and_bounds(url: str):
     assert (rate["exclusiveMinimum"], rate["maximum"], rate["default"]) == (0, 1, 0.002)
     assert rate["description"].endswith("by a cosine. (above 0 and at most 1)")
     assert schema["definitions"]["Backbone"]["properties"]["precision"]["enum"] == ["fp32", "int8"]
-    assert schema["definitions"]["Backbone"]["properties"]["name"]["enum"] == list(BACKBONES)
+    names, files = schema["definitions"]["Backbone"]["properties"]["name"]["anyOf"]
+    assert names["enum"] == list(BACKBONES)
+    assert files["pattern"] == r"\.onnx$"
 
 
 def test_what_the_form_gives_of_folded_sections_is_accepted(url: str):

@@ -59,6 +59,24 @@ def test_layers_are_unfrozen_only_of_the_chosen_backbone():
     assert [settings["backbone.name"] for settings in deep] == ["embedded"]
 
 
+def test_heads_are_averaged_before_anything_is_unfrozen_and_only_where_they_differ():
+    trials = [each.settings for each in searched(AUTO, lambda s: 0.5 - 0.1 * (s["finetune.heads"] == 3))]
+    lower = next(place for place, s in enumerate(trials) if s["backbone.boundary"] != POOLED)
+    assert trials[lower]["finetune.heads"] == 3
+    assert any(s["finetune.heads"] == 3 for s in trials[:lower])
+    linear = searched(AUTO, lambda s: 0.1 if s["finetune.hidden_units"] == 0 else 0.9)
+    assert {each.settings["finetune.heads"] for each in linear} == {1}
+
+
+def test_a_file_is_a_backbone_among_others_and_has_no_lower_boundary():
+    config = AUTO.with_keys({"auto.backbones": ["mobilenet_v2", "/nets/lite2.onnx"]})
+    trials = searched(config, lambda s: 0.1 if s["backbone.name"] == "/nets/lite2.onnx" else 0.9)
+    assert best(trials, config.auto).settings["backbone.name"] == "/nets/lite2.onnx"
+    assert {each.settings["backbone.boundary"] for each in trials} == {POOLED}
+    record = search_record(make_run("w", "s"), SNAPSHOT, trials)
+    assert " lite2.onnx " in choice_text(record, "r1")
+
+
 def test_a_backbone_without_a_lower_boundary_keeps_its_classifier():
     config = AUTO.with_keys({"auto.backbones": ["convnext_tiny"]})
     assert {each.settings["backbone.boundary"] for each in searched(config, lambda s: 0.5)} == {POOLED}

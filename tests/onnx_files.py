@@ -1,0 +1,93 @@
+"""Small networks as ONNX files, made for a test: with maps, and with tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+SIDE_PX = 32
+DESCRIPTION = """
+image_size_px = 32
+mean = [127.5, 127.5, 127.5]
+std = [127.5, 127.5, 127.5]
+"""
+
+
+def convolutions(file: Path, *, nhwc: bool = False, opset: int = 17) -> Path:
+    """Three blocks of a depthwise convolution, SiLU and a projection to 8 channels, then the mean: [N, 8]."""
+    rng = np.random.default_rng(0)
+    constants: list[onnx.TensorProto] = []
+
+    def constant(name: str, *shape: int) -> str:
+        values = (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    nodes = [helper.make_node("Transpose", ["photo"], ["planes"], perm=[0, 3, 1, 2])] if nhwc else []
+    last, channels = "planes" if nhwc else "photo", 3
+    for block in range(3):
+        depth, gate, gated, projected = (f"{what}{block}" for what in ("depth", "gate", "gated", "projected"))
+        kernel = constant(f"depthwise{block}", 2 * channels, 1, 3, 3)
+        nodes += [
+            helper.make_node("Conv", [last, kernel], [depth], group=channels, strides=[2, 2], pads=[1, 1, 1, 1]),
+            helper.make_node("Sigmoid", [depth], [gate]),
+            helper.make_node("Mul", [depth, gate], [gated]),
+            helper.make_node("Conv", [gated, constant(f"project{block}", 8, 2 * channels, 1, 1)], [projected]),
+        ]
+        last, channels = projected, 8
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["maps"]))
+    nodes.append(helper.make_node("Flatten", ["maps"], ["features"]))
+    sides = [SIDE_PX, SIDE_PX, 3] if nhwc else [3, SIDE_PX, SIDE_PX]
+    return _save(file, nodes, constants, ["N", *sides], ["N", 8], opset)
+
+
+def tokens(file: Path) -> Path:
+    """Sixteen patches and a class token of 6 numbers, through two blocks of one residual sum each: [N, 17, 6]."""
+    rng = np.random.default_rng(1)
+    constants = [
+        numpy_helper.from_array(rng.normal(size=(6, 3, 8, 8)).astype(np.float32), "patch"),
+        numpy_helper.from_array(np.array([0, 6, -1], np.int64), "rows"),
+        numpy_helper.from_array(rng.normal(size=(6, 6)).astype(np.float32), "mix"),
+        numpy_helper.from_array(np.array([0], np.int64), "first"),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["photo", "patch"], ["grid"], strides=[8, 8]),
+        helper.make_node("Reshape", ["grid", "rows"], ["columns"]),
+        helper.make_node("Transpose", ["columns"], ["patches"], perm=[0, 2, 1]),
+        helper.make_node("Gather", ["patches", "first"], ["class"], axis=1),
+        helper.make_node("Concat", ["class", "patches"], ["block0"], axis=1),
+    ]
+    for block in (1, 2):
+        nodes += [
+            helper.make_node("MatMul", [f"block{block - 1}", "mix"], [f"mixed{block}"]),
+            helper.make_node("Softmax", [f"mixed{block}"], [f"shares{block}"]),
+            helper.make_node("Add", [f"block{block - 1}", f"shares{block}"], [f"half{block}"]),
+            helper.make_node("Tanh", [f"half{block}"], [f"bent{block}"]),
+            helper.make_node("Add", [f"half{block}", f"bent{block}"], [f"block{block}"]),
+        ]
+    nodes.append(helper.make_node("Tanh", ["block2"], ["features"]))
+    return _save(file, nodes, constants, ["N", 3, SIDE_PX, SIDE_PX], ["N", 17, 6], 18)
+
+
+def _save(
+    file: Path,
+    nodes: list[onnx.NodeProto],
+    constants: list[onnx.TensorProto],
+    shape: list[str | int],
+    answer: list[str | int],
+    opset: int,
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("photo", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, answer)],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, file)
+    file.with_suffix(".toml").write_text(DESCRIPTION)
+    return file
