@@ -175,7 +175,7 @@ def climb(order: int, photos: list[Path], steps: Sequence[int], wrong: float, pl
         batch = drawn[before:images]
         moved_away = _wrong_folders(batch, wrong, photos, rng) if number == len(steps) // 2 else {}
         for photo in batch:
-            place.put(photo, moved_away[photo] if photo in moved_away else photo.parent.name)
+            place.put(photo, moved_away.get(photo) or photo.parent.name)
         answer = place.retrain()
         summary, again = answer.printed, "no candidate"
         if "export" in summary["artifacts"] and summary["verdict"] != "invalid-data":
