@@ -12,12 +12,13 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
@@ -29,7 +30,7 @@ from tasks.evaluate.metrics import wilson_interval
 from tasks.evaluate.thresholds import Gates
 from tasks.finetune.cross_fit import FEW_VALIDATION_IMAGES, FOLDS, folds_of
 from tasks.finetune.data import Split
-from tasks.finetune.head import TrainedHead, train_head
+from tasks.finetune.head import train_head
 from tasks.networks.calibration import fit_temperature
 from tasks.split.assign import assign
 from tasks.storage.assignments import no_assignments
@@ -42,6 +43,7 @@ MOST_GROWTH = 0.5
 OUTSIDE = 400  # images at least that the true difference is measured on
 WORSE_BY, MOST_PROMOTED = 0.02, 0.05
 BANDS = (-1.0, -0.04, -0.02, -0.01, 0.01, 0.02, 0.04, 1.0)  # of true differences
+EVIDENCE = ("test split", "all images", "policy")
 COLUMNS = ["sha256", "label", "split", "path", "group"]
 
 
@@ -105,8 +107,8 @@ class Model:
 
     def __init__(self, images: Images, divided: Divided, targets: np.ndarray, finetune: configuration.Finetune) -> None:
         self.images, self.divided, self._targets, self._finetune = images, divided, targets, finetune
-        self.trained = self._train(divided.train, divided.validation)
-        self.logits = self._predict(self.trained, np.arange(len(targets)))  # float32 [N, C], of all images
+        # Float32 [N, C], of all images.
+        self.logits, self._temperature = self._train(divided.train, divided.validation, np.arange(len(targets)))
         self.predicted = self.logits.argmax(axis=1)
 
     @cached_property
@@ -116,28 +118,28 @@ class Model:
         train, validation = self.divided.train, self.divided.validation
         for fold in range(FOLDS):
             held_out = validation[folds[validation] != fold]
-            trained = self._train(train[folds[train] != fold], held_out if len(held_out) else validation)
             asked = np.concatenate([train[folds[train] == fold], validation[folds[validation] == fold]])
-            if len(asked):
-                found[asked] = self._predict(trained, asked)
+            held_out = held_out if len(held_out) else validation
+            found[asked], _ = self._train(train[folds[train] != fold], held_out, asked)
         return found
 
     def probabilities(self) -> np.ndarray:
         """Of all images, float32 [N, C], at the temperature that the file would have."""
-        temperature = self.trained.temperature
+        temperature = self._temperature
         if len(self.divided.validation) < FEW_VALIDATION_IMAGES:
             asked = np.concatenate([self.divided.train, self.divided.validation])
             temperature = fit_temperature(self.cross_fitted[asked], self._targets[asked])
         return softmax(self.logits / temperature, axis=1)
 
-    def _train(self, train: np.ndarray, validation: np.ndarray) -> TrainedHead:
+    def _train(self, train: np.ndarray, validation: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, float]:
+        """The logits of a new head for some images, float32 [N, C], and its temperature."""
         taught, held_out = (
             Split(features=self.images.features[of], targets=self._targets[of]) for of in (train, validation)
         )
-        return train_head(taught, held_out, len(self.images.labels), self._finetune)
-
-    def _predict(self, trained: TrainedHead, places: np.ndarray) -> np.ndarray:
-        return np.asarray(trained.model(self.images.features[places].astype(np.float32), training=False))
+        trained = train_head(taught, held_out, len(self.images.labels), self._finetune)
+        logits = np.asarray(trained.model(self.images.features[asked].astype(np.float32), training=False))
+        keras.utils.clear_session()  # Keras would keep 15 MB of each head
+        return logits, trained.temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,41 +283,42 @@ def _by_all_images(champion: Model, challenger: Model, given: np.ndarray, gates:
     return compare_pairs(pairs, labels, gates.champion)
 
 
-def summarise(pairs: Iterable[Pair]) -> dict[str, Any]:
+def summarise(pairs: Sequence[Pair]) -> dict[str, Any]:
     """Promotion rates by scenario and size, by true difference and size, and of all that are truly worse."""
-    rows = list(pairs)
-    names = [scenario.name for scenario in SCENARIOS]
-    sizes = sorted({pair.size for pair in rows})
-    bands = list(itertools.pairwise(BANDS))
-    scenarios = [
-        {"scenario": name, "size": size, **_rate(chosen)}
-        for name in names
-        for size in sizes
-        if (chosen := [pair for pair in rows if (pair.scenario, pair.size) == (name, size)])
-    ]
-    by_difference = [
-        {"from": low, "to": high, "size": size, **_rate(chosen)}
-        for low, high in bands
-        for size in sizes
-        if (chosen := [pair for pair in rows if pair.size == size and low < pair.true_difference <= high])
-    ]
-    worse = [pair for pair in rows if pair.true_difference <= -WORSE_BY]
-    return {"scenarios": scenarios, "by_difference": by_difference, "worse": _rate(worse) if worse else None}
+    sizes = sorted({pair.size for pair in pairs})
+    return {
+        "scenarios": [
+            {"scenario": scenario.name, "size": size, **(_rate(chosen) or {})}
+            for scenario in SCENARIOS
+            for size in sizes
+            if (chosen := [pair for pair in pairs if (pair.scenario, pair.size) == (scenario.name, size)])
+        ],
+        "by_difference": [
+            {
+                "from": low,
+                "to": high,
+                "sizes": {size: _rate([pair for pair in chosen if pair.size == size]) for size in sizes},
+                "all": _rate(chosen),
+            }
+            for low, high in itertools.pairwise(BANDS)
+            for chosen in [[pair for pair in pairs if low < pair.true_difference <= high]]
+        ],
+        "worse": _rate([pair for pair in pairs if pair.true_difference <= -WORSE_BY]),
+        "most_promoted_of_the_worse": MOST_PROMOTED,
+    }
 
 
-def _rate(pairs: list[Pair]) -> dict[str, Any]:
-    def share(test: Callable[[Pair], bool]) -> float:
-        return sum(map(test, pairs)) / len(pairs)
-
-    promoted = sum(pair.promoted for pair in pairs)
-    kinds = ("test split", "all images", "policy")
+def _rate(pairs: Sequence[Pair]) -> dict[str, Any] | None:
+    if not pairs:
+        return None
+    promoted = [pair for pair in pairs if pair.promoted]
     return {
         "pairs": len(pairs),
         "true_difference": float(np.mean([pair.true_difference for pair in pairs])),
-        "promoted": promoted / len(pairs),
-        "promoted_interval": wilson_interval(promoted, len(pairs)),
-        "promoted_by": {kind: share(lambda pair, kind=kind: pair.promoted and pair.evidence == kind) for kind in kinds},
-        "by_test_split_alone": share(lambda pair: pair.test_outcome in ("better", "equivalent")),
+        "promoted": len(promoted) / len(pairs),
+        "promoted_interval": wilson_interval(len(promoted), len(pairs)),
+        "promoted_by": {kind: sum(pair.evidence == kind for pair in promoted) / len(pairs) for kind in EVIDENCE},
+        "by_test_split_alone": sum(pair.test_outcome in ("better", "equivalent") for pair in pairs) / len(pairs),
     }
 
 
@@ -326,16 +329,25 @@ def markdown(summary: dict[str, Any]) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [f"| {row['scenario']} | {row['size']:,} | {_cells(row)} |" for row in summary["scenarios"]]
+    if worse := summary["worse"]:
+        lines.append(f"| *all that are at least {100 * WORSE_BY:.0f} points worse* | | {_cells(worse)} |")
+    by_difference = summary["by_difference"]
+    sizes = list(by_difference[0]["sizes"])
     lines += [
         "",
-        "| truly better by | images | pairs | on average | promoted (95 % interval) | by test split, all images, "
-        "policy | by the test split alone |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| truly better by | " + " | ".join(f"{size:,} images" for size in sizes) + " | all (95 % interval) |",
+        "| --- |" + " ---: |" * (len(sizes) + 1),
     ]
-    lines += [f"| {_band(row)} | {row['size']:,} | {_cells(row)} |" for row in summary["by_difference"]]
-    if worse := summary["worse"]:
-        lines.append(f"| at least {100 * WORSE_BY:.0f} points worse | all | {_cells(worse)} |")
+    for row in by_difference:
+        cells = [_share(row["sizes"][size]) for size in sizes]
+        low, high = row["all"]["promoted_interval"] if row["all"] else (0, 0)
+        cells.append(f"{_share(row['all'])} ({low:.0%} to {high:.0%})" if row["all"] else "")
+        lines.append(f"| {_band(row)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _share(rate: dict[str, Any] | None) -> str:
+    return f"{rate['promoted']:.0%} of {rate['pairs']}" if rate else ""
 
 
 def _band(row: dict[str, Any]) -> str:
