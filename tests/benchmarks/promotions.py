@@ -66,6 +66,7 @@ SCENARIOS = (
     Scenario(name="50 % more", growth=0.5),
     Scenario(name="25 % more, 80 % wrong", growth=0.25, wrong=0.8),
     Scenario(name="50 % more, 30 % wrong", growth=0.5, wrong=0.3),
+    Scenario(name="5 % of its labels wrong", flipped=0.05),
 )
 
 
