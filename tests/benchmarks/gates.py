@@ -213,8 +213,7 @@ def main() -> None:
                 measured["retrains"] = measure_retrains(Retrains(workspace, summary), given.retrains, policy)
             if "promotions" in given.only:
                 file = given.pairs or Path(aside) / "pairs.jsonl"
-                images = promotions.Images(workspace, summary)
-                pairs = promotions.measure(images, given.sizes, given.repeats, gates, file)
+                pairs = promotions.measure(workspace, summary, given.sizes, given.repeats, gates, file)
                 measured["promotions"] = promotions.summarise(pairs)
                 tables["promotions"] = promotions.markdown(measured["promotions"])
     if given.markdown:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
@@ -139,7 +139,6 @@ class Model:
         )
         trained = train_head(taught, held_out, len(self.images.labels), self._finetune)
         logits = np.asarray(trained.model(self.images.features[asked].astype(np.float32), training=False))
-        keras.utils.clear_session()  # Keras would keep 15 MB of each head
         return logits, trained.temperature
 
 
@@ -161,20 +160,32 @@ class Pair:
     signs: list[str]
 
 
-def measure(images: Images, sizes: Sequence[int], repeats: int, gates: Gates, file: Path) -> list[Pair]:
-    """Adds to `file`, a JSON object a line, what it lacks: each scenario at each size, `repeats` times."""
-    pairs = read(file)
-    done = {(pair.size, pair.repeat, pair.scenario) for pair in pairs}
+def measure(
+    workspace: Workspace, summary: dict[str, Any], sizes: Sequence[int], repeats: int, gates: Gates, file: Path
+) -> list[Pair]:
+    """Adds to `file`, a JSON object a line, what it lacks: each scenario at each size, `repeats` times.
+
+    Each champion and its challengers have a process of their own: Keras keeps 13 MB of every head.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    for repeat in range(repeats):
+        for size in sizes:
+            done = {pair.scenario for pair in read(file) if (pair.size, pair.repeat) == (size, repeat)}
+            if len(done) < len(SCENARIOS):
+                with spawn.Pool(1) as pool:
+                    pool.apply(_write_set, (workspace, summary, size, repeat, gates, done, file))
+    return read(file)
+
+
+def _write_set(
+    workspace: Workspace, summary: dict[str, Any], size: int, repeat: int, gates: Gates, done: set[str], file: Path
+) -> None:
     with file.open("a", encoding="utf-8") as lines:
-        for repeat in range(repeats):
-            for size in sizes:
-                for pair in _measure_set(images, size, repeat, gates, done):
-                    lines.write(json.dumps(asdict(pair)) + "\n")
-                    lines.flush()
-                    pairs.append(pair)
-                    found = f"{pair.true_difference:+.3f}, {pair.outcome} by {pair.evidence}, {pair.promoted}"
-                    print(size, repeat, pair.scenario, found, file=sys.stderr, flush=True)
-    return pairs
+        for pair in _measure_set(Images(workspace, summary), size, repeat, gates, done):
+            lines.write(json.dumps(asdict(pair)) + "\n")
+            lines.flush()
+            found = f"{pair.true_difference:+.3f}, {pair.outcome} by {pair.evidence}, promoted: {pair.promoted}"
+            print(size, repeat, pair.scenario, found, file=sys.stderr, flush=True)
 
 
 def read(file: Path) -> list[Pair]:
@@ -183,13 +194,11 @@ def read(file: Path) -> list[Pair]:
     return [Pair(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _measure_set(
-    images: Images, size: int, repeat: int, gates: Gates, done: set[tuple[int, int, str]]
-) -> Iterator[Pair]:
+def _measure_set(images: Images, size: int, repeat: int, gates: Gates, done: set[str]) -> Iterator[Pair]:
     """The pairs of one champion that are not done yet."""
     order = np.random.default_rng([repeat, size]).permutation(len(images.targets))
     grows = round((1 + MOST_GROWTH) * size) + OUTSIDE <= len(order)
-    left = [each for each in SCENARIOS if (size, repeat, each.name) not in done and (grows or not each.growth)]
+    left = [each for each in SCENARIOS if each.name not in done and (grows or not each.growth)]
     if not left or size + OUTSIDE > len(order):
         return
     outside = order[round((1 + MOST_GROWTH * grows) * size) :]
