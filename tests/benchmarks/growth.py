@@ -17,7 +17,7 @@ until the next step moves them to their right one.
 
 Prints JSON; the exit status is 1 where an aim is missed: from 300 images on, the served model is on average at most 1
 point worse than always-promote's, and none is more than 2 points worse than the one before it. `--rows` keeps each step
-as it is measured; orders that are complete there are not measured again. An order takes about five minutes of 2 cores.
+as it is measured; orders that are complete there are not measured again. An order takes ten minutes or more of 2 cores.
 """
 
 from __future__ import annotations
