@@ -94,7 +94,7 @@ def timed(name: str) -> Iterator[None]:
         yield
     finally:
         if account := _account.get():
-            account.seconds[name] = round(time.perf_counter() - started, 3)
+            account.seconds[name] = round(account.seconds.get(name, 0.0) + time.perf_counter() - started, 3)
 
 
 def count_embedded(images: int) -> None:

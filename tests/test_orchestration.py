@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from tasks.errors import InvalidDataError, SourceError, WorkspaceError
-from tasks.orchestration import accounting, command_started, is_transient, is_transient_fault, one_line
+from tasks.orchestration import accounting, command_started, is_transient, is_transient_fault, one_line, timed
 from tasks.records import Candidate, Decision, Features, GateResult, Review
 from tests.runs import make_catalogue, make_extractor_record, make_head_record, make_run, make_snapshot_record
 
@@ -88,3 +88,12 @@ def test_the_time_of_a_run_begins_with_the_command_that_was_given_for_it():
         command_started.reset(token)
     with accounting() as account:
         assert account.total_s < 10
+
+
+def test_the_seconds_of_a_stage_that_runs_twice_in_a_run_are_added():
+    with accounting() as account:
+        with timed("cross-fit"):
+            time.sleep(0.05)
+        with timed("cross-fit"):
+            pass
+    assert account.seconds["cross-fit"] >= 0.05

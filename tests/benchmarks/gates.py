@@ -1,6 +1,7 @@
 """How often the champion's gate is wrong: on retrains that differ in nothing but the seed, and on drawn pairs.
 
-    uv run python -m tests.benchmarks.gates [--workspace W --name N] [--retrains 40] [--draws 10000]
+    uv run python -m tests.benchmarks.gates [--workspace W --name N] [--only retrains,drawn,promotions]
+        [--retrains 40] [--draws 10000] [--pairs PAIRS.jsonl] [--repeats 20] [--sizes 100,200,500,1000,3000]
 
 - `retrains`: heads trained on the stored features of a finished run (by default the demo's digits, in a temporary
   workspace), each with a seed of its own. In every ordered pair one is the champion and the other the challenger, on
@@ -9,8 +10,11 @@
 - `drawn`: test sets drawn from a multinomial: the true difference in accuracy, the share of images that only one of the
   two gets right (their disagreement), and the number of images are given; the verdict is `outcome_of`, with the
   thresholds of `expectations/gates.toml`.
+- `promotions`: real heads, better and worse ones, through the whole decision: the test split, all images by
+  cross-fitting, and the policy for what stays open (`tests/benchmarks/promotions.py`). A head takes a second or more,
+  and a champion with its challengers has about 40. What is measured is kept in `--pairs`, from which it is resumed.
 
-Prints JSON; `--markdown FILE` writes the tables of expectations/README.md.
+Prints JSON; `--markdown expectations/README.md` writes the tables there, between their markers.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -39,7 +44,9 @@ from tasks.runs import finished_runs
 from tasks.storage.feature_store import load_features
 from tasks.storage.tables import read_table
 from tasks.workspace import Workspace
+from tests.benchmarks import promotions
 
+SECTIONS = ("retrains", "drawn", "promotions")
 DISAGREEMENTS = (0.06, 0.1, 0.15, 0.2, 0.3)
 TEST_IMAGES = (100, 340, 1000)
 LABEL_SHARES = (0.5, 0.25, 0.125)
@@ -162,25 +169,57 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_table(file: Path, marker: str, table: str) -> None:
+    """Replaces what a Markdown file has between `<!-- marker -->` and `<!-- /marker -->`."""
+    text = file.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)", re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise SystemExit(f"{file} has no single place between <!-- {marker} --> and <!-- /{marker} -->")
+    file.write_text(pattern.sub(lambda found: found[1] + table + found[2], text), encoding="utf-8")
+
+
+def _sections(text: str) -> list[str]:
+    wanted = text.split(",")
+    if unknown := set(wanted) - set(SECTIONS):
+        raise argparse.ArgumentTypeError(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    return wanted
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="How often the champion's gate is wrong.")
     parser.add_argument("--workspace", help="one with a finished run; by default the demo is run")
     parser.add_argument("--name", default="digits", help="the model's name there")
+    parser.add_argument("--only", type=_sections, default=SECTIONS, metavar=",".join(SECTIONS))
     parser.add_argument("--retrains", type=int, default=40)
     parser.add_argument("--draws", type=int, default=10_000)
-    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--pairs", type=Path, metavar="JSONL", help="keeps the pairs of `promotions`, to be resumed")
+    parser.add_argument("--repeats", type=int, default=20, help="champions of each size; 0 only reads --pairs")
+    parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], default=promotions.SIZES)
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="with the tables' markers")
     given = parser.parse_args()
-    policy = load_gates("gates", given.name).champion
-    drawn = [
-        measure_drawn(difference, disagreement, n, given.draws, policy)
-        for difference, sizes in ((0.0, TEST_IMAGES), (-0.02, TEST_IMAGES), (0.04, (1000,)), (-0.04, (1000,)))
-        for n, disagreement in itertools.product(sizes, DISAGREEMENTS)
-    ]
+    gates = load_gates("gates", given.name)
+    policy, tables = gates.champion, {}
+    measured: dict[str, Any] = {}
+    if "drawn" in given.only:
+        measured["drawn"] = [
+            measure_drawn(difference, disagreement, n, given.draws, policy)
+            for difference, sizes in ((0.0, TEST_IMAGES), (-0.02, TEST_IMAGES), (0.04, (1000,)), (-0.04, (1000,)))
+            for n, disagreement in itertools.product(sizes, DISAGREEMENTS)
+        ]
+        tables["drawn"] = markdown(measured["drawn"])
+    if {"retrains", "promotions"} & set(given.only):
+        with finished_run(given.workspace, given.name) as (workspace, summary), tempfile.TemporaryDirectory() as aside:
+            if "retrains" in given.only:
+                measured["retrains"] = measure_retrains(Retrains(workspace, summary), given.retrains, policy)
+            if "promotions" in given.only:
+                file = given.pairs or Path(aside) / "pairs.jsonl"
+                pairs = promotions.measure(workspace, summary, given.sizes, given.repeats, gates, file)
+                measured["promotions"] = promotions.summarise(pairs)
+                tables["promotions"] = promotions.markdown(measured["promotions"])
     if given.markdown:
-        given.markdown.write_text(markdown(drawn), encoding="utf-8")
-    with finished_run(given.workspace, given.name) as (workspace, summary):
-        retrains = measure_retrains(Retrains(workspace, summary), given.retrains, policy)
-    print(json.dumps({"retrains": retrains, "drawn": drawn}, indent=2))
+        for marker, table in tables.items():
+            write_table(given.markdown, marker, table)
+    print(json.dumps(measured, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a retrain costs, beside the tutorial's loop; how near extraction comes to its ceiling; how cost grows.
 
     KERAS_HOME=… uv run python -m tests.benchmarks.retrain PHOTOGRAPHS [--repeats 3] [--tutorial-epochs 10]
-        [--only retrain,extraction,growth] [--markdown TABLES.md]
+        [--only retrain,extraction,sizes] [--markdown TABLES.md]
 
 PHOTOGRAPHS is a folder of `train/` and `validation/`, a subfolder a class; ImageNet's weights of MobileNetV2 come from
 Keras (downloaded once, or found under KERAS_HOME). Prints one JSON object on standard output, and each measurement as
@@ -15,7 +15,7 @@ the first retrain of a fresh workspace, the same command again, and again with 1
 `extraction`: the flow's own pass into the store, in images a second, beside the same graph alone on decoded images in
 memory, and the decoder alone.
 
-`growth`: 1, 2, 4 and 8 times the images.
+`sizes`: 1, 2, 4 and 8 times the images.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from statistics import median
 from typing import Any
 
 from tasks.networks.onnx_session import available_cores
-from tests.benchmarks import extraction, growth
+from tests.benchmarks import extraction, sizes
 from tests.benchmarks.copies import drawn, photographs, save_changed
 from tests.benchmarks.processes import Answer, environment, prefect_server, run
 from tests.benchmarks.scale import in_a_process
 
-SECTIONS = ("retrain", "extraction", "growth")
+SECTIONS = ("retrain", "extraction", "sizes")
 SERVERS = ("started by the run", "already up")
 PRECISIONS = ("fp32", "int8")
 STEPS = ("first", "unchanged", "1 % new")
@@ -199,16 +199,16 @@ def measure_extraction(data: Path, folder: Path, repeats: int, images: int) -> l
     return measured
 
 
-def measure_growth(data: Path, folder: Path, repeats: int, base: int) -> dict[str, Any]:
+def measure_sizes(data: Path, folder: Path, repeats: int, base: int) -> dict[str, Any]:
     home = folder / "prefect"
     if not home.exists():
         migrate(home)
     env = environment(home)
 
     def retrain(source: Path, workspace: Path) -> Answer:
-        return headstart(source, workspace, env, ["--backbone", growth.BACKBONE["name"]])
+        return headstart(source, workspace, env, ["--backbone", sizes.BACKBONE["name"]])
 
-    return growth.measure_growth(data, folder, base, repeats, retrain, say)
+    return sizes.measure_sizes(data, folder, base, repeats, retrain, say)
 
 
 def machine() -> dict[str, Any]:
@@ -230,8 +230,8 @@ def markdown(measured: dict[str, Any]) -> str:
         tables += [retrain_table(found), where_table(found["runs"])]
     if found := measured.get("extraction"):
         tables.append(extraction.markdown(found))
-    if found := measured.get("growth"):
-        tables.append(growth.markdown(found))
+    if found := measured.get("sizes"):
+        tables.append(sizes.markdown(found))
     on = measured["machine"]
     return "\n\n".join([f"On {on['cores']} cores of {on['processor']}, medians of {measured['repeats']}:", *tables])
 
@@ -296,7 +296,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--tutorial-epochs", type=_count, default=TUTORIAL_EPOCHS, help="fewer only for a trial")
     parser.add_argument("--only", type=_sections, default=SECTIONS, metavar=",".join(SECTIONS))
     parser.add_argument("--extraction-images", type=_count, default=1024)
-    parser.add_argument("--growth-images", type=_count, default=400, help="of the smallest set")
+    parser.add_argument("--sizes-images", type=_count, default=400, help="of the smallest set")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the README's tables there too")
     parser.add_argument("--folder", type=Path, help="where temporary files go (about 1 GB)")
     given = parser.parse_args(arguments)
@@ -310,8 +310,8 @@ def main(arguments: Sequence[str]) -> None:
             measured["retrain"] = measure_retrain(data, folder, given.repeats, given.tutorial_epochs)
         if "extraction" in given.only:
             measured["extraction"] = measure_extraction(data, folder, given.repeats, given.extraction_images)
-        if "growth" in given.only:
-            measured["growth"] = measure_growth(data, folder, given.repeats, given.growth_images)
+        if "sizes" in given.only:
+            measured["sizes"] = measure_sizes(data, folder, given.repeats, given.sizes_images)
     if given.markdown:
         given.markdown.write_text(markdown(measured) + "\n", encoding="utf-8")
     print(json.dumps(measured, indent=2))
