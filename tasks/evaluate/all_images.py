@@ -223,8 +223,8 @@ def _not_grown(
     """What keeps the data from having only grown, or the settings from being the champion's."""
     lineage, extractor = manifest["lineage"], decision.candidate.head.features.extractor
     found = []
-    settings = {**lineage["config"]["finetune"], "key": lineage["recipe"]}
-    today = {**run.config.finetune.model_dump(mode="json"), "key": extractor.head_key}
+    settings = {**lineage["config"]["finetune"], "backbone": lineage["recipe"]}
+    today = {**run.config.finetune.model_dump(mode="json", exclude={"seed"}), "backbone": extractor.head_key}
     if other := sorted(key for key in today if settings.get(key) != today[key]):
         found.append(f"it was made with other settings than the champion ({', '.join(other)})")
     rename = run.config.validation.rename

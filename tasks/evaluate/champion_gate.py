@@ -65,7 +65,7 @@ def by_all_images(policy: ChampionPolicy, found: AllImages, version: int | None)
     reason = (
         f"{verdict}, by all {images.n:,} images: {found.challenger_accuracy:.3f} against version {version}'s "
         f"{found.champion_accuracy:.3f} ({found.test.n} test images by both files, {found.old.n} old and {found.new.n} "
-        f"new ones by cross-fitting), difference {images.difference:+.3f}, at least {low:+.3f} (one-sided "
+        f"new ones by cross-fitting), difference {images.difference:+.3f}, at least {low:+.4f} (one-sided "
         f"{policy.confidence:.0%}); the test images alone say {found.test.difference:+.3f}"
         f"{'' if found.agree else ', which chance does not explain'}"
     )

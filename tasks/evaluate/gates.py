@@ -6,8 +6,6 @@ interval is beyond the threshold; which gates those are, and why, is in `expecta
 
 from __future__ import annotations
 
-import math
-
 from tasks.evaluate import champion_gate
 from tasks.evaluate.findings import Findings
 from tasks.evaluate.fresh_process import FreshProcess
@@ -132,18 +130,28 @@ def _class_recall(gates: Gates, found: Findings) -> GateResult:
 
 
 def _new_classes(floor: NewClasses, found: Findings) -> list[GateResult]:
-    """A minimum recall for classes that the champion does not have, which the comparison can't cover."""
+    """A minimum recall for classes that the champion does not have, which the comparison can't cover.
+
+    Refused is a class whose recall is significantly below: a new class begins with few test images, perhaps one.
+    """
     if found.changes is None or not found.changes.added:
         return []
     rule = GateRule(gate="new classes", rule="at least", threshold=floor.min_recall, unit="share")
-    per_class = dict(zip(found.labels, found.per_class, strict=True))
-    recalls = {label: per_class[label]["recall"] for label in found.changes.added}
-    # A class without a test image has no recall (NaN), and so does not pass.
-    below = [label for label, recall in recalls.items() if not recall >= floor.min_recall]
-    named = ", ".join(f"{label} ({recalls[label]:.2f} of {per_class[label]['n']})" for label in below or recalls)
-    reason = f"recall of classes that the champion does not have: {named} (at least {floor.min_recall:.2f})"
-    worst = min(recalls.values(), key=lambda recall: -1 if math.isnan(recall) else recall)
-    return [rule.result(worst, reason, **({"value": None} if math.isnan(worst) else {}))]
+    rows = dict(zip(found.labels, found.per_class, strict=True))
+    added = {label: rows[label] for label in found.changes.added}
+    if unseen := [label for label, row in added.items() if not row["n"]]:
+        return [rule.missing(f"no test image of {', '.join(unseen)}")]
+    below = [label for label, row in added.items() if row["recall_high"] < floor.min_recall]
+    named = ", ".join(f"{label} ({added[label]['recall']:.2f} of {added[label]['n']})" for label in below or added)
+    reason = (
+        f"recall is significantly below {floor.min_recall:.2f} for classes that the champion does not have: {named}"
+        if below
+        else f"recall of classes that the champion does not have: {named}; none is significantly below "
+        f"{floor.min_recall:.2f}"
+    )
+    worst = min(added.values(), key=lambda row: row["recall_high"])
+    interval = (worst["recall_low"], worst["recall_high"])
+    return [rule.result(worst["recall"], reason, judged=worst["recall_high"], interval=interval)]
 
 
 def _calibration(limits: Calibration, found: Findings) -> GateResult:

@@ -192,7 +192,7 @@ def climb(order: int, photos: list[Path], steps: Sequence[int], wrong: float, pl
             evidence=summary.get("evidence"),
             reason="; ".join(summary["reasons"]),
             seconds=round(answer.seconds, 1),
-            cross_fit_s=round(summary["timings_s"].get("cross-fit", 0.0), 1),
+            cross_fit_s=round(summary["timings_s"].get("cross_fit", 0.0), 1),
             version=version,
             served=accuracy(served or None),
             always_promote=accuracy(candidate),

@@ -27,7 +27,8 @@ def test_a_file_is_extracted_judged_and_shipped(tmp_path: Path, precision: str):
     assert summary["lineage"]["backbone"] == "net.onnx"
     [decision] = (tmp_path / "w").glob("artifacts/evaluate/*/decision.json")
     passed = {gate["name"]: gate["passed"] for gate in json.loads(decision.read_text())["gates"]}
-    assert passed["parity"]
+    assert passed["parity of labels"]
+    assert passed["parity of probabilities"]
     assert Classifier(summary["model"]).labels == ["green", "red"]
 
 
