@@ -6,7 +6,8 @@ often tells other classes apart (Evci et al. 2022, "Head2Toe").
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import ConfigError
 
@@ -41,11 +42,12 @@ def late_layers(network: keras.Model) -> list[str]:
 
     layers = keras.layers
     consumers = _consumers(network)
-    found = _activated(network, (layers.DepthwiseConv2D, layers.SeparableConv2D), consumers)
+    found = _activated(network, [layer for layer in network.layers if _is_depthwise(layer)], consumers)
     if not found:
         ends = boundaries(network)  # not the sums and concatenations inside a block
         for kinds in ((layers.Add, layers.Concatenate), layers.Conv2D):
-            found = found or [name for name in _activated(network, kinds, consumers) if name in ends]
+            of_kind = [layer for layer in network.layers if isinstance(layer, kinds)]
+            found = found or [name for name in _activated(network, of_kind, consumers) if name in ends]
     return [name for name in reversed(found) if consumers[name]]  # the last layer is pooled anyway
 
 
@@ -88,14 +90,23 @@ def _consumers(network: keras.Model) -> dict[str, set[str]]:
     return consumers
 
 
-def _activated(network: keras.Model, kinds: type | tuple[type, ...], consumers: dict[str, set[str]]) -> list[str]:
-    """The layers of some kinds, each with the batch norm and the activation behind it that alone use its output."""
+def _is_depthwise(layer: keras.Layer) -> bool:
+    """Whether a layer convolves each channel by itself; ConvNeXt says so by its number of groups."""
+    import keras
+
+    if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D):
+        return True
+    return isinstance(layer, keras.layers.Conv2D) and layer.groups == layer.filters > 1
+
+
+def _activated(network: keras.Model, layers: Sequence[Any], consumers: dict[str, set[str]]) -> list[str]:
+    """Some layers, each with the batch norm and the activation behind it that alone use its output."""
     import keras
 
     names = {layer.name for layer in network.layers}
     behind = (keras.layers.BatchNormalization, keras.layers.Activation, keras.layers.ReLU)
     found = []
-    for layer in (each for each in network.layers if isinstance(each, kinds)):
+    for layer in layers:
         while len(consumers[layer.name]) == 1 and consumers[layer.name] <= names:
             following = network.get_layer(next(iter(consumers[layer.name])))
             if not isinstance(following, behind):

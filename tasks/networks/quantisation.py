@@ -68,7 +68,7 @@ def _quantised_layers(model: onnx.ModelProto, calibration: Sequence[np.ndarray])
 
 
 def _fold(model: onnx.ModelProto, target: Path) -> onnx.ModelProto:
-    """Folds batch norm and padding into the convolutions, so that they are quantised as one; writes and returns it."""
+    """Folds batch norm and padding into the convolutions, so that they are quantised as one, and names all nodes."""
     import onnxruntime as ort
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
@@ -80,6 +80,8 @@ def _fold(model: onnx.ModelProto, target: Path) -> onnx.ModelProto:
     folded = onnx.load(target)
     del folded.opset_import[:]  # ONNX Runtime names every domain that it knows
     folded.opset_import.extend(model.opset_import)
+    for number, node in enumerate(folded.graph.node):
+        node.name = node.name or f"node_{number}"  # the quantiser knows nodes by their names, which may be empty
     add_pre_process_metadata(folded)  # or the quantiser asks for what was just done
     onnx.save(folded, target)
     return folded

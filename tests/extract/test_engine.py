@@ -36,7 +36,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory, small_extractor: dict[str, o
     policy = load_policy("flip", 1)
 
     def make(boundary: str) -> Stage:
-        run = make_run(folder / "w", source, config={"backbone": {**small_extractor, "boundary": boundary}})
+        # Of the last layer alone: which late blocks lie above a boundary depends on the boundary.
+        backbone = {**small_extractor, "boundary": boundary, "features": "last"}
+        run = make_run(folder / "w", source, config={"backbone": backbone})
         extractor = exported(run, policy)
         return run, make_snapshot(run, build_catalogue(run)), extractor, policy
 

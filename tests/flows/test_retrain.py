@@ -230,9 +230,9 @@ def test_a_wrong_configuration_fails_the_run_before_anything_is_read(
 
 
 def test_all_images_decide_where_the_test_split_has_too_few(tmp_path: Path):
-    """The second model is as good as the first: 42 test images can't know that, all images can."""
+    """The gates want at least a hundred images for a comparison: the test split has 42."""
     place = place_in(tmp_path)
-    place.gates.write_text(f"{LENIENT}[champion]\nnon_inferiority_margin = 0.05\n")
+    place.gates.write_text(f"{LENIENT}[champion]\nmin_paired_images = 100\nnon_inferiority_margin = 0.1\n")
     place.retrain()
     photos.class_folders(place.source, dict.fromkeys(CLASSES, 18), start=1000)
     crossed = {"gates": str(place.gates), "cross_fit_s": 120}

@@ -19,10 +19,10 @@ from tasks.networks.onnx_graph import preprocessing
 from tasks.networks.onnx_session import open_session
 from tasks.networks.registry import BACKBONES, EMBEDDED, Backbone, build_network, get_backbone, weights_path
 from tasks.records import FeatureExtractor
-from tests.photos import photo
 
 # The smallest that Keras builds; their exports take seconds, not minutes.
-SIZE_PX = {"inception_v3": 75, "xception": 71}
+# At 32 px the late maps of ConvNeXt are one pixel wide, of which Keras and ONNX Runtime differ by two percent.
+SIZE_PX = {"inception_v3": 75, "xception": 71, "convnext_tiny": 128}
 DEFAULT = "mobilenet_v2"
 KERAS = [
     pytest.param(backbone, id=backbone.name, marks=[] if backbone.name == DEFAULT else pytest.mark.slow)
@@ -74,7 +74,8 @@ def test_weights_load_and_the_export_answers_as_keras_does(backbone: Backbone, t
         image_size_px=size,
         layers=4,
     )
-    image = np.asarray(photo(3, size=(90, 80)))[None]
+    # Noise: of a smooth picture, random weights make maps that are nearly constant, of which a norm amplifies rounding.
+    image = np.random.default_rng(3).integers(0, 256, (1, 80, 90, 3), np.uint8)
     graph = preprocessing(size, backbone.normalisation).SerializeToString()
     pixels = np.asarray(open_session(graph).run(["pixels"], {"image": image})[0]).transpose(0, 2, 3, 1)
     keras_answers: Any = build_outputs(extractor)(pixels, training=False)
