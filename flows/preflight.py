@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from tasks.config import POOLED, Config, Scale, is_onnx_file
@@ -17,8 +16,7 @@ from tasks.ingest.sources import list_source
 from tasks.modality.augmentation import policy_of
 from tasks.networks.boundaries import check_boundary
 from tasks.networks.extractor import build_outputs, extractor_of
-from tasks.networks.onnx_backbone import build_file_extractor
-from tasks.networks.onnx_description import read_description
+from tasks.networks.onnx_backbone import extractor_graph
 from tasks.publish.signing import check_key
 from tasks.records import Run
 from tasks.validate.suite import load_suite
@@ -93,7 +91,7 @@ def _check_extractor(run: Run) -> None:
     if run.workspace.exists(extractor.onnx_path):
         return
     if extractor.is_file:
-        build_file_extractor(Path(extractor.weights), read_description(Path(extractor.weights)), extractor.layers)
+        extractor_graph(extractor)
     elif isinstance(extractor.layers, tuple):
         build_outputs(extractor)  # seconds, for TensorFlow
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from tasks.evaluate.classes import class_changes
+from tasks.evaluate.classes import class_changes, current_names
 from tasks.evaluate.comparison import NORMAL, Interval, Outcome, agree, interval_of, outcome_by
 from tasks.evaluate.predictions import score
 from tasks.evaluate.thresholds import ChampionPolicy
@@ -194,7 +194,7 @@ def _labels(run: Run, fitted: CrossFitted, rename: dict[str, str]) -> pd.Series:
     """The cross-fitted label of each image, by digest, in the current names of the classes."""
     table = read_table(run.workspace, fitted.path)
     logits = np.stack(table["logits"].to_list()) if len(table) else np.zeros((0, 1))
-    names = [rename.get(label, label) for label in fitted.features.snapshot.labels]
+    names = current_names(fitted.features.snapshot.labels, rename)
     return pd.Series(np.array(names, object)[logits.argmax(axis=1)], table["sha256"])
 
 
@@ -211,7 +211,7 @@ def _ask_champion(
     """What the champion's file predicts for the images that it never saw, and whether their labels contradict it."""
     classifier = Classifier(read_model(run.workspace, run.name, version))
     probabilities = score(run, classifier, arrived.reset_index())
-    names = [rename.get(label, label) for label in classifier.labels]
+    names = current_names(classifier.labels, rename)
     predicted = pd.Series(np.array(names, object)[probabilities.argmax(axis=1)], arrived.index)
     right = (predicted == arrived["label"]).to_numpy()
     return judge_new_labels(probabilities.max(axis=1), right, calibration_error), predicted
@@ -227,9 +227,8 @@ def _not_grown(
     today = {**run.config.finetune.model_dump(mode="json", exclude={"seed"}), "backbone": extractor.head_key}
     if other := sorted(key for key in today if settings.get(key) != today[key]):
         found.append(f"it was made with other settings than the champion ({', '.join(other)})")
-    rename = run.config.validation.rename
-    now = table["label"].reindex(past.index)
-    changed = float((now.to_numpy() != np.array([rename.get(label, label) for label in past["label"]], object)).mean())
+    now = table["label"].reindex(past.index).to_numpy()
+    changed = float((now != np.array(current_names(past["label"], run.config.validation.rename), object)).mean())
     if changed > policy.max_changed_share:
         found.append(f"{changed:.1%} of the champion's images are gone or relabelled")
     return found

@@ -25,10 +25,15 @@ class ClassChanges:
         return "; ".join(filter(None, parts))
 
 
+def current_names(labels: Iterable[str], rename: Mapping[str, str]) -> list[str]:
+    """Labels of the champion's time under their names of today."""
+    return [rename.get(label, label) for label in labels]
+
+
 def class_changes(champion: Iterable[str], candidate: Iterable[str], rename: Mapping[str, str]) -> ClassChanges:
     """Compares two models' classes; `rename` (old name: new name) is applied to the champion's first."""
     before, now = list(champion), set(candidate)
-    known = {rename.get(label, label) for label in before}
+    known = set(current_names(before, rename))
     return ClassChanges(
         shared=tuple(sorted(known & now)),
         added=tuple(sorted(now - known)),

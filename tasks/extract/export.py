@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 
 import onnx
 
@@ -12,8 +11,7 @@ from tasks.config import POOLED
 from tasks.networks import keras_process
 from tasks.networks.extractor import build_extractor, build_upper, feature_widths
 from tasks.networks.keras_export import to_onnx
-from tasks.networks.onnx_backbone import build_file_extractor
-from tasks.networks.onnx_description import read_description
+from tasks.networks.onnx_backbone import extractor_graph
 from tasks.networks.onnx_graph import chain, describe, keep_output, preprocessing
 from tasks.networks.registry import get_backbone
 from tasks.records import FeatureExtractor, Run
@@ -40,8 +38,7 @@ def ensure_exported(run: Run, extractor: FeatureExtractor) -> FeatureExtractor:
 
 def _exported(extractor: FeatureExtractor) -> tuple[bytes, list[int]]:
     if extractor.is_file:
-        file = Path(extractor.weights)
-        model, widths = build_file_extractor(file, read_description(file), extractor.layers)
+        model, widths = extractor_graph(extractor)
         describe(model, {"recipe": extractor.head_key, "backbone": extractor.backbone, "boundary": extractor.boundary})
         return model.SerializeToString(), list(widths.values())
     return export_extractor(extractor).SerializeToString(), list(feature_widths(extractor))

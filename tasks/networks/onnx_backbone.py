@@ -13,11 +13,12 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from tasks.errors import ConfigError, DamagedFileError
-from tasks.networks.onnx_description import Description, description_path
+from tasks.networks.onnx_description import Description, description_path, read_description
 from tasks.networks.onnx_graph import OPSET, chain, check, check_names, preprocessing, with_opset
 from tasks.networks.onnx_layers import late_values
 from tasks.networks.onnx_session import open_session
 from tasks.networks.self_contained import check_self_contained
+from tasks.records import FeatureExtractor
 
 MAX_BYTES = 1 << 30
 STANDARD_DOMAINS = ("", "ai.onnx")
@@ -67,6 +68,12 @@ def image_input(model: onnx.ModelProto, file: Path) -> onnx.ValueInfoProto:
             f"{file} can't be a backbone: it needs one input, float32 [N, 3, S, S] or [N, S, S, 3]; found {found}"
         )
     return inputs[0]
+
+
+def extractor_graph(extractor: FeatureExtractor) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """`build_file_extractor` of the file that an extractor names."""
+    file = Path(extractor.weights)
+    return build_file_extractor(file, read_description(file), extractor.layers)
 
 
 def build_file_extractor(

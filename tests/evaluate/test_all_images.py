@@ -23,7 +23,7 @@ from tasks.evaluate.all_images import (
 from tasks.evaluate.comparison import CROSS_FITTED_VARIANCE, interval_of
 from tasks.evaluate.thresholds import ChampionPolicy, load_gates
 from tasks.evaluate.weigh import weigh
-from tasks.records import Candidate, CrossFitted, Decision, GateResult, Run
+from tasks.records import Candidate, CrossFitted, Decision, GateResult, Run, Snapshot
 from tasks.storage.repository import write_version
 from tasks.storage.tables import LOGITS, read_table, write_table
 from tests import photos
@@ -163,23 +163,12 @@ def compared(tmp_path):
             },
         }
         write_version(run.workspace, run.name, 1, {"model.onnx": colour_model([RED, GREEN])}, manifest, "")
-        head = make_head_record(run, now)
-        candidate = Candidate(head=head, onnx_path="", sha256="", version=2)
         tested = table[:60].assign(predicted=table["label"][:60], champion_predicted=table["label"][:60], split="test")
         run.workspace.write_json(run.path("decision.json"), {"promote": False})
         write_table(run.workspace, run.path("predictions.parquet"), tested, _PREDICTIONS)
-        undecided = GateResult(name="champion", passed=False, value=0, threshold=0, reason="not enough data")
-        decision = Decision(
-            candidate=candidate,
-            promote=False,
-            reasons=(),
-            gates=(undecided,),
-            folder=run.folder,
-            champion_version=1,
-            undecided=True,
-        )
-        challenger = _cross_fitted(run, replace(head.features, snapshot=now), table[60:], "challenger", wrong=6)
-        champion = _cross_fitted(run, replace(head.features, snapshot=old), table[60:120], "champion", wrong=9)
+        decision = undecided(run, now)
+        challenger = _cross_fitted(run, decision.candidate.head.features, table[60:], "challenger", wrong=6)
+        champion = _cross_fitted(run, make_head_record(run, old).features, table[60:120], "champion", wrong=9)
         whole = compare_all(run, decision, challenger, champion if fitted else None, POLICY, 0.05)
         again = replace(run, artifact="artifacts/weigh/k")
         return again, weigh(again, decision, challenger, champion if fitted else None), whole
@@ -190,6 +179,20 @@ def compared(tmp_path):
 _PREDICTIONS = LOGITS.empty_table().schema.remove(1)
 for _name in ("split", "predicted", "champion_predicted"):
     _PREDICTIONS = _PREDICTIONS.append(LOGITS.field("sha256").with_name(_name))
+
+
+def undecided(run: Run, snapshot: Snapshot) -> Decision:
+    """A decision that the test split leaves open, by this run."""
+    gate = GateResult(name="champion", passed=False, value=0, threshold=0, reason="not enough data")
+    return Decision(
+        candidate=Candidate(head=make_head_record(run, snapshot), onnx_path="", sha256="", version=2),
+        promote=False,
+        reasons=(),
+        gates=(gate,),
+        folder=run.folder,
+        champion_version=1,
+        undecided=True,
+    )
 
 
 def _row(folder, number: int) -> dict[str, Any]:
@@ -241,18 +244,8 @@ def test_other_settings_are_an_obstacle_that_names_them(compared):
 
 def test_where_cross_fitting_was_not_done_the_refusal_stands_and_says_so(compared, tmp_path):
     run, _, _ = compared()
-    head = make_head_record(run, keep_snapshot(run, pd.DataFrame([_row(tmp_path, 1)])))
-    before = GateResult(name="champion", passed=False, value=0, threshold=0, reason="not enough data")
-    decision = Decision(
-        candidate=Candidate(head=head, onnx_path="", sha256="", version=2),
-        promote=False,
-        reasons=(),
-        gates=(before,),
-        folder=run.folder,
-        champion_version=1,
-        undecided=True,
-    )
-    missing = CrossFitted(features=head.features, folder="f", missing="evaluate.cross_fit_s is 0")
+    decision = undecided(run, keep_snapshot(run, pd.DataFrame([_row(tmp_path, 1)])))
+    missing = CrossFitted(features=decision.candidate.head.features, folder="f", missing="evaluate.cross_fit_s is 0")
     refused = weigh(run, decision, missing, None)
     assert (refused.promote, refused.evidence) == (False, "test split")
     assert refused.reasons == ("champion: not enough data. All images could not be asked: evaluate.cross_fit_s is 0",)
