@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.finetune.data import Split, load_split
-from tasks.finetune.head import TrainedHead, held_out_batch, train_head
+from tasks.finetune.head import TrainedHead, predict, train_head
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.networks.calibration import fit_temperature
 from tasks.records import CrossFitted, Features, Run
@@ -82,7 +82,7 @@ def cross_fit(run: Run, features: Features, on_fold: Callable[[], None] = lambda
             for part in (train, validation):
                 asked = part.chosen(part.folds == fold, views=False)
                 rows = asked.activations or asked.pooled
-                found.append(pd.DataFrame({"sha256": asked.sha256s, "logits": list(_predict(model, rows))}))
+                found.append(pd.DataFrame({"sha256": asked.sha256s, "logits": list(predict(model, rows))}))
             on_fold()
     write_table(run.workspace, run.path(CrossFitted.FILE), pd.concat(found, ignore_index=True), LOGITS)
     return CrossFitted(features=features, folder=run.folder)
@@ -156,17 +156,3 @@ def _too_slow(run: Run) -> str:
         f"cross-fitting was not done: {FOLDS} heads would take longer than evaluate.cross_fit_s, {budget_s:g} s; "
         "give it more seconds"
     )
-
-
-def _predict(model, rows: Split) -> np.ndarray:
-    """Logits, float32 [N, C]."""
-    count = held_out_batch(rows)
-    found = [np.asarray(model(block, training=False)) for block in _shaped(model, rows, count)]
-    return np.concatenate(found) if found else np.zeros((0, model.output_shape[-1]), np.float32)
-
-
-def _shaped(model, rows: Split, count: int):
-    """Blocks of rows in the shape that the model takes: activations are stored flat."""
-    for start in range(0, len(rows.targets), count):
-        block = rows.features[start : start + count]
-        yield block.reshape(len(block), *model.input_shape[1:])

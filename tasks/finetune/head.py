@@ -115,8 +115,7 @@ def fit(
     history = [
         {key: float(values[epoch]) for key, values in fitted.history.items()} for epoch in range(len(fitted.epoch))
     ]
-    # Not `predict`: tracing a function does not pay for one pass.
-    logits = np.concatenate([np.asarray(model(rows, training=False)) for rows, _, _ in _each(held_out)])
+    logits = predict(model, validation)
     return TrainedHead(
         model=model,
         history=history,
@@ -124,6 +123,22 @@ def fit(
         temperature=fit_temperature(logits, validation.targets),
         logits=logits,
     )
+
+
+def predict(model: keras.Model, split: Split) -> np.ndarray:
+    """Logits of a split's rows, float32 [N, C], a block at a time.
+
+    Not Keras's `predict`: tracing a function does not pay for one pass.
+
+    Args:
+        model: takes the rows, or activations [N, h, w, C], which are stored flat.
+    """
+    found = [np.zeros((0, model.output_shape[-1]), np.float32)]
+    count = held_out_batch(split)
+    for start in range(0, len(split.targets), count):
+        rows = split.features[start : start + count]
+        found.append(np.asarray(model(rows.reshape(len(rows), *model.input_shape[1:]), training=False)))
+    return np.concatenate(found)
 
 
 def _members(model: keras.Model) -> keras.Model:
