@@ -8,23 +8,34 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
+from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
+from flows.next import choose_next
+from flows.retrain import retrain
 from tasks.errors import UsageError
 from tasks.records import Run
 
 NIGHTLY = "0 3 * * *"
 
 
-def deployments(run: Run, cron: str) -> Iterator[dict[str, Any]]:
-    """The three deployments of a model: on new labels, by the clock, and by hand, as `Flow.to_deployment` takes them.
+FLOWS: dict[str, Flow[..., Any]] = {
+    "flows/retrain.py:retrain": retrain,
+    "flows/next.py:choose_next": choose_next,
+}
+
+
+def deployments(run: Run, cron: str, pool: str = "") -> Iterator[tuple[Flow[..., Any], dict[str, Any]]]:
+    """The deployments of a model: retrains on new labels, by the clock and by hand, and the choice of what to label
+    next; each with its flow, as `Flow.to_deployment` takes it.
 
     Args:
-        cron: when the one by the clock runs, in place of the declared time.
+        cron: when the retrain by the clock runs, in place of the declared time.
+        pool: images without labels; where there are none, whoever starts the choice names them.
 
     Raises:
         UsageError: `cron` is no schedule.
@@ -35,19 +46,23 @@ def deployments(run: Run, cron: str) -> Iterator[dict[str, Any]]:
         raise UsageError(f"--nightly takes a cron line, such as {NIGHTLY!r}; found {cron!r}") from exc
     text = files("deploy").joinpath("prefect.yaml").read_text(encoding="utf-8")
     variables = {"HEADSTART_NAME": run.name, "HEADSTART_SOURCE": run.source, "HEADSTART_WORKSPACE": run.workspace.url}
+    variables["HEADSTART_POOL"] = pool
     # What was set, and no defaults: of a section without such a key the form in the UI shows one line.
     given = run.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for declared in _filled(yaml.safe_load(text)["deployments"], variables):
-        yield {
-            "name": declared["name"],
-            "description": declared["description"],
-            "tags": declared["tags"],
-            "parameters": declared["parameters"] | {"config": given},
-            "triggers": [DeploymentEventTrigger.model_validate(each) for each in declared.get("triggers", [])],
-            "schedules": [Cron(cron) for _ in declared.get("schedules", [])],
-            "concurrency_limit": ConcurrencyLimitConfig.model_validate(declared["concurrency_limit"]),
-            "entrypoint_type": EntrypointType.MODULE_PATH,
-        }
+        yield (
+            FLOWS[declared["entrypoint"]],
+            {
+                "name": declared["name"],
+                "description": declared["description"],
+                "tags": declared["tags"],
+                "parameters": declared["parameters"] | {"config": given},
+                "triggers": [DeploymentEventTrigger.model_validate(each) for each in declared.get("triggers", [])],
+                "schedules": [Cron(cron) for _ in declared.get("schedules", [])],
+                "concurrency_limit": ConcurrencyLimitConfig.model_validate(declared["concurrency_limit"]),
+                "entrypoint_type": EntrypointType.MODULE_PATH,
+            },
+        )
 
 
 def _filled(value: Any, variables: Mapping[str, str]) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import psutil
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -34,13 +35,14 @@ from prefect.runner import Runner
 from prefect.states import AwaitingRetry, Failed, Scheduled
 
 from flows.debounce import DebounceSettings
-from flows.deployments import deployments
-from flows.retrain import retrain
+from flows.deployments import FLOWS, deployments
 from flows.run_state import GIVEN_UP, INTERRUPTED, MAX_CRASHES, RESUMED, crashes
 from flows.server import LocalServer
 from flows.watch import Report, watch
 from tasks.errors import HeadstartError
 from tasks.records import Run
+
+Deployed = tuple[Flow[..., Any], dict[str, Any]]  # a flow, and what its `to_deployment` takes
 
 # How often the runner polls for due runs; Prefect's default of 10 s would be the longest part of a start.
 POLL_S = 1
@@ -52,19 +54,26 @@ LOOK_S = 5
 
 
 def keep_fresh(
-    run: Run, settings: DebounceSettings, cron: str, server: LocalServer | None, stop: threading.Event, report: Report
+    run: Run,
+    settings: DebounceSettings,
+    cron: str,
+    server: LocalServer | None,
+    stop: threading.Event,
+    report: Report,
+    pool: str = "",
 ) -> None:
     """Registers the deployments, and runs and watches until `stop`.
 
     Args:
         server: the one that was started for this, or None where another is configured.
+        pool: images without labels, to choose from what to label next; may be empty.
 
     Raises:
         UsageError: `cron` is no schedule.
         HeadstartError: the server, the runner, the sensor or the recovery ended by itself.
     """
-    wanted = list(deployments(run, cron))
-    names = [each["name"] for each in wanted]
+    wanted = list(deployments(run, cron, pool))
+    names = [each["name"] for _, each in wanted]
     halt = threading.Event()  # stops the runner, after the processes of its runs were stopped
     parts = [
         _Part("runner", lambda: _serve(wanted, halt, report)),
@@ -129,7 +138,7 @@ class _Part:
             self._fault = exc
 
 
-def _serve(wanted: Sequence[dict[str, Any]], stop: threading.Event, report: Report) -> None:
+def _serve(wanted: Sequence[Deployed], stop: threading.Event, report: Report) -> None:
     """Runs the deployments until `stop`, in a thread, since the runner would replace our signal handlers.
 
     A runner gives up when the server is unavailable for some polls; then another one takes its place.
@@ -142,12 +151,12 @@ def _serve(wanted: Sequence[dict[str, Any]], stop: threading.Event, report: Repo
             stop.wait(STOP_S)
 
 
-async def _run_until(stop: threading.Event, wanted: Sequence[dict[str, Any]], report: Report) -> None:
+async def _run_until(stop: threading.Event, wanted: Sequence[Deployed], report: Report) -> None:
     runner = Runner(name="headstart", query_seconds=POLL_S, pause_on_shutdown=False)
-    for each in wanted:
+    for flow, each in wanted:
         # Registered by its module, so that a run's process finds the flow from any folder.
-        await runner.aadd_deployment(await retrain.ato_deployment(**each))
-    found = await asyncio.to_thread(_active, [each["name"] for each in wanted])  # nothing of ours runs yet
+        await runner.aadd_deployment(await flow.ato_deployment(**each))
+    found = await asyncio.to_thread(_active, [each["name"] for _, each in wanted])  # nothing of ours runs yet
     await asyncio.to_thread(_reschedule, found)
     if found:
         report(f"{len(found)} interrupted {'run resumes' if len(found) == 1 else 'runs resume'}")
@@ -224,7 +233,7 @@ def _active(names: list[str]) -> set[UUID]:
 def _runs(names: list[str], states: list[StateType], end_time: FlowRunFilterEndTime | None = None) -> list[FlowRun]:
     with get_client(sync_client=True) as client:
         return client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[retrain.name])),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow.name for flow in FLOWS.values()])),
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)),
             flow_run_filter=FlowRunFilter(
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)), end_time=end_time

@@ -25,6 +25,7 @@ ENV_PREFIX = "HEADSTART_"
 ENV_FLAGS = {
     *("HEADSTART_WORKSPACE", "HEADSTART_TRACEBACK", "HEADSTART_SIGNING_KEY", "HEADSTART_PUBLIC_KEY"),
     *("HEADSTART_CACHE", "HEADSTART_WEBHOOK", "HEADSTART_HOME", "HEADSTART_NAME", "HEADSTART_SOURCE"),
+    "HEADSTART_POOL",
     *("HEADSTART_PHOTOS", "HEADSTART_TAG", "HEADSTART_SOURCE_URL", "HEADSTART_WORKSPACE_URL"),
     *("HEADSTART_SIGNING_KEY_FILE", "HEADSTART_PUBLIC_KEY_FILE"),
     "HEADSTART_UP_PID",  # set by `headstart up`, for the processes of its runs
@@ -274,6 +275,17 @@ class Evaluate(Section):
     are evidence where the test split has too few. 0 does without."""
 
 
+class Label(Section):
+    """What to label next."""
+
+    random_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of a batch that is drawn at random, so that accuracy and gain can be estimated on it without bias."""
+    unfamiliar_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of a batch that is least like any labelled image."""
+    seed: int = Field(default=17, ge=0)
+    """Seeds what is drawn: the same pool, model and seed give the same batch."""
+
+
 class Scale(Section):
     """Where images are inspected and shards embedded. It changes no result."""
 
@@ -318,6 +330,7 @@ class Config(Section):
     auto: Auto = Auto()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
+    label: Label = Label()
     scale: Scale = Scale()
 
     @model_validator(mode="before")
@@ -327,14 +340,14 @@ class Config(Section):
         return {key: value for key, value in tree.items() if value is not None} if isinstance(tree, dict) else tree
 
     def digest(self) -> str:
-        """SHA-256 of what can change a result: all but how and where the work is spread.
+        """SHA-256 of what can change a model: all but how and where the work is spread, and what is labelled next.
 
         Where the choice is automatic, the keys that it decides change nothing: so a configuration has the same digest
         before its choice and after.
         """
         undecided = {**dict.fromkeys(CHOSEN), "auto.backbones": self.backbones()}
         config = self.with_keys(undecided) if self.auto.enabled else self
-        spread = {"extract": {"engine", "workers", "shard_images"}, "scale": True}
+        spread = {"extract": {"engine", "workers", "shard_images"}, "label": True, "scale": True}
         shaping = config.model_dump(by_alias=True, exclude=spread)
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 

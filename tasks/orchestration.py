@@ -26,6 +26,7 @@ from tasks.display import stage_line
 from tasks.errors import HeadstartError
 from tasks.networks.onnx_session import available_cores
 from tasks.records import (
+    Batch,
     Candidate,
     Catalogue,
     CrossFitted,
@@ -33,6 +34,7 @@ from tasks.records import (
     FeatureExtractor,
     Features,
     Head,
+    Pool,
     Review,
     Run,
     Snapshot,
@@ -165,6 +167,10 @@ def one_line(result: Any) -> str:
             if result.undecided:
                 verdict = "undecided by the test split, so all images are asked"
             return verdict if accuracy is None else f"{verdict}, test accuracy {accuracy:.3f}"
+        case Pool():
+            return f"{result.images:,} images, {result.embedded:,} of them new, {result.faults:,} files left out"
+        case Batch():
+            return ", ".join(f"{number:,} {reason}" for reason, number in result.reasons.items())
         case str():  # the path of what was written
             return result
     return ""

@@ -238,3 +238,41 @@ class Decision:
     champion_version: int | None = None
     undecided: bool = False  # nothing speaks against it but that the test split has too few images
     evidence: Literal["test split", "all images"] = "test split"  # what decided between champion and challenger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Images without labels whose rows a published model's extractor has made: a table of {path, uri, sha256}.
+
+    `faults` counts the files that can't be used, which `faults.json` in `folder` names.
+    """
+
+    version: int  # of the model
+    images: int
+    faults: int
+    embedded: int  # images that had no row before
+    folder: str
+
+    @property
+    def table_path(self) -> str:
+        return f"{self.folder}/pool.parquet"
+
+    @property
+    def faults_path(self) -> str:
+        return f"{self.folder}/faults.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Images of a pool that are worth a person's time: `next.json`, `next.csv` and `next.html` in `folder`."""
+
+    reasons: dict[str, int]  # how many were chosen for each
+    seen: int  # images of the pool that could be chosen
+    folder: str
+
+    @property
+    def images(self) -> int:
+        return sum(self.reasons.values())
+
+    def path(self, suffix: str) -> str:
+        return f"{self.folder}/next{suffix}"

@@ -1,8 +1,8 @@
 """`headstart clean`: merges the small parts of the stores, and removes what no model needs any more.
 
-Needed are, of every model, the images of its champion's snapshot, of its last decided run's snapshot and of its newest
-run's catalogue (finished or not), and the keys of its champion and of its last decided run. A key that was
-written to within `GRACE_DAYS` is needed, too: it may be an experiment under way.
+Needed are, of every model, the images of its champion's snapshot, of its last decided run's snapshot, of its newest
+run's catalogue (finished or not) and of the pool that was last chosen from, and the keys of its champion and of its
+last decided run. A key that was written to within `GRACE_DAYS` is needed, too: it may be an experiment under way.
 
 Everything that is removed here can be made again, or never was a version: no published one and nothing in `snapshots/`
 is touched. All that is needed is read before anything is removed, so what can't be read stops the command. A merged
@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from tasks.ingest.signatures import signature_store
 from tasks.modality.inspection import INSPECTOR, inspection_store
+from tasks.pool.batches import POOL, labelling_folder
 from tasks.runs import RUN_ID, finished_runs, no_run
 from tasks.storage.assignments import assignments_path
 from tasks.storage.feature_store import feature_store
@@ -144,6 +145,7 @@ def _image_tables(workspace: Workspace, name: str) -> Iterator[str]:
         if match and match["name"] == name and workspace.exists(f"runs/{run_id}/catalogue.parquet"):
             found.append(f"runs/{run_id}/catalogue.parquet")
             break
+    found += [pool for pool in [f"{labelling_folder(name)}/{POOL}"] if workspace.exists(pool)]
     # Its runs were deleted: all that it ever met is needed.
     yield from (path for path in found or [assignments_path(name)] if workspace.exists(path))
 

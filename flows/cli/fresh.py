@@ -27,6 +27,7 @@ def up(
     marker: options.Marker = None,
     poll: options.Poll = None,
     nightly: options.Nightly = "0 3 * * *",
+    pool: options.Pool = None,
     port: options.Port = 4200,
     workspace: options.Workspace = "./workspace",
 ) -> None:
@@ -39,7 +40,7 @@ def up(
     sensor = WatchFlags(quiet=quiet, min_new=min_new, max_wait=max_wait, marker=marker, poll=poll)
     with plain_errors():
         run = running.watched_run(source, name, config, keys.overrides(), workspace)
-        running.keep_model_fresh(run, running.debounce_settings(sensor, run.source), nightly, port)
+        running.keep_model_fresh(run, running.debounce_settings(sensor, run.source), nightly, port, pool)
 
 
 @app.command()

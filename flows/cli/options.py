@@ -120,7 +120,13 @@ ModelOrFile = Annotated[str, typer.Argument(help="A model's name in the workspac
 ModelDir = Annotated[
     str, typer.Argument(help="A version's folder, such as workspace/models/clothing/3, or a model's name.")
 ]
-Images = Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")]
+Images = Annotated[
+    list[str], typer.Argument(help="Photographs, or folders of them; with --to one folder, bucket or table of paths.")
+]
+AnswersFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write image, label and probability to a .parquet, .csv or .jsonl file."),
+]
 PublicKey = Annotated[
     str | None,
     typer.Option(envvar="HEADSTART_PUBLIC_KEY", help="PEM file of the key that versions must be signed with."),
@@ -129,6 +135,24 @@ To = Annotated[int | None, typer.Option(help="The version to publish again; by d
 RefusedRun = Annotated[str, typer.Argument(help="A refused run's id, as `headstart status` shows it.")]
 By = Annotated[str, typer.Option(help="Who answers for it.")]
 Reason = Annotated[str, typer.Option(help="Why the gates are overridden.")]
+
+# What to label next.
+Pool = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="Images without labels: a folder, a bucket (an fsspec URL), or a .csv, .jsonl or .parquet with a column "
+        "path.",
+    ),
+]
+Count = Annotated[int, typer.Option(min=1, max=1_000_000, help="Images that can be labelled.")]
+BatchFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the batch here, too: .json for Label Studio, with predictions, or .csv."),
+]
+Seeds = Annotated[int, typer.Option(min=1, max=100, help="Replays of each kind, of which intervals are made.")]
+ChartFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the picture here: an .svg file.")]
+Again = Annotated[bool, typer.Option("--again", help="Hand out again what was handed out before.")]
 
 # The workspace.
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be freed.")]

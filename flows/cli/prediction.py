@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,43 +13,106 @@ import typer
 
 from flows.cli import options
 from flows.cli.output import plain_errors, print_json, say
-from tasks.display import visible
-from tasks.errors import DamagedFileError, DecodeError, SourceError, UsageError
-from tasks.workspace import Workspace, check_name
+from tasks.display import showing, visible
+from tasks.errors import DecodeError, SourceError, UsageError
+from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.networks.classifier import Classifier
 
 app = typer.Typer()
 
+NAMED_FAULTS = 100  # of a call at the terminal; `--json` has all
+
 
 @app.command()
 def predict(
     model: options.ModelOrFile,
     images: options.Images,
+    to: options.AnswersFile = None,
     workspace: options.Workspace = "./workspace",
     public_key: options.PublicKey = None,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Name the class and its probability for each image, through ONNX Runtime and nothing heavier.
 
     Of a folder, each file below it with the suffix of an image that can be read; the others are counted. Exit status 2
     where a file can't be used: the others are predicted all the same.
+
+    With --to, of one folder, bucket or table of any size, into a file: on all cores, in flat memory. What the network
+    made of each image is kept in the workspace, so an interrupted call is resumed, and the next one is quick.
     """
     with plain_errors():
-        classifier = load_model(Workspace(workspace), model, public_key)
-        files, skipped = image_files(images)
-        if skipped:
-            typer.echo(f"skipped, since they can't be read as images: {visible(_by_suffix(skipped))}", err=True)
-        predictions, faults = predict_images(classifier, files)
-        if as_json:
-            left_out = {key: value for key, value in (("faults", faults), ("skipped", skipped)) if value}
-            print_json({"predictions": predictions, **left_out})
+        place = Workspace(workspace)
+        if to:
+            with nullcontext() if as_json or quiet else showing():
+                answer = _predict_to(place, model, images, to, public_key)
         else:
-            for row in predictions:
+            answer = _predict(place, model, images, public_key)
+        if as_json:
+            print_json({key: value for key, value in answer.items() if value or key == "predictions"})
+        elif to:
+            say(f"{answer['images']:,} images predicted, {answer['embedded']:,} of them new: {visible(str(to))}")
+        else:
+            for row in answer["predictions"]:
                 say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(row['image'])}")
-        if faults:
-            raise UsageError("\n".join(f"{visible(fault['image'])}: {fault['reason']}" for fault in faults))
+        if faults := answer["faults"]:
+            named = [f"{visible(fault['image'])}: {fault['reason']}" for fault in faults[:NAMED_FAULTS]]
+            more = [f"and {len(faults) - NAMED_FAULTS:,} more"] if len(faults) > NAMED_FAULTS else []
+            raise UsageError("\n".join(named + more))
+
+
+def _predict(workspace: Workspace, model: str, images: Sequence[str], public_key: str | None) -> dict[str, Any]:
+    classifier = load_model(workspace, model, public_key)
+    files, skipped = image_files(map(Path, images))
+    _name_skipped(skipped)
+    predictions, faults = predict_images(classifier, files)
+    return {"predictions": predictions, "faults": faults, "skipped": skipped}
+
+
+def _predict_to(
+    workspace: Workspace, model: str, sources: Sequence[str], to: Path, public_key: str | None
+) -> dict[str, Any]:
+    """What was done; the answers are in the file."""
+    from tasks.config import load_config
+    from tasks.ingest.entries import suffix_of
+    from tasks.pool.answers import check_answers_file, image_names, predict_to
+    from tasks.pool.cut import cut_champion, cut_model
+    from tasks.runs import new_run
+
+    check_answers_file(to)
+    if len(sources) != 1:
+        raise UsageError(f"--to takes one folder, bucket or table of images; found {len(sources)}")
+    if model.endswith(".onnx"):
+        cut, name = cut_model(_read_file(Path(model))), "file"
+    else:
+        cut, name = cut_champion(workspace, model, public_key), model
+    run = new_run(sources[0], name, workspace.url, load_config(environ=os.environ))
+    seen = predict_to(run, cut, to)
+    skipped = Counter(suffix_of(path) for path, reason in seen.left_out.items() if "not an image's" in reason)
+    _name_skipped(skipped)
+    names = image_names(sources[0], list(seen.faults))
+    return {
+        "file": str(to),
+        "images": len(seen.table),
+        "embedded": seen.embedded,
+        "faults": [
+            {"image": image, "reason": reason} for image, reason in zip(names, seen.faults.values(), strict=True)
+        ],
+        "skipped": skipped,
+    }
+
+
+def _read_file(path: Path) -> bytes:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    return path.read_bytes()
+
+
+def _name_skipped(skipped: Counter[str]) -> None:
+    if skipped:
+        typer.echo(f"skipped, since they can't be read as images: {visible(_by_suffix(skipped))}", err=True)
 
 
 def image_files(given: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
@@ -92,21 +157,13 @@ def load_model(workspace: Workspace, model: str, public_key: str | None = None) 
         DamagedFileError: the champion does not verify.
     """
     from tasks.networks.classifier import Classifier
-    from tasks.publish.verify import verify_version
-    from tasks.storage.repository import MODEL, champion, published_models
+    from tasks.pool.published import read_champion
 
     if model.endswith(".onnx"):
         if not Path(model).is_file():
             raise UsageError(f"there is no file {model}")
         return Classifier(model)
-    version = champion(workspace, check_name(model))
-    if version is None:
-        known = ", ".join(published_models(workspace)) or "none"
-        raise UsageError(f"no model {model!r} has been published in {workspace.url}; there is: {known}")
-    found = verify_version(workspace, model, version, public_key=public_key)
-    if not found.ok:
-        raise DamagedFileError(f"version {version} of {model} does not verify: {'; '.join(found.problems)}")
-    return Classifier(found.files[MODEL])
+    return Classifier(read_champion(workspace, model, public_key)[0])
 
 
 def predict_images(classifier: Classifier, images: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:

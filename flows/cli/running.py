@@ -111,8 +111,9 @@ def watch_source(run: Run, settings: DebounceSettings, alive: Path | None = None
         watch(run, settings, stop, _report, alive)
 
 
-def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: int) -> None:
+def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: int, pool: str | None) -> None:
     """Starts the server, then the rest."""
+    from flows.debounce import absolute_source
     from flows.preflight import check_setup
 
     check_setup(run)
@@ -135,7 +136,7 @@ def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: i
         collect_as_usual()
         _report(f"Prefect: {f'{server.url} (for this machine, without a password)' if server else configured}")
         _report(f"watching {run.source} for {run.name}; everything is kept in {run.workspace.url} (Ctrl-C stops it)")
-        keep_fresh(run, settings, nightly, server, stop, _report)
+        keep_fresh(run, settings, nightly, server, stop, _report, absolute_source(pool) if pool else "")
         _report("stopped; the next start resumes what was interrupted")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,6 +50,25 @@ def stored_views(workspace: Workspace, key: str, sha256s: Sequence[str], views: 
     for part in feature_store(workspace, key).read(KEY):
         found.reshape(-1)[wanted.places(part)[1]] = True
     return found.T
+
+
+def row_blocks_of(
+    workspace: Workspace, key: str, sha256s: Sequence[str], dtype: type = np.float32
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(places, rows) of some images under view 0, a few MB at a time, in the order in which they are stored.
+
+    `places`, int [M], are those in `sha256s`, whose entries differ; `rows` are [M, D] of `dtype`. An image comes once,
+    and one that has no row never.
+    """
+    wanted = _Wanted(sha256s, [0])
+    left = np.ones(len(sha256s), bool)
+    for part in feature_store(workspace, key).read(having=wanted.has_some):
+        rows, places = wanted.places(part)
+        _, first = np.unique(places, return_index=True)
+        first = first[left[places[first]]]
+        if len(first):
+            left[places[first]] = False
+            yield places[first], _values(part, dtype, rows[first])
 
 
 def load_rows(
@@ -101,7 +120,7 @@ def _collect(
     wanted = _Wanted(sha256s, views)
     filled = np.zeros(len(sha256s) * len(views), bool)
     result: T | None = None
-    for part in feature_store(workspace, key).read():
+    for part in feature_store(workspace, key).read(having=wanted.has_some):
         rows, places = wanted.places(part)
         values = _values(part, dtype)[:, :columns]
         result = make(values.shape[1]) if result is None else result
@@ -126,6 +145,9 @@ class _Wanted:
         self._digests = digests[self._order]
         self._views = np.array(views)
 
+    def has_some(self, keys: pa.Table) -> bool:
+        return len(self.places(keys)[0]) > 0
+
     def places(self, part: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """(row of the part, place) of each requested row, int [M] each; an image that is requested twice has two
         places."""
@@ -139,8 +161,8 @@ class _Wanted:
         return rows[of_row], place * len(self._digests) + images[of_row]
 
 
-def _values(part: pa.Table, dtype: type) -> np.ndarray:
-    """The rows of a part as [N, D] of `dtype`, without a copy where they are stored so.
+def _values(part: pa.Table, dtype: type, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """The chosen rows of a part as [N, D] of `dtype`; all of them without a copy where they are stored so.
 
     Rows that were written before their dtype was kept are taken to be of `dtype`.
     """
@@ -150,6 +172,5 @@ def _values(part: pa.Table, dtype: type) -> np.ndarray:
     array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     width = column.type.byte_width // stored.itemsize
     values = np.frombuffer(array.buffers()[1] or b"", stored)
-    return (
-        values[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width).astype(dtype, copy=False)
-    )
+    stored_rows = values[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width)
+    return stored_rows[chosen].astype(dtype, copy=False)

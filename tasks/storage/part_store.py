@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -64,8 +64,14 @@ class PartStore:
     def parts(self) -> list[str]:
         return [f"{self.folder}/{name}" for name in self.workspace.names(self.folder) if name.endswith(".parquet")]
 
-    def read(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    def read(
+        self, columns: Sequence[str] | None = None, having: Callable[[pa.Table], bool] | None = None
+    ) -> Iterator[pa.Table]:
         """Every row, as tables of some MB with `columns` (all by default).
+
+        Args:
+            having: given keys, whether some of them are wanted: parts of which none is are passed over, unread and
+                unchecked.
 
         A damaged part is removed, with a warning. A part that was merged into another one meanwhile (see
         `flows.cli.clean`) is found there: some of its rows may come twice, none is missed.
@@ -77,7 +83,8 @@ class PartStore:
         while fresh := [path for path in self.parts() if path not in seen]:
             for path in fresh:
                 seen.add(path)
-                yield from self.read_part(path, columns)
+                if having is None or self._has(path, having):
+                    yield from self.read_part(path, columns)
 
     def read_part(self, path: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows of one part, as `read` gives them; none where it was removed or is damaged."""
@@ -99,6 +106,13 @@ class PartStore:
         for table in self.read(self.key):
             found.update(zip(*(table[name].to_pylist() for name in self.key), strict=True))
         return found
+
+    def _has(self, path: str, having: Callable[[pa.Table], bool]) -> bool:
+        """Whether a part has wanted keys; true also where that can't be read, so that it is checked."""
+        try:
+            return any(having(keys) for keys in self._row_groups(path, self.key))
+        except (OSError, pa.ArrowException):
+            return True
 
     def _row_groups(self, path: str, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         local = self.workspace.is_local

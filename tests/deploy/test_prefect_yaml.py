@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
 GIVEN = {"source": "/photos", "name": "clothing", "workspace": "/workspace"}
 NAMES = ("clothing-on-labels", "clothing-nightly", "clothing-manual")
+NEXT = "clothing-next"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def deployed(url: str, name: str) -> dict[str, Any]:
-    return httpx.get(f"{url}/deployments/name/retrain/{name}", timeout=100).json()
+    flow = "next" if name == NEXT else "retrain"
+    return httpx.get(f"{url}/deployments/name/{flow}/{name}", timeout=100).json()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,17 +126,26 @@ def test_what_the_form_gives_of_folded_sections_is_accepted(url: str):
 
 def test_a_deployment_gives_what_was_set_and_no_default(tmp_path: Path):
     run = make_run("/workspace", "/photos", config={"finetune": {"epochs": 10}})  # set, and equal to the default
-    for each in deployments(run, "0 3 * * *"):
+    for _, each in deployments(run, "0 3 * * *"):
         assert each["parameters"]["config"] == {"finetune": {"epochs": 10}}
 
 
-def test_headstart_up_registers_the_same_three(url: str, tmp_path: Path):
-    ours = {each["name"]: each for each in deployments(make_run("/workspace", "/photos"), "0 3 * * *")}
-    assert [name.replace("shapes", "clothing") for name in ours] == list(NAMES)
+def test_what_to_label_next_has_a_deployment_that_takes_a_pool(url: str):
+    found = deployed(url, NEXT)
+    assert {**found["parameters"], "pool": ""} == {"pool": "", "name": "clothing", "workspace": "/workspace"}
+    assert found["global_concurrency_limit"]["limit"] == 1
+    assert {"pool", "count", "again"} <= set(found["parameter_openapi_schema"]["properties"])
+
+
+def test_headstart_up_registers_the_same(url: str, tmp_path: Path):
+    ours = {each["name"]: each for _, each in deployments(make_run("/workspace", "/photos"), "0 3 * * *")}
+    assert [name.replace("shapes", "clothing") for name in ours] == [*NAMES, NEXT]
     for name, each in ours.items():
         theirs = deployed(url, name.replace("shapes", "clothing"))
         assert each["concurrency_limit"].limit == theirs["global_concurrency_limit"]["limit"]
-        assert set(each["parameters"]) == {*theirs["parameters"], "config"}
+        assert set(each["parameters"]) == {*theirs["parameters"], "config"} | (
+            {"pool"} if name.endswith("-next") else set()
+        )
 
 
 def _send(url: str, *events: dict[str, Any]) -> None:

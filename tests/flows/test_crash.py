@@ -97,7 +97,7 @@ def test_there_is_one_automation_of_each_name(server: PrefectServer):
         silence > 2 * FlowsSettings.model_fields["heartbeat_frequency"].default
     )  # a shorter one calls living runs crashed
     assert sorted(each["name"] for each in found) == [
-        *("headstart-again", "headstart-crashed", "headstart-notify", "headstart-stranded")
+        *("headstart-again", "headstart-crashed", "headstart-next", "headstart-notify", "headstart-stranded")
     ]
 
 

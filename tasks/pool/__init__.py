@@ -1,0 +1,1 @@
+"""Images without labels: their pass through a published model, its predictions, and which of them to label next."""

@@ -1,0 +1,104 @@
+"""Predictions for a whole pool as one table: image, label, probability."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tasks.errors import UsageError
+from tasks.pool.cut import CutModel
+from tasks.pool.embedding import SeenPool, see_pool
+from tasks.pool.scoring import predict_pool
+from tasks.records import Run
+from tasks.workspace import sync_folder
+
+FORMATS = (".parquet", ".csv", ".jsonl")
+SCHEMA = pa.schema([("image", pa.string()), ("label", pa.string()), ("probability", pa.float32())])
+BLOCK_ROWS = 8192
+
+
+def check_answers_file(file: Path) -> None:
+    """Raises UsageError where answers can't be written there, before they are made."""
+    if file.suffix.lower() not in FORMATS:
+        raise UsageError(f"--to takes a file ending with {', '.join(FORMATS)}; found {file}")
+    if not file.absolute().parent.is_dir() or not os.access(file.absolute().parent, os.W_OK):
+        raise UsageError(f"--to names a file in the folder {file.absolute().parent}, which can't be written")
+
+
+def predict_to(run: Run, model: CutModel, file: Path) -> SeenPool:
+    """Predicts every image of the run's source, and writes the answers, sorted by path, whole or not at all.
+
+    The images' rows are kept, so an interrupted call is resumed, and a second one is quick.
+
+    Raises:
+        SourceError: see `tasks.pool.listing.list_pool`; or the storage does not answer.
+        UsageError: the file can't be written.
+    """
+    seen = see_pool(run, model)
+    codes, sha256s = pd.factorize(seen.table["sha256"])
+    predicted = predict_pool(run.workspace, model, list(sha256s))
+    labels = np.array(model.labels, object)
+    names = image_names(run.source, seen.table["path"].tolist(), seen.table["uri"].tolist())
+    with _written_aside(file) as aside, _writer(aside, file.suffix.lower()) as write:
+        for start in range(0, len(codes), BLOCK_ROWS):
+            block = codes[start : start + BLOCK_ROWS]
+            columns = [names[start : start + BLOCK_ROWS], labels[predicted.label[block]], predicted.probability[block]]
+            write(pa.table([pa.array(column) for column in columns], schema=SCHEMA))
+    return seen
+
+
+def image_names(source: str, paths: Sequence[str], uris: Sequence[str] | None = None) -> Sequence[str]:
+    """Images of a pool as `headstart predict` names them: below the given folder, else as their table or URL does."""
+    if "://" in source:
+        return uris if uris is not None else paths
+    if Path(source).expanduser().is_dir():
+        return [str(Path(source) / path) for path in paths]
+    return paths
+
+
+@contextmanager
+def _written_aside(file: Path) -> Iterator[Path]:
+    """A path beside `file`, which takes its place when the block is through."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())
+        aside.replace(file)
+        sync_folder(file.absolute().parent)
+    except OSError as exc:
+        raise UsageError(f"can't write {file}: {exc.strerror or exc}") from exc
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writer(path: Path, suffix: str) -> Iterator[Callable[[pa.Table], Any]]:
+    """Writes blocks of answers to a new file."""
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+            yield writer.write_table
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if suffix == ".csv":
+            lines = csv.DictWriter(file, SCHEMA.names)
+            lines.writeheader()
+            yield lambda table: lines.writerows(_rows(table))
+        else:
+            yield lambda table: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(table))
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for row in table.to_pylist():
+        yield {**row, "probability": round(row["probability"], 6)}

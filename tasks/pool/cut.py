@@ -1,0 +1,128 @@
+"""A published model in two: below the cut an extractor, whose rows are kept, above it a head that takes stored rows.
+
+The very file that serves is cut, so what is predicted from rows is what it predicts, but for their rounding to float16.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from tasks.errors import HeadstartError
+from tasks.networks.onnx_graph import part
+from tasks.networks.onnx_session import open_model
+from tasks.pool.published import read_champion
+from tasks.workspace import Workspace
+
+FEATURES = "features"  # the value that the classifier takes where the whole backbone is frozen
+HEAD_ROWS = 64  # some MB: what the head makes of one layer for the next stays in a core's cache
+KEY_DIGITS = 16  # as `tasks.networks.extractor.key_digest` has them
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutModel:
+    """The two parts of a model.onnx, as ONNX files.
+
+    `body` gives `output` float32 [N, D] of `image` uint8 [N, H, W, 3]; `head` gives `probabilities` float32 [N, C] of
+    `output`. `key` is that of the rows in the feature store; their first `last_width` columns are the last layer's,
+    which shows likeness best (None: all). Large JPEGs are decoded for `image_size_px`, as its training did; where that
+    is None, at full size.
+    """
+
+    name: str
+    version: str
+    labels: tuple[str, ...]
+    snapshot: str
+    key: str
+    output: str
+    image_size_px: int | None
+    last_width: int | None
+    body: bytes = field(repr=False)
+    head: bytes = field(repr=False)
+
+
+def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None) -> CutModel:
+    """Cuts a model.onnx.
+
+    Args:
+        manifest: of a verified version of the workspace: then its rows are those that its training stored. Those of any
+            other file are kept by themselves, since nothing says that its extractor is the one that it names.
+
+    Raises:
+        HeadstartError: it is no model of headstart, or has no value that its predictions depend on alone.
+    """
+    model = onnx.load_model_from_string(content)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    output = narrowest_value(model)
+    if output is None or "labels" not in metadata:
+        raise HeadstartError("the model can't be cut: no value between its image and its probabilities is one row each")
+    lineage = (manifest or {}).get("lineage", {})
+    extractor = (lineage.get("features") or {}).get("extractor") or {}
+    shared = extractor.get("key") if output == FEATURES else None
+    widths = extractor.get("widths") if shared else None
+    return CutModel(
+        name=(manifest or metadata).get("name", ""),
+        version=str((manifest or metadata).get("version", "")),  # a rollback gives a file another number
+        labels=tuple(json.loads(metadata["labels"])),
+        snapshot=(lineage or metadata).get("snapshot", ""),
+        key=shared or hashlib.sha256(content + output.encode()).hexdigest()[:KEY_DIGITS],
+        output=output,
+        image_size_px=extractor.get("image_size_px"),
+        last_width=widths[0] if widths else None,
+        body=part(model, ["image"], [output]).SerializeToString(),
+        head=part(model, [output], ["probabilities"]).SerializeToString(),
+    )
+
+
+def cut_champion(workspace: Workspace, name: str, public_key: str | None = None) -> CutModel:
+    """The champion in two parts; see `read_champion` for the errors."""
+    content, manifest = read_champion(workspace, name, public_key)
+    return cut_model(content, manifest)
+
+
+def narrowest_value(model: onnx.ModelProto) -> str | None:
+    """The first value [N, D] that the probabilities depend on alone: the pooled features, also those of layers that
+    were fine-tuned. None where there is no such value."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inferred.value_info}
+    makers = {output: node for node in model.graph.node for output in node.output}
+    outputs = [output for node in model.graph.node for output in node.output]
+    candidates = ([FEATURES] if FEATURES in makers else []) + [name for name in outputs if ranks.get(name) == 2]
+    return next((name for name in candidates if not _depends_on_image(makers, name)), None)
+
+
+def _depends_on_image(makers: dict[str, onnx.NodeProto], cut: str) -> bool:
+    """Whether the probabilities can be reached from the image without passing the cut, or don't depend on the cut."""
+    waiting, seen = ["probabilities"], set()
+    while waiting:
+        name = waiting.pop()
+        if name == "image":
+            return True
+        if name in seen or name == cut:
+            seen.add(name)
+            continue
+        seen.add(name)
+        waiting += makers[name].input if name in makers else []
+    return cut not in seen
+
+
+class Head:
+    """Applies the head to stored rows."""
+
+    def __init__(self, model: CutModel) -> None:
+        self._session, self._input = open_model(model.head), model.output
+
+    def probabilities(self, rows: np.ndarray) -> np.ndarray:
+        """Float32 [N, C] of rows [N, D] of any float."""
+        return np.concatenate(list(self._blocks(rows)))
+
+    def _blocks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, max(len(rows), 1), HEAD_ROWS):
+            block = rows[start : start + HEAD_ROWS].astype(np.float32, copy=False)
+            yield np.asarray(self._session.run(["probabilities"], {self._input: block})[0])

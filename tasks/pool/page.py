@@ -1,0 +1,92 @@
+"""The page of a batch, next.html: each image with the two likeliest classes and the labelled images that resemble it.
+
+Self-contained, in the report's own style.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from tasks.display import visible_lines
+from tasks.networks.onnx_session import available_cores
+from tasks.pool.selection import RANDOM, REASONS, UNFAMILIAR, UNSURE
+from tasks.records import Pool, Run
+from tasks.report.numbers import count, percent
+from tasks.report.thumbnails import thumbnail_uri
+
+SHOWN = 60  # of each reason, so that a page of a large batch stays small
+SHOWN_FAULTS = 50
+PICTURE_PX, NEAR_PX = 280, 112
+MEANINGS = {
+    UNSURE: "The model hesitates between two classes. A label here moves its boundary most; images that are alike are "
+    "shown once.",
+    UNFAMILIAR: "Nothing that was labelled resembles these: a new kind, another camera, or no picture of the subject "
+    "at all.",
+    RANDOM: "Drawn by chance alone, so that the share of these that the model gets right is an honest estimate of its "
+    "accuracy on the pool.",
+}
+
+
+def render_page(run: Run, pool: Pool, rows: pd.DataFrame, faults: Mapping[str, str]) -> str:
+    """The page's HTML; every string of the user's is escaped by the template engine.
+
+    Args:
+        rows: see `tasks.pool.batches.SCHEMA`.
+        faults: why files of the pool are left out, by path.
+    """
+    shown = rows.groupby("reason", sort=False).head(SHOWN)
+    near = {uri for uris in shown["near_uris"] for uri in uris}
+    pictures = _pictures(shown["uri"], PICTURE_PX)
+    small = _pictures(near, NEAR_PX)
+    groups = []
+    for reason in REASONS:
+        of_reason = rows[rows["reason"] == reason]
+        cards = [_card(row, pictures, small) for row in shown[shown["reason"] == reason].to_dict("records")]
+        groups.append({"reason": reason, "meaning": MEANINGS[reason], "total": len(of_reason), "cards": cards})
+    return visible_lines(
+        _environment()
+        .get_template("next.html.j2")
+        .render(
+            run=run,
+            pool=pool,
+            total=len(rows),
+            groups=[group for group in groups if group["total"]],
+            faults=list(faults.items())[:SHOWN_FAULTS],
+            more_faults=max(0, len(faults) - SHOWN_FAULTS),
+        )
+    )
+
+
+def _card(row: Mapping[Any, Any], pictures: Mapping[str, str], small: Mapping[str, str]) -> dict[str, Any]:
+    near = zip(row["near_uris"], row["near_labels"], strict=True)
+    return {
+        "path": row["path"],
+        "picture": pictures.get(row["uri"]),
+        "classes": [
+            (row["label"], float(row["probability"])),
+            (row["second_label"], float(row["second_probability"])),
+        ],
+        "near": [{"label": label, "picture": small.get(uri)} for uri, label in near],
+    }
+
+
+def _pictures(uris: Iterable[str], side_px: int) -> dict[str, str]:
+    """Thumbnails as `data:` URIs, by the image's URI; those that can't be read are left out."""
+    wanted = list(dict.fromkeys(uris))
+    with ThreadPoolExecutor(available_cores()) as pool:
+        made = pool.map(lambda uri: thumbnail_uri(uri, side_px), wanted)
+    return {uri: picture for uri, picture in zip(wanted, made, strict=True) if picture}
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader("tasks.pool"), jinja2.PackageLoader("tasks.report")])
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(percent=percent, count=count)
+    return environment
