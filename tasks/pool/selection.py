@@ -17,7 +17,7 @@ from tasks.pool.familiar import squared_distances
 
 UNSURE, UNFAMILIAR, RANDOM = "unsure between", "unlike anything", "random"
 REASONS = (UNSURE, UNFAMILIAR, RANDOM)
-POOLED = 3
+POOLED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
