@@ -27,12 +27,12 @@ def publish_colours(folder: Path, trained: int = TRAINED) -> Run:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         rows.append({"sha256": sha256, "label": label, "split": split, "path": path.name, "uri": str(path)})
     snapshot = keep_snapshot(run, pd.DataFrame(rows))
-    publish(folder / "w", 1, lineage={"snapshot": snapshot.id})
+    publish(folder / "w", 1, lineage={"snapshot": snapshot.id, "recipe": "r"})
     assert set(snapshot.labels) == set(COLOURS)
     return run
 
 
-def pool_of(folder: Path, count: int = 12, start: int = 500) -> Path:
+def pool_of(folder: Path, count: int = 8, start: int = 500) -> Path:
     """Unlabelled photographs: `count` of each of six tints."""
     for hue in range(6):
         for number in range(count):

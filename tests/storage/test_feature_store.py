@@ -9,7 +9,14 @@ import pyarrow as pa
 import pytest
 
 from tasks.errors import WorkspaceError
-from tasks.storage.feature_store import append_rows, feature_store, load_features, load_rows, stored_views
+from tasks.storage.feature_store import (
+    append_rows,
+    feature_store,
+    load_features,
+    load_rows,
+    row_blocks_of,
+    stored_views,
+)
 from tasks.workspace import Workspace
 
 DIGESTS = [f"{number:064x}" for number in range(60)]
@@ -70,6 +77,36 @@ def test_a_row_that_two_parts_hold_counts_once(stored: Workspace):
     append_rows(stored, "r", [DIGESTS[3], "f" * 64], [0, 0], np.stack([VALUES[0, 3], VALUES[0, 0]]))
     assert (load_features(stored, "r", DIGESTS, 0) == VALUES[0]).all()
     assert stored_views(stored, "r", [DIGESTS[3]], 2).tolist() == [[True, True]]
+
+
+def test_rows_come_in_blocks_each_image_once(stored: Workspace):
+    append_rows(stored, "r", DIGESTS[:5], [0] * 5, VALUES[0, :5])  # a second time
+    wanted = [DIGESTS[image] for image in (7, 3, 50, 4)] + ["f" * 64]  # the last one has no row
+    found = list(row_blocks_of(stored, "r", wanted))
+    places = np.concatenate([places for places, _ in found])
+    rows = np.concatenate([rows for _, rows in found])
+    assert sorted(places.tolist()) == [0, 1, 2, 3]
+    assert rows.dtype == np.float32
+    assert (rows[np.argsort(places)] == VALUES[0, [7, 3, 50, 4]]).all()
+
+
+def test_a_part_without_a_wanted_row_is_not_even_checked(tmp_path: Path):
+    workspace = Workspace(str(tmp_path))
+    append_rows(workspace, "r", ["a"], [0], np.ones((1, 2), np.float16))
+    [ours] = feature_store(workspace, "r").parts()
+    append_rows(
+        workspace, "r", [f"{number:064x}" for number in range(5000)], [0] * 5000, np.ones((5000, 2), np.float16)
+    )
+    [other] = set(feature_store(workspace, "r").parts()) - {ours}
+    path = Path(workspace.path(other))
+    content = path.read_bytes()
+    where = content.index(np.ones(100, np.float16).tobytes())
+    path.write_bytes(content[:where] + b"\x01" + content[where + 1 :])  # damage in the rows, none in the keys
+    assert (load_features(workspace, "r", ["a"], 0) == 1).all()
+    assert path.exists()
+    with pytest.raises(WorkspaceError, match="1 of 1 images have no row"):
+        load_features(workspace, "r", ["0" * 64], 0)
+    assert not path.exists()
 
 
 def test_rows_keep_the_type_that_they_were_written_in(tmp_path: Path):
