@@ -51,7 +51,7 @@ def predict(
         else:
             answer = _predict(place, model, images, public_key)
         if as_json:
-            print_json({key: value for key, value in answer.items() if value or key == "predictions"})
+            print_json({key: value for key, value in answer.items() if value or key not in ("faults", "skipped")})
         elif to:
             say(f"{answer['images']:,} images predicted, {answer['embedded']:,} of them new: {visible(str(to))}")
         else:

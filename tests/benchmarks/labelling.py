@@ -67,8 +67,9 @@ def _pass(workspace: Workspace, name: str, images: int, size: tuple[int, int]) -
         found = {"images": float(images)}
         for turn in ("first", "second"):
             run = new_run(folder, name, workspace.url, parse_config({}))
-            started = time.perf_counter()
+            started, processor = time.perf_counter(), time.process_time()
             seen = see(run)
+            found[f"{turn}_processor_s"] = round(time.process_time() - processor, 1)
             found[f"{turn}_pass_s"] = round(time.perf_counter() - started, 1)
             choose_batch(run, seen, COUNT)
             found[f"{turn}_all_s"] = round(time.perf_counter() - started, 1)
