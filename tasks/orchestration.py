@@ -141,7 +141,9 @@ def one_line(result: Any) -> str:
     """A stage's result in one line, for its log and its name on the run's page; empty where there is nothing to say."""
     match result:
         case Catalogue():
-            return f"{result.images:,} images, {result.quarantined:,} files quarantined"
+            corrected = f", {result.corrected:,} labels corrected" if result.corrected else ""
+            dropped = f", {result.dropped:,} images dropped" if result.dropped else ""
+            return f"{result.images:,} images, {result.quarantined:,} files quarantined{corrected}{dropped}"
         case Snapshot():
             return f"{result.id}, {result.images:,} images in {len(result.labels)} classes, {result.new:,} new"
         case FeatureExtractor():

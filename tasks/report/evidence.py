@@ -82,6 +82,7 @@ class Evidence:
     champion_snapshot: pa.Table | None = None
     learning_curve: dict[str, Any] = field(default_factory=dict)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
+    corrections: dict[str, Any] = field(default_factory=dict)  # as `tasks.ingest.corrected.Corrected.to_json`
     data_docs: str | None = None  # relative to the run's folder
     missing: tuple[str, ...] = ()
 
@@ -171,6 +172,7 @@ def read_evidence(run: Run) -> Evidence:
         champion_snapshot=_read_champion_snapshot(run, decision.get("champion_version")),
         learning_curve=read(path("review", "learning_curve.json"), _read_json, {}),
         quarantine=_read_quarantine(run),
+        corrections=_read_corrections(run),
         data_docs=_data_docs(run, [path(stage, DATA_DOCS_PAGE) for stage in ("review", "validate")]),
         missing=tuple(dict.fromkeys(missing)),
     )
@@ -215,6 +217,11 @@ def _read_champion_snapshot(run: Run, version: int | None) -> pa.Table | None:
 
 def _read_suspects(run: Run, path: str) -> list[Suspect]:
     return [Suspect(**item) for item in run.workspace.read_json(path)]
+
+
+def _read_corrections(run: Run) -> dict[str, Any]:
+    path = run.path("corrections.json")
+    return run.workspace.read_json(path) if run.workspace.exists(path) else {}
 
 
 def _read_quarantine(run: Run) -> list[dict[str, Any]]:
