@@ -14,7 +14,8 @@ measured.py       a route that counts its requests and answers its faults
 routes.py         the routes
 app.py            the application: routes, OpenAPI document, page
 http_protocol.py  bounds on a request's head
-server.py         `serve`: all of it under uvicorn
+listening.py      an application under uvicorn
+server.py         `serve`: all of it
 """
 
 import tasks  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off

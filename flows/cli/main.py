@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import backbones, fresh, models, prediction, quarantine, retrain, serving, workspace
+from flows.cli import backbones, fresh, models, prediction, quarantine, retrain, reviewing, serving, workspace
 from flows.cli.output import say
 from tasks.processes import collect_rarely
 
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (retrain, fresh, models, prediction, serving, workspace):
+for group in (retrain, fresh, models, prediction, serving, reviewing, workspace):
     app.add_typer(group.app)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(backbones.app, name="backbone")

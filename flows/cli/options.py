@@ -92,6 +92,9 @@ Nightly = Annotated[str, typer.Option(metavar="CRON", help="When a run starts by
 # Servers.
 Host = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Reviewer = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who decides; by default the name of the user.")
+]
 AllowedHosts = Annotated[
     list[str] | None,
     typer.Option(

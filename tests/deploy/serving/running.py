@@ -27,7 +27,13 @@ def running(
     """The URL of a server of `name`; stopped in an orderly way at the end."""
     model_slot = ModelSlot(Workspace(str(workspace)), name, **slot)
     model_slot.refresh()
-    app = create_app(model_slot, limits=limits, poll_s=poll_s)
+    with running_app(create_app(model_slot, limits=limits, poll_s=poll_s)) as url:
+        yield url
+
+
+@contextmanager
+def running_app(app: Any) -> Iterator[str]:
+    """The URL of a server of an ASGI application."""
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, http=BoundedHttpProtocol, log_level="warning", access_log=False)
     )
