@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from deploy.serving.app import create_app
+from deploy.serving.collecting import Collector, parse_share
 from deploy.serving.hosts import AllowedHosts
 from deploy.serving.limits import Limits
 from deploy.serving.listening import listen
@@ -28,6 +29,7 @@ def serve(
     wait: bool = False,
     limits: Limits | None = None,
     allowed_hosts: Sequence[str] = (),
+    collect: str | None = None,
     on_start: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves the newest verified version of `name` until SIGINT or SIGTERM.
@@ -40,13 +42,16 @@ def serve(
         wait: start without a model, not ready, and serve the first version when it is published.
         allowed_hosts: names by which it may be asked, beside those of loopback and `host`; each may be several, with
             commas between them.
+        collect: the share of the images that are kept in the workspace, such as '1%'; None keeps none.
         on_start: told the server's URL once it listens.
 
     Raises:
-        UsageError: there is no version that can be served, and `wait` is false; or the port is taken.
+        UsageError: there is no version that can be served, and `wait` is false; the port is taken; `collect` is no
+            share, or the workspace can't be written for it.
         ConfigError: `public_key` can't be read.
     """
     metrics = Metrics()
+    share = parse_share(collect) if collect else None
     slot = ModelSlot(
         workspace,
         check_name(name),
@@ -57,7 +62,9 @@ def serve(
     if not slot.ready and not wait:
         raise UsageError(_nothing_to_serve(slot))
     names = [name for each in allowed_hosts for name in each.split(",")]
-    app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s, hosts=AllowedHosts(host, names))
+    collector = Collector(workspace, name, share, metrics) if share else None
+    hosts = AllowedHosts(host, names)
+    app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s, hosts=hosts, collector=collector)
     listen(app, host=host, port=port, on_start=on_start)
 
 

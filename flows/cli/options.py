@@ -102,6 +102,14 @@ AllowedHosts = Annotated[
         help="Names by which it may be asked, with commas, beside those of loopback and --host; '*' for any.",
     ),
 ]
+Collect = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Keep a share of the images, such as 1%, in inbox/NAME of the workspace, as what to label next: at most "
+        "10,000 images and 1 GB, for 30 days.",
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Start before the first version is published.")]
 Webhook = Annotated[
     str | None,
