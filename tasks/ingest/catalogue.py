@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tasks.ingest.corrected import DROPPED, FILE, Corrected, correct
+from tasks.ingest.corrected import DROPPED, Corrected, correct
 from tasks.ingest.entries import Entry
 from tasks.ingest.listing import listing_digest, listing_table, write_listing
 from tasks.ingest.reading import FACTS, Known, Progress, Read, chunks, inspection_table, read_all, stored_inspections
@@ -21,7 +21,7 @@ from tasks.ingest.signatures import known_signatures
 from tasks.ingest.sources import list_source
 from tasks.records import Catalogue, Run
 from tasks.storage.assignments import work_of
-from tasks.storage.corrections import read_corrections
+from tasks.storage.corrections import APPLIED, read_corrections
 from tasks.storage.quarantine import (
     Decisions,
     LeftOut,
@@ -117,7 +117,7 @@ def _report(run: Run, corrected: Corrected) -> None:
     """Keeps what corrections did, for the report, and names what they could not do."""
     found = corrected.to_json()
     if any(found.values()):
-        run.workspace.write_json(run.path(FILE), found)
+        run.workspace.write_json(run.path(APPLIED), found)
     for sentence in corrected.without_effect[:NAMED]:
         log.warning("corrections.csv, %s", sentence)
     if (more := len(corrected.without_effect) - NAMED) > 0:

@@ -10,7 +10,6 @@ from typing import Any
 from tasks.ingest.reading import Read
 from tasks.storage.corrections import DROP, Correction, Corrections
 
-FILE = "corrections.json"
 DROPPED = "dropped by a person (corrections.csv)"
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.records import Run
+from tasks.storage.corrections import read_applied
 from tasks.storage.quarantine import run_quarantine
 from tasks.storage.repository import read_manifest, versions
 
@@ -172,7 +173,7 @@ def read_evidence(run: Run) -> Evidence:
         champion_snapshot=_read_champion_snapshot(run, decision.get("champion_version")),
         learning_curve=read(path("review", "learning_curve.json"), _read_json, {}),
         quarantine=_read_quarantine(run),
-        corrections=_read_corrections(run),
+        corrections=read_applied(run.workspace, run.folder),
         data_docs=_data_docs(run, [path(stage, DATA_DOCS_PAGE) for stage in ("review", "validate")]),
         missing=tuple(dict.fromkeys(missing)),
     )
@@ -217,11 +218,6 @@ def _read_champion_snapshot(run: Run, version: int | None) -> pa.Table | None:
 
 def _read_suspects(run: Run, path: str) -> list[Suspect]:
     return [Suspect(**item) for item in run.workspace.read_json(path)]
-
-
-def _read_corrections(run: Run) -> dict[str, Any]:
-    path = run.path("corrections.json")
-    return run.workspace.read_json(path) if run.workspace.exists(path) else {}
 
 
 def _read_quarantine(run: Run) -> list[dict[str, Any]]:

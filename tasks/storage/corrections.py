@@ -24,11 +24,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.errors import UsageError, WorkspaceError
 from tasks.workspace import Workspace
 
 FILE = "corrections.csv"
+APPLIED = "corrections.json"  # in a run's folder: what they did there, see `tasks.ingest.corrected`
 COLUMNS = ("sha256", "label", "by", "when", "reason")
 DROP, UNDO = "drop", "undo"
 DELIMITERS = ",;\t|"  # as spreadsheet programs of different countries write them
@@ -81,6 +83,12 @@ def read_corrections(workspace: Workspace) -> Corrections:
         UsageError: the file is no table with the columns `sha256` and `label`.
     """
     return _parse(_read_text(workspace), workspace.display(FILE))
+
+
+def read_applied(workspace: Workspace, folder: str) -> dict[str, Any]:
+    """What corrections did in a run, from its folder; empty where there were none."""
+    path = f"{folder}/{APPLIED}"
+    return workspace.read_json(path) if workspace.exists(path) else {}
 
 
 def decide(workspace: Workspace, decision: Correction, seen: int | None = None) -> bool:

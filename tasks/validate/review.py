@@ -16,7 +16,7 @@ import pandas as pd
 from tasks.errors import InvalidDataError
 from tasks.records import Features, Review, Run, Snapshot
 from tasks.storage.assignments import read_assignments, write_assignments
-from tasks.storage.corrections import read_corrections
+from tasks.storage.corrections import read_applied, read_corrections
 from tasks.storage.feature_store import load_rows
 from tasks.storage.rows import Rows
 from tasks.storage.snapshots import read_snapshot
@@ -50,11 +50,14 @@ def review_snapshot(run: Run, stored: Features) -> Review:
     # Of several layers the last: it shows copies best, and the ridge regressions take the cube of the width.
     last = next(iter(stored.extractor.widths), None)
     with load_rows(run.workspace, stored.extractor.key, table["sha256"].tolist(), [0], columns=last) as features:
-        targets = pd.Categorical(table["label"], categories=list(snapshot.labels)).codes.astype(np.int64)
+        targets = _codes(table["label"], snapshot.labels)
         groups = pd.factorize(table["group"])[0]
         logits = out_of_fold_logits(features, targets, groups, len(snapshot.labels), DOUBLINGS)
         run.workspace.write_json(run.path("learning_curve.json"), learning_curve(logits, targets, snapshot.labels))
-        found = find_label_errors(logits[-1], targets)
+        # How many labels are wrong is estimated from those of the source: once the clearly wrong ones are corrected,
+        # the others would look like none.
+        given = _codes(_source_labels(run, snapshot, table), snapshot.labels)
+        found = find_label_errors(logits[-1], np.where(given < 0, targets, given))
         confirmed = _confirmed(run, table)
         errors = replace(found, wrong=np.where(confirmed, 0, found.wrong))
         issues = describe_rows(table, errors.issues, errors, targets, snapshot.labels)
@@ -76,11 +79,25 @@ def rules(run: Run, stored: Features) -> list[Any]:
     """Configuration and decisions that the review depends on, besides the features."""
     config = run.config.validation
     table = read_snapshot(run.workspace, stored.snapshot.id, ["sha256", "label"])
-    confirmed = "".join(table.loc[_confirmed(run, table), "sha256"])
+    decided = table["sha256"] + _source_labels(run, stored.snapshot, table)
+    confirmed = "\n".join(decided[_confirmed(run, table)])
     return [
         *(run.name, config, load_suite(config.changes_suite), champion_snapshot_id(run), run.config.finetune.seed),
         *(CARDS, hashlib.sha256(confirmed.encode()).hexdigest()),
     ]
+
+
+def _codes(labels: pd.Series, names: Sequence[str]) -> np.ndarray:
+    """The index of each label among the names, int [N]; -1 for none of them."""
+    return pd.Categorical(labels, categories=list(names)).codes.astype(np.int64)
+
+
+def _source_labels(run: Run, snapshot: Snapshot, table: pd.DataFrame) -> pd.Series:
+    """The label that the source gives each image, before corrections."""
+    ingested = snapshot.catalogue.ingested or snapshot.catalogue
+    changed = read_applied(run.workspace, ingested.folder).get("changed", [])
+    before = table["sha256"].map({item["sha256"]: item["given"] for item in changed})
+    return before.where(before.notna(), table["label"])
 
 
 def _confirmed(run: Run, table: pd.DataFrame) -> np.ndarray:

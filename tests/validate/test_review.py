@@ -75,6 +75,31 @@ def test_a_label_that_a_person_confirmed_is_no_issue_any_more(tmp_path):
         assert first["sha256"] not in json.dumps(run.workspace.read_json(run.path(file)))
 
 
+def test_what_was_corrected_still_counts_as_evidence_that_labels_are_wrong(tmp_path):
+    targets = np.arange(240) % 4
+    rng = np.random.default_rng(1)
+    blurred = clusters(rng, targets) + rng.normal(0, 1.5, (240, 48)).astype(np.float16)
+    labels = [NAMES[k] for k in targets]
+    wrong = [NAMES[(k + 1) % 4] for k in targets[:24]]
+    labels[18:24] = wrong[18:]  # the others are corrected
+    run = make_run(tmp_path / "w", "s")
+    table, stored = features_of(run, blurred, labels)
+    for sha256, label in zip(table["sha256"][:18], labels, strict=False):
+        decide(run.workspace, Correction(sha256=sha256, label=label))
+
+    def doubts() -> list[float]:
+        review_snapshot(run, stored)
+        return [card["wrong"] for card in run.workspace.read_json(run.path("review.json"))["cards"]]
+
+    before, key = doubts(), rules(run, stored)
+    changed = [{"sha256": table["sha256"][n], "given": wrong[n], "label": labels[n]} for n in range(18)]
+    run.workspace.write_json(run.path("corrections.json"), {"changed": changed})
+    assert rules(run, stored) != key
+    after = doubts()
+    assert len(after) > len(before)
+    assert sum(after) > sum(before)
+
+
 def test_cards_go_beyond_the_likely_issues_with_what_is_alike(tmp_path):
     targets = np.arange(240) % 4
     wrong = targets.copy()
