@@ -13,35 +13,17 @@ another model than the file. Their variance is taken 1 + K / (K - 1) = 2.25 time
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from tasks.evaluate.classes import class_changes, current_names
-from tasks.evaluate.comparison import NORMAL, Interval, Outcome, agree, interval_of, outcome_by
-from tasks.evaluate.predictions import score
+from tasks.evaluate.classes import current_names
+from tasks.evaluate.comparison import Interval, Outcome, agree, interval_of, outcome_by
+from tasks.evaluate.new_labels import NewLabels, Since, ask_champion, since
 from tasks.evaluate.thresholds import ChampionPolicy
-from tasks.networks.classifier import Classifier
 from tasks.records import CrossFitted, Decision, Run
-from tasks.storage.repository import read_manifest, read_model
-from tasks.storage.snapshots import read_snapshot
 from tasks.storage.tables import read_table
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewLabels:
-    """The labels of the new images against what the champion expects of itself there.
-
-    `expected` is the mean of its own probabilities: images that were chosen because it is unsure of them lower that,
-    wrong labels don't.
-    """
-
-    n: int
-    accuracy: float
-    expected: float
-    contradict: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,25 +71,19 @@ def compare_all(
     """
     version = decision.champion_version
     assert version is not None  # or there is nothing undecided
-    manifest = read_manifest(run.workspace, run.name, version)
-    rename = run.config.validation.rename
-    table = read_snapshot(run.workspace, challenger.features.snapshot.id).set_index("sha256")
-    past = read_snapshot(run.workspace, manifest["lineage"]["snapshot"], ["sha256", "label"]).set_index("sha256")
-    changes = class_changes(manifest["labels"], challenger.features.snapshot.labels, rename)
-    shared = table[table["label"].isin(changes.shared)]
-    arrived = shared[~shared.index.isin(past.index) & (shared["split"] != "test")]
-    new_labels, by_file = _ask_champion(run, version, arrived, calibration_error, rename)
+    rename, data = run.config.validation.rename, since(run, version, challenger.features.snapshot)
+    new_labels, by_file = ask_champion(run, version, data.arrived, policy.confidence, calibration_error)
     tested = _test_predictions(run, decision)
     theirs = _labels(run, champion, rename) if champion else pd.Series(dtype=object)
     predictions = pd.DataFrame(
         {
-            "champion": pd.concat([theirs[theirs.index.isin(past.index)], by_file, tested["champion_predicted"]]),
+            "champion": pd.concat([theirs[theirs.index.isin(data.past.index)], by_file, tested["champion_predicted"]]),
             "challenger": pd.concat([_labels(run, challenger, {}), tested["predicted"]]),
         }
     ).dropna()
-    rows = shared[shared.index.isin(predictions.index)]
-    found = compare_pairs(_pairs(rows, predictions.loc[rows.index], arrived.index), new_labels, policy)
-    obstacles = (*_not_grown(run, decision, manifest, past, table, policy), *signs_of_worse(policy, found))
+    rows = data.shared[data.shared.index.isin(predictions.index)]
+    found = compare_pairs(_pairs(rows, predictions.loc[rows.index], data.arrived.index), new_labels, policy)
+    obstacles = (*_not_grown(run, decision, data, policy), *signs_of_worse(policy, found))
     return replace(found, obstacles=obstacles)
 
 
@@ -142,36 +118,13 @@ def compare_pairs(pairs: Pairs, new_labels: NewLabels, policy: ChampionPolicy) -
     )
 
 
-def judge_new_labels(probabilities: np.ndarray, right: np.ndarray, calibration_error: float) -> NewLabels:
-    """Whether the labels of new images contradict the champion.
-
-    They do where it is right significantly less often than its probabilities say, by more than they may be wrong.
-
-    Args:
-        probabilities: of the labels that it predicts, float [N].
-        right: whether they are the given ones, bool [N].
-    """
-    short = float(probabilities.sum() - right.sum()) - calibration_error * len(right)
-    error = math.sqrt(float((probabilities * (1 - probabilities)).sum()) + 1e-9)
-    return NewLabels(
-        n=len(right),
-        accuracy=_mean(right),
-        expected=_mean(probabilities),
-        contradict=bool(short > NORMAL.inv_cdf(0.95) * error),
-    )
-
-
 def signs_of_worse(policy: ChampionPolicy, found: AllImages) -> list[str]:
     """What speaks for worse, though it decides nothing: then a challenger is not promoted because its data grew."""
     signs, labels = [], found.new_labels
     if found.images.difference < -policy.non_inferiority_margin / 2:
         signs.append("it did worse on all images together by more than half the margin")
     if labels.contradict and found.new.low(policy.confidence) <= 0:
-        signs.append(
-            f"the labels of the {labels.n} new images contradict the champion ({labels.accuracy:.1%} right where "
-            f"{labels.expected:.1%} were expected), and the challenger does not predict them better; look at these "
-            "labels"
-        )
+        signs.append(f"{labels.sentence()}, and the challenger does not predict them better; look at these labels")
     return signs
 
 
@@ -205,30 +158,16 @@ def _test_predictions(run: Run, decision: Decision) -> pd.DataFrame:
     return table[table["split"] == "test"].set_index("sha256")
 
 
-def _ask_champion(
-    run: Run, version: int, arrived: pd.DataFrame, calibration_error: float, rename: dict[str, str]
-) -> tuple[NewLabels, pd.Series]:
-    """What the champion's file predicts for the images that it never saw, and whether their labels contradict it."""
-    classifier = Classifier(read_model(run.workspace, run.name, version))
-    probabilities = score(run, classifier, arrived.reset_index())
-    names = current_names(classifier.labels, rename)
-    predicted = pd.Series(np.array(names, object)[probabilities.argmax(axis=1)], arrived.index)
-    right = (predicted == arrived["label"]).to_numpy()
-    return judge_new_labels(probabilities.max(axis=1), right, calibration_error), predicted
-
-
-def _not_grown(
-    run: Run, decision: Decision, manifest: dict, past: pd.DataFrame, table: pd.DataFrame, policy: ChampionPolicy
-) -> list[str]:
+def _not_grown(run: Run, decision: Decision, data: Since, policy: ChampionPolicy) -> list[str]:
     """What keeps the data from having only grown, or the settings from being the champion's."""
-    lineage, extractor = manifest["lineage"], decision.candidate.head.features.extractor
+    lineage, extractor = data.manifest["lineage"], decision.candidate.head.features.extractor
     found = []
     settings = {**lineage["config"]["finetune"], "backbone": lineage["recipe"]}
     today = {**run.config.finetune.model_dump(mode="json", exclude={"seed"}), "backbone": extractor.head_key}
     if other := sorted(key for key in today if settings.get(key) != today[key]):
         found.append(f"it was made with other settings than the champion ({', '.join(other)})")
-    now = table["label"].reindex(past.index).to_numpy()
-    changed = float((now != np.array(current_names(past["label"], run.config.validation.rename), object)).mean())
+    now = data.table["label"].reindex(data.past.index).to_numpy()
+    changed = float((now != np.array(current_names(data.past["label"], run.config.validation.rename), object)).mean())
     if changed > policy.max_changed_share:
         found.append(f"{changed:.1%} of the champion's images are gone or relabelled")
     return found

@@ -16,16 +16,18 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.errors import DamagedFileError
+from tasks.evaluate import champion_gate
 from tasks.evaluate.comparison import ClassComparison, Comparison, compare, compare_classes
 from tasks.evaluate.findings import Findings
 from tasks.evaluate.fresh_process import FreshProcess, predict_in_fresh_process
 from tasks.evaluate.gates import judge
 from tasks.evaluate.latency import measure_latency
 from tasks.evaluate.metrics import calibration_error, chance_calibration_error, class_metrics, summary_metrics
+from tasks.evaluate.new_labels import ask_champion, since
 from tasks.evaluate.parity import measure_parity
 from tasks.evaluate.predictions import Champion, champion_predictions, score, validation_probabilities
 from tasks.evaluate.robustness import Changed, Robustness, Sample, measure_robustness
-from tasks.evaluate.thresholds import ChampionPolicy, Serving, load_gates
+from tasks.evaluate.thresholds import ChampionPolicy, Gates, Serving, load_gates
 from tasks.modality.images import decode, read_checked
 from tasks.networks import calibration
 from tasks.networks.classifier import Classifier
@@ -34,6 +36,7 @@ from tasks.storage.repository import MODEL, champion, read_manifest
 from tasks.storage.snapshots import read_snapshot
 from tasks.storage.tables import write_table
 
+NEW_LABELS = "new labels"
 PREDICTIONS = pa.schema(
     [
         *((name, pa.string()) for name in ("sha256", "path", "uri", "label", "split", "predicted")),
@@ -91,6 +94,9 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         changes=standing and standing.changes,
     )
     results = judge(gates, found)
+    undecided = _undecided(results, comparison)
+    if standing and not undecided and any(result.passed is False for result in results):
+        results += _by_new_labels(run, standing, snapshot, gates)
     decision = Decision(
         candidate=candidate,
         folder=run.folder,
@@ -99,7 +105,7 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         gates=results,
         metrics=metrics,
         champion_version=standing and standing.version,
-        undecided=_undecided(results, comparison),
+        undecided=undecided,
     )
     _write_predictions(run, rows, snapshot.labels, probabilities, head.temperature, standing)
     _write_decision(run, decision, found, _calibration(found, metrics, head.temperature))
@@ -205,12 +211,26 @@ def _compare(
 def _undecided(results: tuple[GateResult, ...], comparison: Comparison | None) -> bool:
     """Whether the candidate is refused only because the test split can't tell it from the champion."""
     refused = [result.name for result in results if result.passed is False]
-    return refused == ["champion"] and comparison is not None and comparison.outcome == "not-enough-data"
+    return refused == [champion_gate.NAME] and comparison is not None and comparison.outcome == "not-enough-data"
+
+
+def _by_new_labels(run: Run, standing: Champion, snapshot: Snapshot, gates: Gates) -> tuple[GateResult, ...]:
+    """What explains a refusal, where the labels that arrived since the champion contradict it. It refuses nothing."""
+    data = since(run, standing.version, snapshot) if standing.predicted is not None else None
+    if data is None or data.arrived.empty:
+        return ()
+    confidence, error = gates.champion.confidence, gates.calibration.max_error
+    labels, _ = ask_champion(run, standing.version, data.arrived, confidence, error)
+    if not labels.contradict:
+        return ()
+    reason = f"{labels.sentence()}: look at these labels first"
+    return (GateResult(name=NEW_LABELS, passed=None, value=labels.accuracy, threshold=None, reason=reason),)
 
 
 def _reasons(results: tuple[GateResult, ...]) -> tuple[str, ...]:
-    refused = tuple(f"{result.name}: {result.reason}" for result in results if result.passed is False)
-    return refused or tuple(f"{result.name}: {result.reason}" for result in results if result.name == "champion")
+    refused = [result for result in results if result.passed is False]
+    named = refused + [result for result in results if result.name == (NEW_LABELS if refused else champion_gate.NAME)]
+    return tuple(f"{result.name}: {result.reason}" for result in named)
 
 
 def _write_predictions(

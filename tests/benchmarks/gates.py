@@ -29,6 +29,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,17 @@ class Retrains:
         table = read_table(workspace, f"snapshots/{summary['snapshot']}.parquet", ["sha256", "label", "split"])
         index = {label: place for place, label in enumerate(self.labels)}
         self.splits = {}
+        self.widths = tuple(summary["lineage"]["features"]["extractor"]["widths"])
         for split, rows in table.groupby("split"):
             features = load_features(workspace, summary["lineage"]["recipes"][0], rows["sha256"].tolist(), 0)
-            self.splits[split] = Split(features=features, targets=rows["label"].map(index).to_numpy(np.int64))
+            targets = rows["label"].map(index).to_numpy(np.int64)
+            self.splits[split] = Split(features=features, targets=targets, widths=self.widths)
 
     def right(self, seed: int, share: float = 1.0) -> np.ndarray:
         """Which test images a head with this seed gets right, bool [N]; `share` of the training images is used."""
         train = self.splits["train"]
         kept = np.random.default_rng(0).permutation(len(train.targets))[: round(share * len(train.targets))]
-        fewer = Split(features=train.features[kept], targets=train.targets[kept])
+        fewer = replace(train, features=train.features[kept], targets=train.targets[kept])
         config = self.config.finetune.model_copy(update={"seed": seed})
         model = train_head(fewer, self.splits["validation"], len(self.labels), config).model
         logits = np.asarray(model(self.splits["test"].features.astype(np.float32), training=False))

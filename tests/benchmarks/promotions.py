@@ -24,9 +24,10 @@ import pandas as pd
 from scipy.special import softmax
 
 from tasks import config as configuration
-from tasks.evaluate.all_images import AllImages, Pairs, compare_pairs, judge_new_labels, signs_of_worse
+from tasks.evaluate.all_images import AllImages, Pairs, compare_pairs, signs_of_worse
 from tasks.evaluate.comparison import outcome_of
 from tasks.evaluate.metrics import wilson_interval
+from tasks.evaluate.new_labels import judge_new_labels
 from tasks.evaluate.thresholds import Gates
 from tasks.finetune.cross_fit import FEW_VALIDATION_IMAGES, FOLDS, folds_of
 from tasks.finetune.data import Split
@@ -78,6 +79,7 @@ class Images:
         self.finetune = configuration.parse_config(summary["config"]).finetune
         self.table = read_table(workspace, f"snapshots/{summary['snapshot']}.parquet", COLUMNS)
         self.features = load_features(workspace, summary["lineage"]["recipes"][0], self.table["sha256"].tolist(), 0)
+        self.widths = tuple(summary["lineage"]["features"]["extractor"]["widths"])
         index = {label: i for i, label in enumerate(self.labels)}
         self.targets = self.table["label"].map(index).to_numpy(np.int64)
         self.folds = folds_of(self.table["group"])
@@ -135,7 +137,8 @@ class Model:
     def _train(self, train: np.ndarray, validation: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, float]:
         """The logits of a new head for some images, float32 [N, C], and its temperature."""
         taught, held_out = (
-            Split(features=self.images.features[of], targets=self._targets[of]) for of in (train, validation)
+            Split(features=self.images.features[of], targets=self._targets[of], widths=self.images.widths)
+            for of in (train, validation)
         )
         trained = train_head(taught, held_out, len(self.images.labels), self._finetune)
         logits = np.asarray(trained.model(self.images.features[asked].astype(np.float32), training=False))
@@ -282,7 +285,8 @@ def _by_all_images(champion: Model, challenger: Model, given: np.ndarray, gates:
     asked = np.concatenate([others, test])
     theirs = np.concatenate([challenger.cross_fitted[others].argmax(axis=1), challenger.predicted[test]])
     probabilities = champion.probabilities()[new].max(axis=1)
-    labels = judge_new_labels(probabilities, champion.predicted[new] == given[new], gates.calibration.max_error)
+    right, error = champion.predicted[new] == given[new], gates.calibration.max_error
+    labels = judge_new_labels(probabilities, right, gates.champion.confidence, error)
     pairs = Pairs(
         champion_right=predicted[asked] == given[asked],
         challenger_right=theirs == given[asked],

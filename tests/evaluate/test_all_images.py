@@ -13,14 +13,13 @@ import pytest
 from tasks.evaluate import champion_gate
 from tasks.evaluate.all_images import (
     AllImages,
-    NewLabels,
     Pairs,
     compare_all,
     compare_pairs,
-    judge_new_labels,
     signs_of_worse,
 )
 from tasks.evaluate.comparison import CROSS_FITTED_VARIANCE, interval_of
+from tasks.evaluate.new_labels import NewLabels, judge_new_labels
 from tasks.evaluate.thresholds import ChampionPolicy, load_gates
 from tasks.evaluate.weigh import weigh
 from tasks.records import Candidate, CrossFitted, Decision, GateResult, Run, Snapshot
@@ -83,9 +82,9 @@ def test_cross_fitted_images_weigh_less_than_test_images_and_copies_as_one():
 def test_labels_that_the_champion_expects_to_miss_are_no_contradiction():
     """Images chosen because it is unsure of them, of which it gets as few right as it says."""
     right = np.arange(60) % 2 == 0
-    assert not judge_new_labels(np.full(60, 0.5), right, 0.05).contradict
-    assert judge_new_labels(np.full(60, 0.95), right, 0.05).contradict
-    assert not judge_new_labels(np.zeros(0), np.zeros(0, bool), 0.05).contradict
+    assert not judge_new_labels(np.full(60, 0.5), right, 0.95, 0.05).contradict
+    assert judge_new_labels(np.full(60, 0.95), right, 0.95, 0.05).contradict
+    assert not judge_new_labels(np.zeros(0), np.zeros(0, bool), 0.95, 0.05).contradict
 
 
 def gate(outcome: AllImages, **policy: Any) -> GateResult:
@@ -118,7 +117,7 @@ def test_signs_of_worse_keep_an_undecided_challenger_back():
     down = found(pairs(300, won=10, lost=16, test=30))
     assert down.outcome == "not-enough-data"
     assert "more than half the margin" in signs_of_worse(POLICY, down)[0]
-    wrong = judge_new_labels(np.full(50, 0.9), np.arange(50) < 20, 0.05)
+    wrong = judge_new_labels(np.full(50, 0.9), np.arange(50) < 20, 0.95, 0.05)
     [sign] = signs_of_worse(POLICY, found(pairs(300, won=14, lost=12, test=30, new=50), wrong))
     assert "the labels of the 50 new images contradict the champion (40.0% right where 90.0% were expected)" in sign
     kept_back = gate(replace(found(pairs(300, won=14, lost=12)), obstacles=(sign,)))
@@ -128,7 +127,7 @@ def test_signs_of_worse_keep_an_undecided_challenger_back():
 
 def test_new_labels_that_the_challenger_learned_to_predict_are_news_and_no_error():
     """A new camera: the champion fails on its images, and heads trained on others of them don't."""
-    wrong = judge_new_labels(np.full(50, 0.9), np.arange(50) < 20, 0.05)
+    wrong = judge_new_labels(np.full(50, 0.9), np.arange(50) < 20, 0.95, 0.05)
     assert signs_of_worse(POLICY, compare_pairs(_new_camera(), wrong, POLICY)) == []
 
 

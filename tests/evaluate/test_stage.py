@@ -181,13 +181,16 @@ def decide(tmp_path, monkeypatch):
     parity = Parity(n=30, label_agreement=1.0, max_difference=0.0)
     monkeypatch.setattr(stage, "measure_parity", lambda *args: parity)
 
-    def evaluate(champion, classes, rename=None):
+    def evaluate(champion, classes, rename=None, arrived=()):
         run = replace(make_run(tmp_path, "s", config={"validate": {"rename": rename or {}}}), name="colours")
-        publish(tmp_path, 1, content=colour_model(champion))
         run.workspace.write_bytes(run.path("model.onnx"), content := colour_model(list(classes)))
         rows = [_image(tmp_path, label, colour, number) for label, colour in classes.items() for number in range(EACH)]
-        head = make_head_record(run, keep_snapshot(run, pd.DataFrame(rows)))
-        write_table(run.workspace, head.validation_path, pd.DataFrame(columns=LOGITS.names), LOGITS)
+        before = keep_snapshot(run, pd.DataFrame(rows))
+        publish(tmp_path, 1, content=colour_model(champion), labels=champion, lineage={"snapshot": before.id})
+        head = make_head_record(run, keep_snapshot(run, pd.DataFrame([*rows, *arrived])))
+        logits = np.eye(len(classes))[[list(classes).index(row["label"]) for row in arrived]]
+        validation = pd.DataFrame({"sha256": [row["sha256"] for row in arrived], "logits": list(logits)}, dtype=object)
+        write_table(run.workspace, head.validation_path, validation, LOGITS)
         candidate = Candidate(
             head=head, onnx_path=run.path("model.onnx"), sha256=hashlib.sha256(content).hexdigest(), version=2
         )
@@ -196,10 +199,10 @@ def decide(tmp_path, monkeypatch):
     return evaluate
 
 
-def _image(folder, label, colour, number):
+def _image(folder, label, colour, number, split="test"):
     path = photos.save(folder / "photos" / label / f"{number}.png", Image.new("RGB", (8 + number, 8), colour))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"sha256": digest, "label": label, "split": "test", "path": path.name, "uri": str(path), "group": digest}
+    return {"sha256": digest, "label": label, "split": split, "path": path.name, "uri": str(path), "group": digest}
 
 
 def gate(decision, name):
@@ -225,6 +228,24 @@ def test_an_added_class_that_is_not_recognised_is_refused_by_name(decide):
     assert refused.reason.endswith(
         f"significantly below 0.50 for classes that the champion does not have: 3 blue (0.00 of {EACH})"
     )
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_a_refusal_names_new_labels_that_contradict_the_champion(decide, tmp_path, wrong: bool):
+    """Sixty photographs arrived, each with the label of the other colour or with its own."""
+    arrived = [
+        _image(tmp_path / "new", label, COLOURS[(G if label == R else R) if wrong else label], number, "validation")
+        for label in (R, G)
+        for number in range(EACH, EACH + 30)
+    ]
+    run, refused = decide([R, G], {**COLOURS, B: "#c81414"}, arrived=arrived)
+    named = [reason.partition(":")[0] for reason in refused.reasons]
+    assert (named[0], "new labels" in named) == ("class recall", wrong)
+    if not wrong:
+        return
+    assert "the labels of the 60 new images contradict the champion (0.0% right" in refused.reasons[-1]
+    assert gate(refused, "new labels").passed is None
+    assert run.workspace.read_json(run.path("decision.json"))["reasons"] == list(refused.reasons)
 
 
 def test_a_removed_class_is_stated(decide):

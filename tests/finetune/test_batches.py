@@ -122,6 +122,20 @@ def test_mixup_blends_rows_targets_and_weights_in_one_share(pools: str):
     assert ((features[:, 0] >= low - 1) & (features[:, 0] <= high + 1)).all()
 
 
+def test_rows_are_prepared_and_dropout_leaves_their_mean(pools: str):
+    split = Split(features=np.full((400, 64), 4, np.float16), targets=np.zeros(400, np.int64))
+    options = Sampling(seed=1, dropout=0.4)
+    batches = Batches(on_disk(split), np.ones(1, np.float32), 32, options, prepare=np.sqrt)
+    features = np.concatenate([batches[index][0] for index in range(len(batches))])
+    dropped = features == 0
+    assert dropped.mean() == pytest.approx(0.4, abs=0.01)
+    np.testing.assert_allclose(features[~dropped], 2 / (1 - 102 / 256), rtol=1e-3)
+    assert (batches[3][0] == batches[3][0]).all()
+    before = batches[3][0]
+    batches.on_epoch_end()
+    assert ((batches[3][0] == 0) != (before == 0)).any()
+
+
 def test_rows_on_disk_and_in_memory_give_the_same_weights_to_the_bit(pools: str):
     small = Finetune(epochs=2, hidden_units=8, batch_size=32)
     digests = {
