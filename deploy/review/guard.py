@@ -32,10 +32,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        _, token, *rest = scope["path"].split("/", 2)
+        token, slash, rest = scope["path"].removeprefix("/").partition("/")
         if not secrets.compare_digest(token.encode(errors="replace"), self._token):
             await problem(404, "open the address that `headstart review` printed")(scope, receive, send)
-        elif not rest:
+        elif not slash:
             await problem(308, "a slash is missing", {"Location": f"{scope['path']}/"})(scope, receive, send)
         elif scope["method"] == "POST" and not _is_small(Headers(scope=scope)):
             refusal = problem(
@@ -43,7 +43,7 @@ class Guard:
             )
             await refusal(scope, receive, send)
         else:
-            await self._app({**scope, "path": f"/{rest[0]}", "raw_path": b""}, receive, send)
+            await self._app({**scope, "path": f"/{rest}", "raw_path": b""}, receive, send)
 
 
 def _is_small(headers: Headers) -> bool:

@@ -212,7 +212,7 @@ def test_corrections_are_shown_by_image_with_who_decided(tmp_path):
     assert "2 labels were corrected and 1 image was dropped" in text
     assert "3 decisions are about images that this source does not hold" in text
     assert "line 7: there is no class 'bird'" in text
-    assert "hat/9.jpg hat dropped Ada 2026-11-20 –" in text
+    assert "hat dropped hat/9.jpg Ada 2026-11-20 –" in text
     assert "<b>no hat" not in section
 
 
