@@ -128,6 +128,11 @@ def signs_of_worse(policy: ChampionPolicy, found: AllImages) -> list[str]:
     return signs
 
 
+def grew(new: int, changed: int, before: int, policy: ChampionPolicy) -> bool:
+    """Whether data only grew, by numbers of images: more are new than are gone or relabelled, which are few."""
+    return new > changed and changed <= policy.max_changed_share * before
+
+
 def _pairs(rows: pd.DataFrame, predictions: pd.DataFrame, arrived: pd.Index) -> Pairs:
     labels = rows["label"].to_numpy()
     return Pairs(
@@ -167,7 +172,8 @@ def _not_grown(run: Run, decision: Decision, data: Since, policy: ChampionPolicy
     if other := sorted(key for key in today if settings.get(key) != today[key]):
         found.append(f"it was made with other settings than the champion ({', '.join(other)})")
     now = data.table["label"].reindex(data.past.index).to_numpy()
-    changed = float((now != np.array(current_names(data.past["label"], run.config.validation.rename), object)).mean())
-    if changed > policy.max_changed_share:
-        found.append(f"{changed:.1%} of the champion's images are gone or relabelled")
+    changed = int((now != np.array(current_names(data.past["label"], run.config.validation.rename), object)).sum())
+    new = int((~data.table.index.isin(data.past.index)).sum())
+    if not grew(new, changed, len(data.past), policy):
+        found.append(f"its data did not only grow: {new} images are new, {changed} are gone or relabelled")
     return found

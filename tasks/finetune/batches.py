@@ -68,14 +68,14 @@ class Batches(keras.utils.PyDataset):
         held, features = self._pool_at(start)
         classes = self._split.targets[chosen]
         targets = np.eye(len(self._class_weights), dtype=np.float32)[classes]
-        batch = features[np.searchsorted(held, chosen)], targets, self._class_weights[classes]
+        rows, weights = features[np.searchsorted(held, chosen)], self._class_weights[classes]
         sampling = self._sampling
-        if not sampling or not (sampling.mixup or sampling.dropout):
-            return batch
-        rng = np.random.default_rng([sampling.seed, self._epoch, index])
-        if sampling.mixup:
-            batch = _blended(rng, sampling.mixup, *batch)
-        return _with_dropout(rng, sampling.dropout, batch[0]), *batch[1:]
+        if sampling and (sampling.mixup or sampling.dropout):
+            rng = np.random.default_rng([sampling.seed, self._epoch, index])
+            if sampling.mixup:
+                rows, targets, weights = _blended(rng, sampling.mixup, rows, targets, weights)
+            rows = _with_dropout(rng, sampling.dropout, rows)
+        return rows, targets, weights
 
     def on_epoch_end(self) -> None:
         self._epoch += 1

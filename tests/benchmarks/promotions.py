@@ -24,7 +24,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from tasks import config as configuration
-from tasks.evaluate.all_images import AllImages, Pairs, compare_pairs, signs_of_worse
+from tasks.evaluate.all_images import AllImages, Pairs, compare_pairs, grew, signs_of_worse
 from tasks.evaluate.comparison import outcome_of
 from tasks.evaluate.metrics import wilson_interval
 from tasks.evaluate.new_labels import judge_new_labels
@@ -218,7 +218,9 @@ def _measure_set(images: Images, size: int, repeat: int, gates: Gates, done: set
         seed = images.finetune.seed + scenario.other_seed * (1 + repeat)
         challenger = Model(images, grown, taught, images.finetune.model_copy(update={"seed": seed}))
         true = [(model.predicted == images.targets)[outside].mean() for model in (champion, challenger)]
-        decided = _decide(champion, challenger, given, gates)
+        changed = int((flipped != images.targets).sum())
+        only_grew = grew(len(new), changed, size, gates.champion)
+        decided = _decide(champion, challenger, given, gates, only_grew)
         yield Pair(
             size=size,
             repeat=repeat,
@@ -238,11 +240,12 @@ def _with_wrong(images: Images, places: np.ndarray, share: float, rng: np.random
     return targets
 
 
-def _decide(champion: Model, challenger: Model, given: np.ndarray, gates: Gates) -> dict[str, Any]:
+def _decide(champion: Model, challenger: Model, given: np.ndarray, gates: Gates, only_grew: bool) -> dict[str, Any]:
     """The champion's gate, in the order of its evidence: the test split, all images, the policy.
 
     Args:
         given: the label that each image has in the challenger's set, int [N].
+        only_grew: whether the challenger's data is the champion's and more.
     """
     policy, test = gates.champion, challenger.divided.test
     before, after = (model.predicted[test] == given[test] for model in (champion, challenger))
@@ -260,7 +263,7 @@ def _decide(champion: Model, challenger: Model, given: np.ndarray, gates: Gates)
     found = _by_all_images(champion, challenger, given, gates)
     signs = signs_of_worse(policy, found)
     open_ = found.outcome == "not-enough-data"
-    grown = open_ and policy.undecided == "promote-if-grown" and not signs
+    grown = open_ and policy.undecided == "promote-if-grown" and only_grew and not signs
     return {
         **by_test,
         "outcome": found.outcome,

@@ -16,6 +16,7 @@ from tasks.evaluate.all_images import (
     Pairs,
     compare_all,
     compare_pairs,
+    grew,
     signs_of_worse,
 )
 from tasks.evaluate.comparison import CROSS_FITTED_VARIANCE, interval_of
@@ -234,6 +235,13 @@ def test_the_decision_is_written_again_with_what_decided(compared):
 def test_without_the_champions_cross_fitting_old_images_are_no_evidence(compared):
     _, _, whole = compared(fitted=False)
     assert (whole.test.n, whole.old.n, whole.new.n) == (60, 0, 30)
+
+
+def test_data_grew_where_more_images_are_new_than_changed():
+    assert grew(30, 4, 100, POLICY)
+    assert not grew(0, 0, 100, POLICY), "the champion's own data is no growth"
+    assert not grew(4, 4, 100, POLICY)
+    assert not grew(30, 6, 100, POLICY), "more than max_changed_share"
 
 
 def test_other_settings_are_an_obstacle_that_names_them(compared):
