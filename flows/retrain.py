@@ -111,11 +111,11 @@ def _make_model(run: Run, catalogue: Catalogue, account: Account) -> dict[str, A
     head = finetune_head(run, features, cross_fit_heads(run, features) if calibrates(run, features) else None)
     # Exported before it is judged: the gates judge the very file that ships.
     candidate = export_candidate(run, head, version_for(run.workspace, run.name, head))
-    for task in (reference, review):
-        task.result()
+    reference.result()
+    reviewed = review.result()
     decision = evaluate_candidate(run, candidate)
     if decision.undecided:
         decision = ask_all_images(run, decision)
     if decision.promote:
         publish_model(run, decision, make_variants(run, decision))
-    return summarise(run, catalogue, decision, account)
+    return summarise(run, catalogue, reviewed, decision, account)

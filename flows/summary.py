@@ -15,7 +15,7 @@ from tasks.evaluate.thresholds import load_gates
 from tasks.ingest.entries import Listing
 from tasks.ingest.listing import listing_digest, listing_table, remember_listing
 from tasks.orchestration import Account
-from tasks.records import Catalogue, Decision, Run
+from tasks.records import Catalogue, Decision, Review, Run
 from tasks.runs import finished_runs, write_summary
 from tasks.storage.lineage import lineage
 from tasks.storage.quarantine import FILE, count_files, keep_run_quarantine, read_decisions, read_entries
@@ -118,7 +118,7 @@ def looks_new(run: Run, listing: Listing | None) -> bool:
     return listing is not None and listing_digest(listing_table(listing.entries)) != last.get("listing")
 
 
-def summarise(run: Run, catalogue: Catalogue, decision: Decision, account: Account) -> dict[str, Any]:
+def summarise(run: Run, catalogue: Catalogue, review: Review, decision: Decision, account: Account) -> dict[str, Any]:
     """The summary of a run that came to a decision."""
     candidate, snapshot = decision.candidate, decision.candidate.head.features.snapshot
     verdict, reasons = "promoted" if decision.promote else "refused", list(decision.reasons)
@@ -137,6 +137,7 @@ def summarise(run: Run, catalogue: Catalogue, decision: Decision, account: Accou
         "images": _images(run, snapshot.table_path, account, catalogue, new=snapshot.new),
         "metrics": decision.metrics,
         "labels": list(snapshot.labels),
+        "label_issues": review.suspects,
         "lineage": lineage(run, candidate.head, account.artifacts),
     }
 
@@ -184,6 +185,7 @@ def _common(run: Run, catalogue: Catalogue, account: Account, snapshot: str | No
         "started_at": run.started_at,
         "config": run.config.model_dump(by_alias=True),
         "listing": catalogue.listing,
+        "corrections": {"corrected": catalogue.corrected, "dropped": catalogue.dropped},
         "artifacts": dict(account.artifacts),
     }
 

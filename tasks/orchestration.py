@@ -143,7 +143,11 @@ def one_line(result: Any) -> str:
     """A stage's result in one line, for its log and its name on the run's page; empty where there is nothing to say."""
     match result:
         case Catalogue():
-            return f"{result.images:,} images, {result.quarantined:,} files quarantined"
+            line = f"{result.images:,} images, {result.quarantined:,} files quarantined"
+            if result.ingested is None:  # once in a run
+                line += f", {result.corrected:,} labels corrected" if result.corrected else ""
+                line += f", {result.dropped:,} dropped" if result.dropped else ""
+            return line
         case Snapshot():
             return f"{result.id}, {result.images:,} images in {len(result.labels)} classes, {result.new:,} new"
         case FeatureExtractor():

@@ -62,6 +62,8 @@ class Catalogue:
     listing: str = field(default="", compare=False)  # digest of the source's listing, `tasks.ingest.listing`
     # What the source lists and nobody would miss (side files, images without a label): counts by reason.
     left_out: dict[str, int] = field(default_factory=dict, compare=False)
+    corrected: int = field(default=0, compare=False)  # images with another label than the source gives, by a person
+    dropped: int = field(default=0, compare=False)  # images that a person left out
     ingested: Catalogue | None = field(default=None, compare=False)  # what validation was given
 
 

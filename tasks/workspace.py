@@ -7,11 +7,12 @@
     features/<key>/<digest>.parquet   inspections/<digest>.parquet   stamps/<digest>.parquet
     images/<first two>/<sha256>   (encoded images of sources without files)
     labelling/<name>/pool.parquet   labelling/<name>/<run_id>/{next.json, next.csv, next.html, batch.parquet}
+    corrections.csv   inbox/<name>/<sha256>.<suffix>   (decisions about labels; what `serve --collect` kept)
     quarantine/<name>.jsonl   quarantine/<name>.decisions.json   listings/<name>.parquet   watch/<name>.json
 
-`models/` and `snapshots/` are the truth; the rest can be deleted and is rebuilt. (Without `labelling/`, images that
-were handed out are handed out again.) Every write is atomic: on a local disk the bytes go to a temporary file, are
-synced, and are renamed into place; an object store's single PUT is atomic.
+`models/`, `snapshots/` and what people decided are the truth; the rest can be deleted and is rebuilt. (Without
+`labelling/`, images that were handed out are handed out again.) Every write is atomic: on a local disk the bytes go to
+a temporary file, are synced, and are renamed into place; an object store's single PUT is atomic.
 """
 
 from __future__ import annotations

@@ -55,6 +55,10 @@ def decision(promote: bool, gates: tuple[GateResult, ...] = (), **fields) -> Dec
     ("result", "line"),
     [
         (make_catalogue(RUN, images=1234, quarantined=2), "1,234 images, 2 files quarantined"),
+        (
+            make_catalogue(RUN, images=9, corrected=3, dropped=2),
+            "9 images, 0 files quarantined, 3 labels corrected, 2 dropped",
+        ),
         (SNAPSHOT, "abc, 1,234 images in 2 classes, 34 new"),
         (make_extractor_record(), "embedded up to avg_pool, fp32"),
         (Features(snapshot=SNAPSHOT, extractor=make_extractor_record(), views=0, embedded=40), "40 images embedded"),

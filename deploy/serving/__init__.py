@@ -8,13 +8,15 @@ schemas.py        requests and answers, as pydantic models
 protocol.py       the Open Inference Protocol v2, as values
 requests.py       reading a request's body within its limits
 pixel_budget.py   how many pixels are worked on at once
+collecting.py     a share of the images, kept for labelling
 hosts.py          the names by which it may be asked
 metrics.py        what is counted
 measured.py       a route that counts its requests and answers its faults
 routes.py         the routes
 app.py            the application: routes, OpenAPI document, page
 http_protocol.py  bounds on a request's head
-server.py         `serve`: all of it under uvicorn
+listening.py      an application under uvicorn
+server.py         `serve`: all of it
 """
 
 import tasks  # noqa: F401 - before ONNX Runtime, whose telemetry it turns off

@@ -31,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="NAMES",
         help="names by which it may be asked, with commas, beside those of loopback and --host; '*' for any",
     )
+    parser.add_argument(
+        "--collect", metavar="SHARE", help="keep a share of the images in the workspace's inbox/, such as 1%%"
+    )
     parser.add_argument("--wait", action="store_true", help="start before the first version is published")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -44,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             public_key=options.public_key,
             wait=options.wait,
             allowed_hosts=options.allowed_hosts,
+            collect=options.collect,
             on_start=lambda url: print(f"serving on {url}", file=sys.stderr, flush=True),
         )
     except HeadstartError as exc:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from deploy.serving.batching import Batcher
+from deploy.serving.collecting import Collector
 from deploy.serving.hosts import AllowedHosts, HostCheck
 from deploy.serving.limits import Limits
 from deploy.serving.measured import problem
@@ -64,11 +65,13 @@ def create_app(
     metrics: Metrics | None = None,
     poll_s: float = 2.0,
     hosts: AllowedHosts | None = None,
+    collector: Collector | None = None,
 ) -> Application:
     """The ASGI application over `slot`, which it refreshes every `poll_s` seconds while it runs.
 
     Args:
         hosts: the names by which it may be asked; by default those of the loopback interface.
+        collector: keeps a share of the images; closed with the application.
     """
     limits, metrics = limits or Limits(), metrics or Metrics()
     batcher = Batcher(
@@ -85,6 +88,7 @@ def create_app(
         batcher=batcher,
         pending=pending,
         pixels=PixelBudget(limits.max_pixels_at_once),
+        collector=collector,
     )
     metrics.watch(lambda: slot.model.version if slot.ready else 0, lambda: batcher.waiting)
 
@@ -96,6 +100,8 @@ def create_app(
         finally:
             polling.cancel()
             await asyncio.to_thread(batcher.close)
+            if collector:
+                await asyncio.to_thread(collector.close)
             server.decoders.shutdown(wait=False, cancel_futures=True)
 
     app = Application(

@@ -36,6 +36,12 @@ class Metrics:
         self.reloads = Counter(
             "headstart_reloads", "Looks at a new version, by outcome", ["outcome"], registry=self.registry
         )
+        self.collected = Counter(
+            "headstart_collected_images", "Images for --collect, by outcome", ["outcome"], registry=self.registry
+        )
+        self.collected_bytes = Counter(
+            "headstart_collected_bytes", "Bytes of the images kept for --collect", registry=self.registry
+        )
         self.version = Gauge("headstart_model_version", "The version that answers; 0 for none", registry=self.registry)
         self.waiting = Gauge("headstart_waiting_images", "Images that wait for the model", registry=self.registry)
 

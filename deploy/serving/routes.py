@@ -18,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from deploy.serving import protocol, schemas
 from deploy.serving.batching import Batcher
+from deploy.serving.collecting import Collector
 from deploy.serving.limits import Limits
 from deploy.serving.measured import MeasuredRoute
 from deploy.serving.metrics import Metrics
@@ -69,6 +70,7 @@ class Server:
     batcher: Batcher
     pending: PendingBytes
     pixels: PixelBudget
+    collector: Collector | None = None
     decoders: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
     )
@@ -164,6 +166,8 @@ async def classify(request: Request, top: Top = TOP_CLASSES) -> schemas.Classifi
             account.add(3 * width * height)  # of the pixels in RGB, before they are there
             pixels = await server.off_loop(decode_image, image)
             (answer,) = await server.answer(pixels[None])
+    if server.collector:
+        server.collector.offer([content], [answer], image.format)
     order = np.argsort(-answer.probabilities, kind="stable")[:top]
     classes = [
         schemas.ClassProbability(label=answer.model.labels[i], probability=answer.probabilities[i]) for i in order
@@ -195,6 +199,8 @@ async def infer(request: Request, header_length: HeaderLength = None) -> Respons
         account.add(wanted.images.nbytes)
         async with server.room(wanted.images.size // 3):
             answers = await server.answer(wanted.images)
+    if server.collector:
+        server.collector.offer(wanted.images, answers)
     content, json_length = await server.off_loop(protocol.infer_response, wanted, answers)
     if json_length is None:
         return Response(content, media_type="application/json")
@@ -259,6 +265,7 @@ async def about(request: Request) -> schemas.About:
         version=model.version,
         labels=model.labels,
         max_body_bytes=server.limits.max_body_bytes,
+        collected_share=server.collector.share if server.collector else 0,
         refused=server.refused(),
     )
 

@@ -156,6 +156,7 @@ class About(BaseModel):
     version: Positive
     labels: tuple[str, ...]
     max_body_bytes: Positive
+    collected_share: Share
     refused: list[RefusedVersion]
 
 

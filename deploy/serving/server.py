@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
-import uvicorn
-
 from deploy.serving.app import create_app
+from deploy.serving.collecting import Collector, parse_share
 from deploy.serving.hosts import AllowedHosts
-from deploy.serving.http_protocol import BoundedHttpProtocol
 from deploy.serving.limits import Limits
+from deploy.serving.listening import listen
 from deploy.serving.metrics import Metrics
 from deploy.serving.model_slot import ModelSlot
 from tasks.errors import UsageError
@@ -18,7 +16,6 @@ from tasks.storage.repository import published_models
 from tasks.workspace import Workspace, check_name
 
 DEFAULT_PORT = 8000  # of the Open Inference Protocol's servers
-GRACE_S = 20
 
 
 def serve(
@@ -32,6 +29,7 @@ def serve(
     wait: bool = False,
     limits: Limits | None = None,
     allowed_hosts: Sequence[str] = (),
+    collect: str | None = None,
     on_start: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves the newest verified version of `name` until SIGINT or SIGTERM.
@@ -44,13 +42,16 @@ def serve(
         wait: start without a model, not ready, and serve the first version when it is published.
         allowed_hosts: names by which it may be asked, beside those of loopback and `host`; each may be several, with
             commas between them.
+        collect: the share of the images that are kept in the workspace, such as '1%'; None keeps none.
         on_start: told the server's URL once it listens.
 
     Raises:
-        UsageError: there is no version that can be served, and `wait` is false; or the port is taken.
+        UsageError: there is no version that can be served, and `wait` is false; the port is taken; `collect` is no
+            share, or the workspace can't be written for it.
         ConfigError: `public_key` can't be read.
     """
     metrics = Metrics()
+    share = parse_share(collect) if collect else None
     slot = ModelSlot(
         workspace,
         check_name(name),
@@ -61,35 +62,10 @@ def serve(
     if not slot.ready and not wait:
         raise UsageError(_nothing_to_serve(slot))
     names = [name for each in allowed_hosts for name in each.split(",")]
-    app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s, hosts=AllowedHosts(host, names))
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=BoundedHttpProtocol,
-        access_log=False,
-        log_level=logging.WARNING,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-    try:
-        _Announced(config, on_start).run()
-    except SystemExit as exc:
-        raise UsageError(f"can't listen on {host}:{port}; is the port taken? give another with --port") from exc
-
-
-class _Announced(uvicorn.Server):
-    """Says where it listens, which with port 0 only the socket knows."""
-
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[str], None]) -> None:
-        super().__init__(config)
-        self._on_start = on_start
-
-    async def startup(self, sockets=None) -> None:
-        await super().startup(sockets)
-        if self.started and self.servers:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._on_start(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+    collector = Collector(workspace, name, share, metrics) if share else None
+    hosts = AllowedHosts(host, names)
+    app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s, hosts=hosts, collector=collector)
+    listen(app, host=host, port=port, on_start=on_start)
 
 
 def _nothing_to_serve(slot: ModelSlot) -> str:

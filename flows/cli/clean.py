@@ -175,7 +175,7 @@ def _unneeded_files(workspace: Workspace, needed: Needed, recent: datetime) -> I
         yield from (file for file in workspace.files(folder) if file.modified < recent)
     yield from (file for file in workspace.files("images") if file.name not in needed.images)
     abandoned = datetime.now(UTC) - timedelta(days=ABANDONED_WRITE_DAYS)
-    for folder in ("features", "inspections", "stamps", "artifacts", "quarantine"):
+    for folder in ("features", "inspections", "stamps", "artifacts", "quarantine", "inbox"):
         for file in workspace.files(folder):
             if file.name.startswith(".") and file.name.endswith(".part") and file.modified < abandoned:
                 yield file

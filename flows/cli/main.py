@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import backbones, fresh, models, next, prediction, quarantine, retrain, serving, workspace
+from flows.cli import (
+    backbones,
+    fresh,
+    models,
+    next,
+    prediction,
+    quarantine,
+    retrain,
+    reviewing,
+    serving,
+    workspace,
+)
 from flows.cli.output import say
 from tasks.processes import collect_rarely
 
@@ -16,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (retrain, fresh, models, prediction, next, serving, workspace):
+for group in (retrain, fresh, models, prediction, next, serving, reviewing, workspace):
     app.add_typer(group.app)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(backbones.app, name="backbone")

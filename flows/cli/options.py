@@ -92,11 +92,22 @@ Nightly = Annotated[str, typer.Option(metavar="CRON", help="When a run starts by
 # Servers.
 Host = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+Reviewer = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who decides; by default the name of the user.")
+]
 AllowedHosts = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAMES",
         help="Names by which it may be asked, with commas, beside those of loopback and --host; '*' for any.",
+    ),
+]
+Collect = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Keep a share of the images, such as 1%, in inbox/NAME of the workspace, as what to label next: at most "
+        "10,000 images and 1 GB, for 30 days.",
     ),
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Start before the first version is published.")]

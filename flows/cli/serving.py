@@ -20,6 +20,7 @@ def serve(
     public_key: options.PublicKey = None,
     wait: options.Wait = False,
     allowed_hosts: options.AllowedHosts = None,
+    collect: options.Collect = None,
     workspace: options.Workspace = "./workspace",
 ) -> None:
     """Serve the model over HTTP: Open Inference Protocol v2, POST /classify, a web page, metrics."""
@@ -38,5 +39,6 @@ def serve(
             public_key=public_key,
             wait=wait,
             allowed_hosts=allowed_hosts or (),
+            collect=collect,
             on_start=on_start,
         )

@@ -11,6 +11,7 @@ from tasks.storage.repository import read_manifest, version_path, versions
 from tasks.workspace import Workspace
 
 HISTORY = 10
+LAST = ("run_id", "verdict", "reasons", "report", "override", "label_issues")  # of the last run's summary
 
 
 def model_status(workspace: Workspace, name: str) -> dict[str, Any]:
@@ -27,9 +28,7 @@ def model_status(workspace: Workspace, name: str) -> dict[str, Any]:
         "name": name,
         "champion": _version(workspace, published[-1]) if published else None,
         "versions": [_version(workspace, manifest) for manifest in reversed(published)],
-        "last_decision": {key: runs[0].get(key) for key in ("run_id", "verdict", "reasons", "report", "override")}
-        if runs
-        else None,
+        "last_decision": {key: runs[0].get(key) for key in LAST} if runs else None,
         "runs": [{key: run.get(key) for key in ("run_id", "verdict", "snapshot", "images")} for run in runs],
     }
 
@@ -54,6 +53,8 @@ def status_text(status: dict[str, Any]) -> str:
     if last := status["last_decision"]:
         lines += [f"last run {last['run_id']}: {last['verdict']}", *(f"  {reason}" for reason in last["reasons"])]
         lines.append(f"  report: {last['report']}")
+        if issues := last["label_issues"]:
+            lines.append(f"  labels: {issues} likely wrong; headstart review {status['name']} shows them")
     return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ def verdict_text(summary: dict[str, Any], workspace: Workspace) -> str:
         ("accuracy", _accuracy(summary["metrics"], with_interval=bool(decision))),
         ("weakest", _weakest(decision)),
         ("images", _images(summary["images"], workspace, folder)),
+        ("labels", _labels(summary)),
         ("took", _took(summary["timings_s"])),
         ("model", summary["model"]),
         ("report", summary["report"]),
@@ -82,6 +83,20 @@ def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
     return text
 
 
+def _labels(summary: dict[str, Any]) -> str:
+    """What people's corrections changed, and what is left to look at."""
+    done = summary.get("corrections") or {"corrected": 0, "dropped": 0}
+    parts = []
+    if done["corrected"]:
+        parts.append(f"{done['corrected']:,} label{'s' if done['corrected'] > 1 else ''} corrected")
+    if done["dropped"]:
+        parts.append(f"{done['dropped']:,} image{'s' if done['dropped'] > 1 else ''} dropped")
+    text = f"{' and '.join(parts)} by corrections.csv" if parts else ""
+    if issues := summary.get("label_issues"):
+        text += f"{'; ' if text else ''}{issues:,} likely wrong"
+    return text
+
+
 def _took(timings: dict[str, float]) -> str:
     stages = sorted(
         ((spent, TASKS.get(stage, stage)) for stage, spent in timings.items() if stage != "total"), reverse=True
@@ -95,10 +110,14 @@ def _next(summary: dict[str, Any], decision: dict[str, Any]) -> Iterator[str]:
     if summary["verdict"] in ("promoted", "unchanged"):
         yield f"headstart predict {name} PHOTO"
         yield f"headstart serve {name}"
+        if summary.get("label_issues"):
+            yield f"headstart review {name}   # labels that may be wrong"
     elif summary["verdict"] == "invalid-data":
         yield f"headstart quarantine list {name}"
     elif decision and all(gate["overridable"] for gate in decision["gates"] if gate["passed"] is False):
         yield "open the report: it shows the mistakes; more labelled images help most"
+        if summary.get("label_issues"):
+            yield f"headstart review {name}   # labels that may be wrong"
         yield f'headstart promote {run_id} --by YOU --reason "…"   # to publish it all the same'
     else:
         yield "open the report: it shows what the gates found"

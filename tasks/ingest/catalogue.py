@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
+from tasks.ingest.corrected import DROPPED, Corrected, correct
 from tasks.ingest.entries import Entry
 from tasks.ingest.listing import listing_digest, listing_table, write_listing
 from tasks.ingest.reading import FACTS, Known, Progress, Read, chunks, inspection_table, read_all, stored_inspections
@@ -20,6 +21,7 @@ from tasks.ingest.signatures import known_signatures
 from tasks.ingest.sources import list_source
 from tasks.records import Catalogue, Run
 from tasks.storage.assignments import work_of
+from tasks.storage.corrections import APPLIED, read_corrections
 from tasks.storage.quarantine import (
     Decisions,
     LeftOut,
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 SPLIT_PRIORITY = {"test": 0, "validation": 1, "train": 2}
 
 COPY_IN_ANOTHER_SPLIT = "a copy of an image in another split, which is used there"
+
+NAMED = 10  # rows of corrections without effect that the log names
 
 ReadParts = Callable[[Sequence[Sequence[Entry]]], Iterator[list[Read]]]
 
@@ -64,7 +68,10 @@ def build_catalogue(
         known = Known(set(inspections.index), known_signatures(run.workspace))
         reads = list(read_all(run, listing.entries, known, progress))
     decisions = read_decisions(run.workspace, run.name)
-    table, left_out, copies = _assemble(run, reads, inspections, decisions)
+    renamed = _undropped(_renamed(reads, run.config.validation.rename), decisions)
+    corrected = correct(renamed, read_corrections(run.workspace), run.config.validation.rename)
+    _report(run, corrected)
+    table, left_out, copies = _assemble(run, _undropped(corrected.reads, decisions), inspections, decisions)
     left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]
     left_out = [item for item in left_out if not decisions.dropped(item.path, item.sha256, item.label)]
     quarantine(run, left_out)
@@ -72,7 +79,8 @@ def build_catalogue(
     path = run.path("catalogue.parquet")
     digest = hashlib.sha256(repr([write_table(run.workspace, path, table), sorted(left_out, key=str)]).encode())
     write_listing(run, listed)
-    counted = Counter(listing.left_out.values()) + Counter({COPY_IN_ANOTHER_SPLIT: copies})
+    counted = Counter(listing.left_out.values())
+    counted += Counter({COPY_IN_ANOTHER_SPLIT: copies, DROPPED: corrected.dropped_files})
     ignored = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
     log.info("%d images in %d classes; %d files quarantined", len(table), table["label"].nunique(), quarantined)
     if ignored:
@@ -87,20 +95,41 @@ def build_catalogue(
         folder=run.folder,
         listing=listing_digest(listed),
         left_out=ignored,
+        corrected=len(corrected.changed),
+        dropped=len(corrected.dropped),
     )
+
+
+def _renamed(reads: Sequence[Read], rename: Mapping[str, str]) -> list[Read]:
+    """The files under the present names of their classes."""
+    return [
+        replace(read, entry=replace(read.entry, label=rename[read.entry.label])) if read.entry.label in rename else read
+        for read in reads
+    ]
+
+
+def _undropped(reads: Sequence[Read], decisions: Decisions) -> list[Read]:
+    """Without the files that a person dropped from the quarantine, under this label."""
+    return [read for read in reads if not decisions.dropped(read.entry.path, read.sha256, read.entry.label)]
+
+
+def _report(run: Run, corrected: Corrected) -> None:
+    """Keeps what corrections did, for the report, and names what they could not do."""
+    found = corrected.to_json()
+    if any(found.values()):
+        run.workspace.write_json(run.path(APPLIED), found)
+    for sentence in corrected.without_effect[:NAMED]:
+        log.warning("corrections.csv, %s", sentence)
+    if (more := len(corrected.without_effect) - NAMED) > 0:
+        log.warning("corrections.csv: %d more rows have no effect; the report names them", more)
+    if corrected.absent:
+        log.info("corrections.csv: %d decisions are about images that this source does not hold", corrected.absent)
 
 
 def _assemble(
     run: Run, reads: Sequence[Read], inspections: pd.DataFrame, decisions: Decisions
 ) -> tuple[pd.DataFrame, list[LeftOut], int]:
     """The catalogue, the files that are quarantined, and the count of those that are copies in another split."""
-    rename = run.config.validation.rename
-    labels = {read.entry.label: rename.get(read.entry.label, read.entry.label) for read in reads}
-    reads = [
-        replace(read, entry=replace(read.entry, label=labels[read.entry.label]))
-        for read in reads
-        if not decisions.dropped(read.entry.path, read.sha256, labels[read.entry.label])
-    ]
     left_out = [LeftOut(read.entry.path, read.sha256, read.entry.label, read.fault) for read in reads if read.fault]
     table = _join_facts([read for read in reads if not read.fault], inspections)
     max_pixels = run.config.ingest.max_pixels

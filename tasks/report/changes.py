@@ -1,14 +1,17 @@
-"""Differences from the champion: in the data, and in the confusions."""
+"""Differences: from the champion, in the data and in the confusions; from the source, by people's corrections."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from tasks.report.evidence import Prediction
+
+MAX_CORRECTIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +80,16 @@ def confusion_changes(predictions: Sequence[Prediction], limit: int = 10) -> lis
         if before[pair] != now[pair]
     ]
     return sorted(rows, key=lambda row: (-abs(row.change), row.change, row.label, row.predicted))[:limit]
+
+
+def corrections(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What people's corrections changed, counted, and the first of the images; None where there are none.
+
+    Args:
+        found: as `tasks.ingest.corrected.Corrected.to_json`.
+    """
+    if not found:
+        return None
+    rows = [*found["changed"], *found["dropped"]]
+    counts = {"changed": len(found["changed"]), "dropped": len(found["dropped"])}
+    return {**found, **counts, "shown": rows[:MAX_CORRECTIONS], "more": max(0, len(rows) - MAX_CORRECTIONS)}

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.records import Run
+from tasks.storage.corrections import read_applied
 from tasks.storage.quarantine import run_quarantine
 from tasks.storage.repository import read_manifest, versions
 
@@ -82,6 +83,7 @@ class Evidence:
     champion_snapshot: pa.Table | None = None
     learning_curve: dict[str, Any] = field(default_factory=dict)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
+    corrections: dict[str, Any] = field(default_factory=dict)  # as `tasks.ingest.corrected.Corrected.to_json`
     data_docs: str | None = None  # relative to the run's folder
     missing: tuple[str, ...] = ()
 
@@ -171,6 +173,7 @@ def read_evidence(run: Run) -> Evidence:
         champion_snapshot=_read_champion_snapshot(run, decision.get("champion_version")),
         learning_curve=read(path("review", "learning_curve.json"), _read_json, {}),
         quarantine=_read_quarantine(run),
+        corrections=read_applied(run.workspace, run.folder),
         data_docs=_data_docs(run, [path(stage, DATA_DOCS_PAGE) for stage in ("review", "validate")]),
         missing=tuple(dict.fromkeys(missing)),
     )

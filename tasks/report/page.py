@@ -14,7 +14,7 @@ from tasks.display import visible_lines
 from tasks.networks.intervals import wilson_interval
 from tasks.records import Run
 from tasks.report import charts, run_facts
-from tasks.report.changes import confusion_changes, data_changes
+from tasks.report.changes import confusion_changes, corrections, data_changes
 from tasks.report.data import data
 from tasks.report.evidence import Evidence, Prediction, read_evidence
 from tasks.report.forecast import forecast, gaining_classes
@@ -89,6 +89,7 @@ def render_page(evidence: Evidence) -> str:
             gates=evidence.decision.get("gates") or [],
             champion=_champion(evidence),
             changes=_data_changes(evidence),
+            corrections=corrections(evidence.corrections),
             robustness=_robustness(evidence),
             choice=_choice(evidence),
             forecast=_forecast(evidence),

@@ -33,7 +33,8 @@ def next_steps(evidence: Evidence) -> list[tuple[str, str]]:
         ]
     if evidence.verdict == "refused" and not evidence.override:
         steps = [
-            ("Look at the worst mistakes below: a wrong label is mended in the source, and more images help most.", "")
+            ("Look at the worst mistakes below: more images help most.", ""),
+            *_review(evidence),
         ]
         failed = [gate for gate in evidence.decision.get("gates") or [] if gate.get("passed") is False]
         if failed and all(gate.get("overridable") for gate in failed):
@@ -44,6 +45,7 @@ def next_steps(evidence: Evidence) -> list[tuple[str, str]]:
         return [
             ("Try it:", f"headstart predict {name} PHOTO"),
             ("Serve it:", f"headstart serve {name}"),
+            *_review(evidence),
         ]
     return [("Run the retrain again: what is done already is not repeated.", "")]
 
@@ -62,6 +64,10 @@ def _failed(evidence: Evidence) -> str:
     if not failed:
         return "the gates refused it"
     return f"the gate{'s' if len(failed) > 1 else ''} {', '.join(failed)} refused it"
+
+
+def _review(evidence: Evidence) -> list[tuple[str, str]]:
+    return [("Look through the label issues:", f"headstart review {evidence.run.name}")] if evidence.suspects else []
 
 
 def _list(name: str) -> str:

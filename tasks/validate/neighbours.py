@@ -93,6 +93,30 @@ def near_in_features(features: np.ndarray | Rows, new: np.ndarray, min_cosine: f
     return pairs.where(np.argsort(np.argsort(-pairs.cosine, kind="stable")) < most)
 
 
+def nearest(features: np.ndarray | Rows, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The other images whose features are most similar to those of some rows, in one pass over all.
+
+    Args:
+        features: [N, D].
+        rows: int [R].
+        count: how many for each row, K; fewer where there are no more.
+
+    Returns:
+        Rows, int [R, K], and cosines, float32 [R, K], the most similar first.
+    """
+    queries = _unit(features[rows].astype(np.float32))
+    found, cosines = np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), np.float32)
+    for start in range(0, len(features), BLOCK):
+        block = _unit(features[start : start + BLOCK].astype(np.float32))
+        others = np.arange(start, start + len(block))
+        similar = np.where(others == rows[:, None], -2, queries @ block.T)  # an image is no neighbour of its own
+        cosines = np.concatenate([cosines, similar], axis=1)
+        found = np.concatenate([found, np.broadcast_to(others, similar.shape)], axis=1)
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, : min(count, len(features) - 1)]
+        found, cosines = np.take_along_axis(found, best, axis=1), np.take_along_axis(cosines, best, axis=1)
+    return found, cosines
+
+
 class _UnitRows:
     """Some rows of an array, in memory or on disk, as float32 of length 1."""
 

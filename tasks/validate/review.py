@@ -5,7 +5,9 @@ It runs in parallel with the training of the head. The gates wait for it, becaus
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,15 @@ import pandas as pd
 from tasks.errors import InvalidDataError
 from tasks.records import Features, Review, Run, Snapshot
 from tasks.storage.assignments import read_assignments, write_assignments
+from tasks.storage.corrections import read_applied, read_corrections
 from tasks.storage.feature_store import load_rows
 from tasks.storage.rows import Rows
 from tasks.storage.snapshots import read_snapshot
+from tasks.validate.cards import CARDS, FILE, describe_rows, review_cards
 from tasks.validate.changes import MMD_SAMPLE, champion_snapshot, champion_snapshot_id, embedding_p_value
 from tasks.validate.docs import build_docs
 from tasks.validate.duplicates import join_groups
-from tasks.validate.label_issues import LabelErrors, find_label_errors, out_of_fold_logits
+from tasks.validate.label_issues import find_label_errors, out_of_fold_logits
 from tasks.validate.learning_curve import DOUBLINGS, learning_curve
 from tasks.validate.neighbours import near_in_features
 from tasks.validate.suite import Finding, load_suite
@@ -32,11 +36,11 @@ LISTED_ISSUES = 100
 def review_snapshot(run: Run, stored: Features) -> Review:
     """Finds label issues and near-duplicates in a snapshot, and measures drift, all from stored features.
 
-    Writes `suspects.json`, the most likely issue first: a list of {sha256, path, uri, split, label, suggested, wrong
-    (the probability that the label is), probability (of the given label, by the features alone),
-    suggested_probability}; `learning_curve.json`; and the Data Docs. Adds its findings to `validation.json`. Labels are
-    not changed. Near-duplicates join one group in the assignments, which keeps them in one split from the next run on;
-    this run only reports them.
+    Writes `suspects.json`, the images whose label is more likely wrong than right (see `describe_rows`), the most
+    likely first; `review.json`, which `headstart review` shows: {labels, cards} with further cards, less likely wrong
+    (see `review_cards`); `learning_curve.json`; and the Data Docs. Adds its findings to `validation.json`. Labels are
+    not changed, and those that a person has decided about are no issues. Near-duplicates join one group in the
+    assignments, which keeps them in one split from the next run on; this run only reports them.
 
     Raises:
         InvalidDataError: drift of the features fails an expectation of severity `stop`.
@@ -46,13 +50,22 @@ def review_snapshot(run: Run, stored: Features) -> Review:
     # Of several layers the last: it shows copies best, and the ridge regressions take the cube of the width.
     last = next(iter(stored.extractor.widths), None)
     with load_rows(run.workspace, stored.extractor.key, table["sha256"].tolist(), [0], columns=last) as features:
-        targets = pd.Categorical(table["label"], categories=list(snapshot.labels)).codes.astype(np.int64)
+        targets = _codes(table["label"], snapshot.labels)
         groups = pd.factorize(table["group"])[0]
         logits = out_of_fold_logits(features, targets, groups, len(snapshot.labels), DOUBLINGS)
         run.workspace.write_json(run.path("learning_curve.json"), learning_curve(logits, targets, snapshot.labels))
-        issues = label_issues(table, find_label_errors(logits[-1], targets), targets, snapshot.labels)
+        # How many labels are wrong is estimated from those of the source: once the clearly wrong ones are corrected,
+        # the others would look like none.
+        given = _codes(_source_labels(run, snapshot, table), snapshot.labels)
+        found = find_label_errors(logits[-1], np.where(given < 0, targets, given))
+        confirmed = _confirmed(run, table)
+        errors = replace(found, wrong=np.where(confirmed, 0, found.wrong))
+        issues = describe_rows(table, errors.issues, errors, targets, snapshot.labels)
         run.workspace.write_json(run.path("suspects.json"), issues[:LISTED_ISSUES])
-        findings = [_label_finding(issues, len(table)), _join_by_features(run, snapshot, table, features)]
+        joined, copies = _join_by_features(run, snapshot, table, features)
+        cards = review_cards(table, joined, features, errors, targets, snapshot.labels, confirmed)
+        run.workspace.write_json(run.path(FILE), {"labels": snapshot.labels, "cards": cards})
+        findings = [_label_finding(issues, len(table)), copies]
         findings += judge_metrics(run, {"path": "the source", **_drift(run, table, features)}, "features")
     _add_findings(run, findings)
     build_docs(run, snapshot.catalogue)
@@ -63,30 +76,36 @@ def review_snapshot(run: Run, stored: Features) -> Review:
 
 
 def rules(run: Run, stored: Features) -> list[Any]:
-    """Configuration that the review depends on, besides the features."""
+    """Configuration and decisions that the review depends on, besides the features."""
     config = run.config.validation
-    return [run.name, config, load_suite(config.changes_suite), champion_snapshot_id(run), run.config.finetune.seed]
+    table = read_snapshot(run.workspace, stored.snapshot.id, ["sha256", "label"])
+    decided = table["sha256"] + _source_labels(run, stored.snapshot, table)
+    confirmed = "\n".join(decided[_confirmed(run, table)])
+    return [
+        *(run.name, config, load_suite(config.changes_suite), champion_snapshot_id(run), run.config.finetune.seed),
+        *(CARDS, hashlib.sha256(confirmed.encode()).hexdigest()),
+    ]
 
 
-def label_issues(
-    table: pd.DataFrame, errors: LabelErrors, targets: np.ndarray, labels: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The rows whose label is probably wrong, as `review_snapshot` writes them.
+def _codes(labels: pd.Series, names: Sequence[str]) -> np.ndarray:
+    """The index of each label among the names, int [N]; -1 for none of them."""
+    return pd.Categorical(labels, categories=list(names)).codes.astype(np.int64)
 
-    Args:
-        table: columns sha256, path, uri, split, label.
-        targets: the given classes, int [N].
-        labels: the classes' names, in index order.
-    """
-    rows = errors.issues
-    suggested = errors.suggested[rows]
-    found = table.loc[rows, ["sha256", "path", "uri", "split", "label"]].assign(
-        suggested=np.array(labels, object)[suggested],
-        wrong=errors.wrong[rows].round(4).astype(float),
-        probability=errors.probabilities[rows, targets[rows]].round(4).astype(float),
-        suggested_probability=errors.probabilities[rows, suggested].round(4).astype(float),
-    )
-    return found.to_dict("records")  # type: ignore[return-value]
+
+def _source_labels(run: Run, snapshot: Snapshot, table: pd.DataFrame) -> pd.Series:
+    """The label that the source gives each image, before corrections."""
+    ingested = snapshot.catalogue.ingested or snapshot.catalogue
+    changed = read_applied(run.workspace, ingested.folder).get("changed", [])
+    before = table["sha256"].map({item["sha256"]: item["given"] for item in changed})
+    return before.where(before.notna(), table["label"])
+
+
+def _confirmed(run: Run, table: pd.DataFrame) -> np.ndarray:
+    """Which images have their label by a person's decision, bool [N]."""
+    rename = run.config.validation.rename
+    decided = read_corrections(run.workspace).standing()
+    labels = {sha256: rename.get(decision.label, decision.label) for sha256, decision in decided.items()}
+    return (table["sha256"].map(labels) == table["label"]).to_numpy(bool)
 
 
 def _label_finding(issues: Sequence[dict[str, Any]], images: int) -> Finding:
@@ -109,8 +128,11 @@ def _label_finding(issues: Sequence[dict[str, Any]], images: int) -> Finding:
     )
 
 
-def _join_by_features(run: Run, snapshot: Snapshot, table: pd.DataFrame, features: np.ndarray | Rows) -> Finding:
-    """Joins the groups of new images and of the images that their features show to be near-duplicates."""
+def _join_by_features(
+    run: Run, snapshot: Snapshot, table: pd.DataFrame, features: np.ndarray | Rows
+) -> tuple[pd.Series, Finding]:
+    """Joins the groups of new images and of the images that their features show to be near-duplicates: the group of
+    each image, and a finding."""
     assignments = read_assignments(run)
     new = table["sha256"].isin(assignments.loc[assignments["run_id"] == snapshot.catalogue.work, "sha256"]).to_numpy()
     pairs = near_in_features(features, new)
@@ -120,7 +142,7 @@ def _join_by_features(run: Run, snapshot: Snapshot, table: pd.DataFrame, feature
     if len(moved):
         joined = assignments["sha256"].map(dict(zip(table["sha256"], group, strict=True)))
         write_assignments(run, assignments.assign(group=joined.where(joined.notna(), assignments["group"])))
-    return Finding(
+    return group, Finding(
         expectation="copies-by-features",
         column="group",
         severity="warn",

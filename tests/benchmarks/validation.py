@@ -162,22 +162,22 @@ def accuracies(clean: Data, dirty: Data, planted: Planted, suspect: np.ndarray) 
     }
     scored: dict[str, Any] = {"test_images": len(tested), "seeds": len(TRAINING_SEEDS)}
     for name, table in tables.items():
-        scores = [_accuracy(clean, table, tested, Finetune(seed=seed)) for seed in TRAINING_SEEDS]
+        scores = [trained_accuracy(clean, table, tested, Finetune(seed=seed)) for seed in TRAINING_SEEDS]
         scored[name] = {"mean": round(float(np.mean(scores)), 4), "each": [round(score, 4) for score in scores]}
         print(name, scored[name], file=sys.stderr, flush=True)
     return scored
 
 
-def _accuracy(data: Data, table: pd.DataFrame, tested: pd.DataFrame, config: Finetune) -> float:
-    train = _split(data, table[table["split"] == "train"], data.features.views)
-    validation = _split(data, table[table["split"] == "validation"], 0)
+def trained_accuracy(data: Data, table: pd.DataFrame, tested: pd.DataFrame, config: Finetune) -> float:
+    train = split_of(data, table[table["split"] == "train"], data.features.views)
+    validation = split_of(data, table[table["split"] == "validation"], 0)
     model = train_head(train, validation, len(data.snapshot.labels), config).model
-    judged = _split(data, tested, 0)
+    judged = split_of(data, tested, 0)
     said = model.predict(judged.features.astype(np.float32), verbose=0).argmax(axis=1)  # type: ignore[union-attr, arg-type]
     return float((said == judged.targets).mean())
 
 
-def _split(data: Data, table: pd.DataFrame, views: int) -> Split:
+def split_of(data: Data, table: pd.DataFrame, views: int) -> Split:
     sha256s = table["sha256"].tolist()
     stored = [
         load_features(data.run.workspace, data.features.extractor.key, sha256s, view) for view in range(views + 1)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flows.summary import looks_new, unchanged
+from flows.summary import looks_new, run_key, unchanged
+from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.listing import listing_digest, listing_table
 from tasks.ingest.sources import list_source
 from tasks.orchestration import Account
 from tasks.records import Run
 from tasks.runs import finished_runs, write_summary
+from tasks.storage.corrections import Correction, decide
 from tests import photos
 from tests.runs import make_run
 
@@ -87,6 +90,14 @@ def test_a_summary_is_kept_without_the_workspaces_place(run: Run, model: str | N
     write_summary(run, {"verdict": "promoted", **shown})
     assert run.workspace.read_json(run.path("summary.json")) == {"verdict": "promoted", **paths}
     assert next(finished_runs(run.workspace, run.name)) == {"verdict": "promoted", **shown}
+
+
+def test_a_correction_is_something_new_and_a_confirmed_label_is_not(run: Run):
+    before = run_key(run, build_catalogue(run))
+    image = hashlib.sha256((Path(run.source) / "red/00000.jpg").read_bytes()).hexdigest()
+    for label, same in (("red", True), ("green", False), ("drop", False)):
+        decide(run.workspace, Correction(sha256=image, label=label))
+        assert (run_key(run, build_catalogue(run)) == before) == same, label
 
 
 @pytest.mark.parametrize(("version", "tried_again"), [(3, True), (None, False)])

@@ -198,6 +198,29 @@ def test_suspects_are_shown_with_picture_given_and_suggested_label(tmp_path):
     assert "12 of these 24 are held out" in text_of(section)
 
 
+def test_corrections_are_shown_by_image_with_who_decided(tmp_path):
+    run = make_run(tmp_path)
+    assert 'id="corrections"' not in render(run)
+    made = {"sha256": "a" * 64, "given": "hat", "by": "Ada", "when": "2026-11-20T10:00:00", "reason": "<b>no hat</b>"}
+    changed = [{**made, "path": f"hat/{n}.jpg", "label": "shirt"} for n in range(2)]
+    dropped = [{**made, "path": "hat/9.jpg", "label": "drop", "reason": ""}]
+    said = ["line 7: there is no class 'bird' in the source"]
+    found = {"changed": changed, "dropped": dropped, "without_effect": said, "absent": 3}
+    run.workspace.write_json(run.path("corrections.json"), found)
+    section = section_of(render(run), "corrections")
+    text = text_of(section)
+    assert "2 labels were corrected and 1 image was dropped" in text
+    assert "3 decisions are about images that this source does not hold" in text
+    assert "line 7: there is no class 'bird'" in text
+    assert "hat dropped hat/9.jpg Ada 2026-11-20 –" in text
+    assert "<b>no hat" not in section
+
+
+def test_label_issues_lead_to_the_review(tmp_path):
+    page = render(make_run(tmp_path))
+    assert page.count("headstart review clothing") == 2  # among the next steps, and where the issues are
+
+
 def test_a_run_without_suspects_or_quarantine_has_no_such_sections(tmp_path):
     run = make_run(tmp_path)
     for name in ("suspects.json", "quarantine.jsonl"):

@@ -20,6 +20,7 @@ from tasks.ingest.listing import arrivals, last_listing, listing_table, remember
 from tasks.ingest.sources import list_source
 from tasks.orchestration import is_transient_fault
 from tasks.runs import finished_runs
+from tasks.storage.corrections import Correction, decide, read_corrections, undo
 from tasks.storage.feature_store import append_rows, feature_store, load_features, load_rows, stored_views
 from tasks.storage.repository import champion, read_model, versions, write_version
 from tasks.storage.tables import write_table
@@ -130,6 +131,16 @@ def test_cleaning_merges_there_too(stored: Workspace):
     assert len(feature_store(stored, "r").parts()) == 1
     assert (load_features(stored, "r", KEYS[:1500], 0) == VALUES[:1500]).all()
     assert stored_views(stored, "r", KEYS, 1).sum() == 1500
+
+
+def test_decisions_about_labels_are_kept_and_taken_back(stored: Workspace):
+    for label in ("hat", "shoe"):
+        decide(stored, Correction(sha256="f" * 64, label=label))
+    assert undo(stored, "f" * 64, by="anna", when="2026")
+    found = read_corrections(stored)
+    assert [row.label for row in found.standing().values()] == ["hat"]
+    assert len(found.rows) == 3
+    assert stored.names("")[0] == "corrections.csv"  # and no lock
 
 
 def test_faults_that_pass_are_waited_for(stored: Workspace, s3: ObjectStore):

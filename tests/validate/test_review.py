@@ -10,9 +10,10 @@ import expectations
 from tasks.errors import InvalidDataError
 from tasks.records import Features
 from tasks.storage.assignments import read_assignments, write_assignments
+from tasks.storage.corrections import Correction, decide
 from tasks.storage.feature_store import append_rows
 from tasks.storage.tables import SNAPSHOT
-from tasks.validate.review import review_snapshot
+from tasks.validate.review import review_snapshot, rules
 from tests.photos import encoded, photo
 from tests.runs import keep_snapshot, make_extractor_record, make_run
 
@@ -56,6 +57,83 @@ def test_it_names_suspects_and_adds_to_the_findings(tmp_path):
     finding = findings(run)["label-suspects"]
     assert (finding["severity"], finding["unexpected_count"]) == ("warn", count)
     assert run.workspace.exists(run.path("data_docs/index.html"))
+
+
+def test_a_label_that_a_person_confirmed_is_no_issue_any_more(tmp_path):
+    targets = np.arange(240) % 4
+    wrong = targets.copy()
+    wrong[:12] = (wrong[:12] + 1) % 4
+    run = make_run(tmp_path / "w", "s")
+    _, stored = features_of(run, clusters(np.random.default_rng(1), targets), [NAMES[k] for k in wrong])
+    before, issues = rules(run, stored), review_snapshot(run, stored).suspects
+    first, second, *_ = run.workspace.read_json(run.path("suspects.json"))
+    decide(run.workspace, Correction(sha256=first["sha256"], label=first["label"]))
+    decide(run.workspace, Correction(sha256=second["sha256"], label="bee" if second["label"] != "bee" else "cat"))
+    assert rules(run, stored) != before  # so it is reviewed again
+    assert review_snapshot(run, stored).suspects == issues - 1
+    for file in ("suspects.json", "review.json"):
+        assert first["sha256"] not in json.dumps(run.workspace.read_json(run.path(file)))
+
+
+def test_what_was_corrected_still_counts_as_evidence_that_labels_are_wrong(tmp_path):
+    targets = np.arange(240) % 4
+    rng = np.random.default_rng(1)
+    blurred = clusters(rng, targets) + rng.normal(0, 1.5, (240, 48)).astype(np.float16)
+    labels = [NAMES[k] for k in targets]
+    wrong = [NAMES[(k + 1) % 4] for k in targets[:24]]
+    labels[18:24] = wrong[18:]  # the others are corrected
+    run = make_run(tmp_path / "w", "s")
+    table, stored = features_of(run, blurred, labels)
+    for sha256, label in zip(table["sha256"][:18], labels, strict=False):
+        decide(run.workspace, Correction(sha256=sha256, label=label))
+
+    def doubts() -> list[float]:
+        review_snapshot(run, stored)
+        return [card["wrong"] for card in run.workspace.read_json(run.path("review.json"))["cards"]]
+
+    before, key = doubts(), rules(run, stored)
+    changed = [{"sha256": table["sha256"][n], "given": wrong[n], "label": labels[n]} for n in range(18)]
+    run.workspace.write_json(run.path("corrections.json"), {"changed": changed})
+    assert rules(run, stored) != key
+    after = doubts()
+    assert len(after) > len(before)
+    assert sum(after) > sum(before)
+
+
+def test_cards_go_beyond_the_likely_issues_with_what_is_alike(tmp_path):
+    targets = np.arange(240) % 4
+    wrong = targets.copy()
+    wrong[:12] = (wrong[:12] + 1) % 4
+    run = make_run(tmp_path / "w", "s")
+    rng = np.random.default_rng(1)
+    blurred = clusters(rng, targets) + rng.normal(0, 1.5, (240, 48)).astype(np.float16)
+    table, stored = features_of(run, blurred, [NAMES[k] for k in wrong])
+    review_snapshot(run, stored)
+    found = run.workspace.read_json(run.path("review.json"))
+    cards = found["cards"]
+    assert found["labels"] == list(NAMES)
+    assert [card["wrong"] for card in cards] == sorted((card["wrong"] for card in cards), reverse=True)
+    assert len(cards) > len(run.workspace.read_json(run.path("suspects.json")))
+    true = dict(zip(table["sha256"], [NAMES[k] for k in targets], strict=True))
+    nearest = cards[0]["neighbours"]
+    assert len(nearest) == 6
+    assert cards[0]["sha256"] not in [each["sha256"] for each in nearest]
+    assert sum(true[each["sha256"]] == true[cards[0]["sha256"]] for each in nearest) >= 4
+
+
+def test_of_copies_with_two_labels_one_is_a_card_that_shows_the_other(tmp_path):
+    targets = np.arange(240) % 4
+    run = make_run(tmp_path / "w", "s")
+    labels = [NAMES[k] for k in targets]
+    groups = [f"{n:064x}" for n in range(240)]
+    groups[1] = groups[0]  # an ant and a bee
+    _, stored = features_of(run, clusters(np.random.default_rng(1), targets), labels, group=groups)
+    review_snapshot(run, stored)
+    [card] = [each for each in run.workspace.read_json(run.path("review.json"))["cards"] if each["copies"]]
+    [copy] = card["copies"]
+    assert {card["path"], copy["path"]} == {"0.jpg", "1.jpg"}
+    assert {card["label"], copy["label"]} == {"ant", "bee"}
+    assert copy["sha256"] not in [each["sha256"] for each in card["neighbours"]]
 
 
 def test_copies_that_only_features_show_join_one_group(tmp_path):

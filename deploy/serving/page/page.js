@@ -11,6 +11,8 @@ async function showModel() {
   if (!response.ok) throw new Error(about.error);
   document.title = `${about.name}: classify a picture`;
   by("name").textContent = about.name;
+  const share = about.collected_share;
+  by("kept").textContent = share ? `; ${+(100 * share).toPrecision(2)} % of all pictures are kept there for up to 30 days, to improve the model` : ", and is not kept";
   by("about").textContent = `version ${about.version}, ${about.labels.length} classes`;
 }
 

@@ -12,8 +12,10 @@ from typing import Any
 import uvicorn
 
 from deploy.serving.app import create_app
+from deploy.serving.collecting import Collector
 from deploy.serving.http_protocol import BoundedHttpProtocol
 from deploy.serving.limits import Limits
+from deploy.serving.metrics import Metrics
 from deploy.serving.model_slot import ModelSlot
 from tasks.workspace import Workspace
 
@@ -22,12 +24,25 @@ LIMITS = Limits(max_body_bytes=200_000, max_pixels=100_000)  # of a server that 
 
 @contextmanager
 def running(
-    workspace: Path | str, *, name: str = "colours", poll_s: float = 60.0, limits: Limits | None = None, **slot: Any
+    workspace: Path | str,
+    *,
+    name: str = "colours",
+    poll_s: float = 60.0,
+    limits: Limits | None = None,
+    metrics: Metrics | None = None,
+    collector: Collector | None = None,
+    **slot: Any,
 ) -> Iterator[str]:
     """The URL of a server of `name`; stopped in an orderly way at the end."""
     model_slot = ModelSlot(Workspace(str(workspace)), name, **slot)
     model_slot.refresh()
-    app = create_app(model_slot, limits=limits, poll_s=poll_s)
+    with running_app(create_app(model_slot, limits=limits, metrics=metrics, poll_s=poll_s, collector=collector)) as url:
+        yield url
+
+
+@contextmanager
+def running_app(app: Any) -> Iterator[str]:
+    """The URL of a server of an ASGI application."""
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, http=BoundedHttpProtocol, log_level="warning", access_log=False)
     )

@@ -59,6 +59,7 @@ def file(content: bytes, name: str = "photo.jpg") -> dict:
 def test_it_names_the_model_and_its_version(page):
     expect(page.locator("#name")).to_have_text("colours")
     expect(page.locator("#about")).to_have_text("version 1, 3 classes")
+    expect(page.locator("footer")).to_contain_text("goes to this server only, and is not kept.")
 
 
 def test_a_chosen_picture_is_shown_with_its_classes(page):

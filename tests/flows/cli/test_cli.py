@@ -120,7 +120,7 @@ def test_h_is_help_everywhere(command: list[str], capfd: Capture):
 
 
 def test_the_shell_completes_commands():
-    asked = {"_HEADSTART_COMPLETE": "complete_bash", "COMP_WORDS": "headstart re", "COMP_CWORD": "1"}
+    asked = {"_HEADSTART_COMPLETE": "complete_bash", "COMP_WORDS": "headstart ret", "COMP_CWORD": "1"}
     script = Path(sys.executable).with_name("headstart")
     done = subprocess.run([script], capture_output=True, text=True, env={**os.environ, **asked}, check=False)
     assert done.stdout.split() == ["retrain"]

@@ -59,6 +59,21 @@ def test_a_promotion_says_what_was_measured_and_what_to_do_next(workspace: Works
     ]
 
 
+@pytest.mark.parametrize(
+    ("corrected", "dropped", "issues", "line"),
+    [
+        (3, 1, 0, "  labels      3 labels corrected and 1 image dropped by corrections.csv"),
+        (0, 2, 12, "  labels      2 images dropped by corrections.csv; 12 likely wrong"),
+        (0, 0, 1, "  labels      1 likely wrong"),
+    ],
+)
+def test_corrections_and_label_issues_have_a_line(workspace: Workspace, corrected, dropped, issues, line):
+    found = {"corrections": {"corrected": corrected, "dropped": dropped}, "label_issues": issues}
+    lines = verdict_text({**SUMMARY, **found}, workspace).split("\n")
+    assert line in lines
+    assert ("headstart review hats" in lines[-1]) == bool(issues)
+
+
 def test_a_refusal_that_may_be_overridden_names_the_command(workspace: Workspace):
     text = verdict_text({**SUMMARY, "verdict": "refused"}, workspace)
     assert text.startswith("hats: refused\n")

@@ -1,0 +1,171 @@
+"""The cards of a model's latest run, each with what was decided about it.
+
+Nothing is kept here: decisions are read from `corrections.csv` and written there at once. So a page may be loaded
+again, several may be open, and the process may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import SourceError, UsageError
+from tasks.modality.images import read_bytes
+from tasks.modality.thumbnails import thumbnail
+from tasks.runs import finished_runs
+from tasks.storage.corrections import DROP, Correction, Corrections, decide, read_corrections, undo
+from tasks.storage.quarantine import FILE as QUARANTINE
+from tasks.storage.quarantine import read_entries
+from tasks.storage.snapshots import read_snapshot
+from tasks.workspace import Workspace
+
+CARDS = "review.json"  # of the review's artifact
+LIKELY = 0.5  # probability of being wrong
+SIDES_PX = {"small": 240, "large": 1200}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What one process shows: it stays the same while people decide.
+
+    `cards` are as `tasks.validate.cards.review_cards` makes them, without the places of their images; those are in
+    `places`, by digest.
+    """
+
+    workspace: Workspace
+    name: str
+    run_id: str
+    source: str
+    labels: tuple[str, ...]
+    cards: Mapping[str, Mapping[str, Any]]  # by digest, the most doubtful first
+    places: Mapping[str, str]
+    max_bytes: int
+    max_pixels: int
+
+    def state(self) -> dict[str, Any]:
+        """All that the page shows: the cards with their decisions, and the classes."""
+        corrections = read_corrections(self.workspace)
+        cards = [{**card, **self._decided(sha256, corrections)} for sha256, card in self.cards.items()]
+        kept = {"name": self.name, "run": self.run_id, "source": self.source, "labels": self.labels}
+        return {**kept, "cards": cards}
+
+    def decide(self, sha256: str, label: str, *, by: str, when: str, seen: int | None = None) -> bool:
+        """Gives an image a label, its own one to confirm it, or DROP.
+
+        Args:
+            seen: see `tasks.storage.corrections.decide`.
+
+        Returns:
+            Whether it was written; it is not where somebody else decided about the image meanwhile.
+
+        Raises:
+            UsageError: there is no such card or class.
+        """
+        card = self._card(sha256)
+        if label != DROP and label not in self.labels:
+            raise UsageError(f"there is no class {label!r} here; the classes are {', '.join(self.labels)}")
+        doubt = "" if card["wrong"] is None else f", {card['wrong']:.0%} likely wrong"
+        reason = f"review of {card['label']}{doubt}, suggested {card['suggested']}"
+        made = Correction(sha256=sha256, label=label, by=by, when=when, reason=reason)
+        return decide(self.workspace, made, seen)
+
+    def undo(self, sha256: str, *, by: str, when: str, seen: int | None = None) -> bool:
+        """Takes the last decision about an image back. Returns and raises as `decide`."""
+        self._card(sha256)
+        return undo(self.workspace, sha256, by=by, when=when, seen=seen)
+
+    def card(self, sha256: str) -> dict[str, Any]:
+        """One card with its decision. Raises UsageError where there is none."""
+        return {**self._card(sha256), **self._decided(sha256, read_corrections(self.workspace))}
+
+    def picture(self, sha256: str, size: str) -> bytes:
+        """An image of a card as a JPEG, no larger than SIDES_PX says.
+
+        Raises:
+            SourceError: it is none of a card, it can't be read, or it is another image by now.
+            DecodeError: it can't be decoded.
+        """
+        if sha256 not in self.places or size not in SIDES_PX:
+            raise SourceError("there is no such picture here")
+        content = read_bytes(self.places[sha256], self.max_bytes)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise SourceError("the file is another image by now: run the retrain again")
+        return thumbnail(content, SIDES_PX[size], quality=82, max_pixels=self.max_pixels)
+
+    def _card(self, sha256: str) -> Mapping[str, Any]:
+        if sha256 not in self.cards:
+            raise UsageError("there is no such image in this review")
+        return self.cards[sha256]
+
+    def _decided(self, sha256: str, corrections: Corrections) -> dict[str, Any]:
+        """The decision about an image, if it means something here, and the last line about it."""
+        made = corrections.standing().get(sha256)
+        known = made if made and made.label in (DROP, *self.labels) else None
+        decision = known and {"label": known.label, "by": known.by, "line": known.line}
+        return {"decision": decision, "seen": corrections.last_lines().get(sha256, 0)}
+
+
+def open_session(workspace: Workspace, name: str) -> Session:
+    """The review of a model's latest run that came as far.
+
+    Raises:
+        UsageError: there is none.
+    """
+    summary, path = _latest(workspace, name)
+    found = workspace.read_json(path)
+    table = read_snapshot(workspace, summary["snapshot"], ["sha256", "uri"])
+    now = dict(zip(table["sha256"], table["uri"], strict=True))  # the source may have been moved since
+    cards = {card["sha256"]: card for card in [*_conflicts(workspace, summary["run_id"]), *found["cards"]]}
+    images = [each for card in cards.values() for each in (card, *card["copies"], *card["neighbours"])]
+    ingest = summary["config"]["ingest"]
+    return Session(
+        workspace=workspace,
+        name=name,
+        run_id=summary["run_id"],
+        source=summary["source"],
+        labels=tuple(found["labels"]),
+        cards={sha256: _without_places(card) for sha256, card in cards.items()},
+        places={each["sha256"]: now.get(each["sha256"], each["uri"]) for each in images},
+        max_bytes=ingest["max_bytes"],
+        max_pixels=ingest["max_pixels"],
+    )
+
+
+def _latest(workspace: Workspace, name: str) -> tuple[dict[str, Any], str]:
+    for summary in finished_runs(workspace, name):
+        path = f"{summary.get('artifacts', {}).get('review')}/{CARDS}"
+        if summary.get("snapshot") and workspace.exists(path):
+            return summary, path
+    raise UsageError(
+        f"no run of {name!r} in {workspace.url} has reviewed its labels; run headstart retrain SOURCE --name {name} "
+        "(with --force where nothing is new)"
+    )
+
+
+def _conflicts(workspace: Workspace, run_id: str) -> Iterator[dict[str, Any]]:
+    """A card for each image that was left out because its very file lies in two classes; they come first."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in read_entries(workspace, f"runs/{run_id}/{QUARANTINE}"):
+        if entry.sha256 and entry.label and entry.uri:
+            found.setdefault(entry.sha256, {}).setdefault(entry.label, entry)
+    for sha256, by_label in found.items():
+        if len(by_label) > 1:
+            given, other = list(by_label.values())[:2]
+            yield {
+                **{"sha256": sha256, "path": given.path, "uri": given.uri, "split": "", "label": given.label},
+                **{"suggested": other.label, "suggested_path": other.path},
+                **dict.fromkeys(("wrong", "probability", "suggested_probability")),
+                **{"copies": [], "neighbours": []},
+            }
+
+
+def _without_places(card: Mapping[str, Any]) -> dict[str, Any]:
+    def plain(image: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in image.items() if key != "uri"}
+
+    def all_plain(images: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [plain(image) for image in images]
+
+    return {**plain(card), "copies": all_plain(card["copies"]), "neighbours": all_plain(card["neighbours"])}

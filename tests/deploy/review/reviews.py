@@ -1,0 +1,72 @@
+"""A finished run with doubtful labels on real small photographs, laid out without running the stages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deploy.review.app import create_app
+from deploy.review.session import Session, open_session
+from tasks.storage.quarantine import LeftOut, quarantine
+from tasks.storage.tables import SNAPSHOT
+from tasks.workspace import Workspace
+from tests.deploy.serving.running import running_app
+from tests.photos import photo, save
+from tests.runs import keep_snapshot, make_run
+
+LABELS = ("cat", "dog", "<b>owl</b>")
+TOKEN = "t" * 32
+RUN_ID = "20260102T030405-shapes-abcdef"
+
+
+def make_review(folder: Path, cards: int = 4, conflict: bool = False) -> Workspace:
+    """A workspace whose last run has so many cards, all labelled cat and rather dogs, half of them likely wrong."""
+    run = make_run(folder / "w", folder / "photos", RUN_ID)
+    paths = [save(folder / f"photos/cat/{n}.jpg", photo(n, hue=n)) for n in range(cards + 3)]
+    rows = [{"sha256": digest(path), "path": f"cat/{path.name}", "uri": str(path), "label": "cat"} for path in paths]
+    neighbours = rows[cards : cards + 2]
+    found = [
+        {**row, "split": ("train", "test")[n % 2], "suggested": "dog"}
+        | {"wrong": 0.9 if n < cards / 2 else 0.2, "probability": 0.1, "suggested_probability": 0.7}
+        | {"copies": [{**rows[-1], "label": "dog"}] if n == 0 else [], "neighbours": neighbours}
+        for n, row in enumerate(rows[:cards])
+    ]
+    table = SNAPSHOT.empty_table().to_pandas().reindex(range(len(rows)))
+    table[["copies", "size_bytes", "width_px", "height_px"]] = 1
+    table = table.assign(**{name: [row[name] for row in rows] for name in rows[0]}, split="train", group="g")
+    snapshot = keep_snapshot(run, table)
+    run.workspace.write_json("artifacts/review/k/review.json", {"labels": LABELS, "cards": found})
+    summary = {
+        "run_id": RUN_ID,
+        "source": run.source,
+        "snapshot": snapshot.id,
+        "artifacts": {"review": "artifacts/review/k"},
+    }
+    summary |= {"config": run.config.model_dump(by_alias=True)}
+    run.workspace.write_json(run.path("summary.json"), summary)
+    if conflict:
+        both = save(folder / "photos/dog/both.jpg", photo(99))
+        left_out = [
+            LeftOut(f"{label}/both.jpg", digest(both), label, "two labels", True, str(both)) for label in ("cat", "dog")
+        ]
+        quarantine(run, left_out)
+    return run.workspace
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def reviewing(workspace: Workspace, by: str = "anna") -> Iterator[tuple[str, Session]]:
+    """A real server's address, with the token, and its session."""
+    session = open_session(workspace, "shapes")
+    with running_app(create_app(session, TOKEN, by=by)) as url:
+        yield f"{url}/{TOKEN}/", session
+
+
+def first(session: Session) -> dict[str, Any]:
+    return session.state()["cards"][0]
