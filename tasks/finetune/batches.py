@@ -1,4 +1,4 @@
-"""Batches for Keras from rows on disk or in memory, in an order that a seed determines.
+"""Batches from rows on disk or in memory, in an order that a seed determines.
 
 Rows are shuffled without loading all of them: the rows are cut into blocks of neighbours, the blocks are shuffled, and
 as many blocks as fit into memory (a pool) are read at a time and shuffled row by row. A snapshot's rows are sorted by
@@ -13,11 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 from tasks.finetune.data import Split
-from tasks.storage.rows import row_blocks, rows_within
+from tasks.storage.rows import rows_within
 
 POOL_BYTES = 256 << 20
 BLOCK_BYTES = 1 << 20  # of rows that are read together
@@ -34,7 +33,7 @@ class Sampling:
     dropout: float = 0  # the share of prepared values that are 0, others each time; the rest is scaled up
 
 
-class Batches(keras.utils.PyDataset):
+class Batches:
     """Batches of (features, targets float32 [B, C] that sum to 1, weights); the last one may be smaller."""
 
     def __init__(
@@ -51,12 +50,12 @@ class Batches(keras.utils.PyDataset):
             sampling: None gives the rows in their stored order.
             prepare: changes the values of rows [M, D], once for each time that they are read.
         """
-        super().__init__()
         self._prepare = prepare
         self._split, self._class_weights, self._batch_size = split, class_weights, batch_size
         self._sampling, self._epoch = sampling, 0
         self._pool_rows = max(1, rows_within(split.features, POOL_BYTES) // batch_size) * batch_size
         self._pool: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
+        self._buffer: np.ndarray | None = None
         self._order = self._draw()
 
     def __len__(self) -> int:
@@ -88,19 +87,24 @@ class Batches(keras.utils.PyDataset):
         first = 0 if all_fit else start // self._pool_rows * self._pool_rows
         name = (0, 0) if all_fit else (self._epoch, first)
         if self._pool is None or self._pool[0] != name:
-            self._pool = None  # frees memory before the next pool is read
             held = np.arange(count) if all_fit else np.unique(self._order[first : first + self._pool_rows])
             self._pool = (name, held, self._read(held))
         return self._pool[1:]
 
     def _read(self, held: np.ndarray) -> np.ndarray:
-        """The rows as they are trained on, [M, D] of the stored dtype; those that dropout leaves are scaled up."""
-        rows = self._split.features[held]
-        if self._prepare:
-            kept = 1 - (_dropped(self._sampling.dropout) / 256 if self._sampling else 0)
-            for block in row_blocks(rows, BLOCK_BYTES):  # views, which stay in the processor's cache
-                block[:] = self._prepare(block) / kept
-        return rows
+        """The rows as they are trained on, [M, D] of the stored dtype; those that dropout leaves are scaled up.
+
+        Each pool is read into the same memory.
+        """
+        features = self._split.features
+        if self._buffer is None:
+            self._buffer = np.empty((min(self._pool_rows, len(features)), features.shape[1]), features.dtype)
+        pool, step = self._buffer[: len(held)], rows_within(features, BLOCK_BYTES)
+        kept = 1 - (_dropped(self._sampling.dropout) / 256 if self._sampling else 0)
+        for start in range(0, len(held), step):
+            rows = features[held[start : start + step]]
+            pool[start : start + step] = self._prepare(rows) / kept if self._prepare else rows
+        return pool
 
     def _draw(self) -> np.ndarray:
         """The order of an epoch: row numbers, int64 [N * times]."""
