@@ -103,7 +103,10 @@ class Batches:
         kept = 1 - (_dropped(self._sampling.dropout) / 256 if self._sampling else 0)
         for start in range(0, len(held), step):
             rows = features[held[start : start + step]]
-            pool[start : start + step] = self._prepare(rows) / kept if self._prepare else rows
+            if self._prepare:
+                rows = self._prepare(rows)
+                rows /= kept
+            pool[start : start + step] = rows
         return pool
 
     def _draw(self) -> np.ndarray:

@@ -271,12 +271,17 @@ def build_head(features: np.ndarray | Rows, classes: int, config: Finetune, widt
 
 def _rooted_and_centred(rows: np.ndarray, centre: keras.layers.Rescaling) -> np.ndarray:
     """What the layers of a head before its dropout make of rows, float32 [M, D]."""
-    return _rooted(rows) * np.asarray(centre.scale, np.float32) + np.asarray(centre.offset, np.float32)
+    values = _rooted(rows)
+    values *= np.asarray(centre.scale, np.float32)
+    values += np.asarray(centre.offset, np.float32)
+    return values
 
 
 def _rooted(rows: np.ndarray) -> np.ndarray:
     values = rows.astype(np.float32)
-    return np.copysign(np.sqrt(np.abs(values)), values)
+    roots = np.abs(values)
+    np.sqrt(roots, out=roots)
+    return np.copysign(roots, values, out=roots)
 
 
 def layer_scales(variance: np.ndarray, widths: Sequence[int] = ()) -> np.ndarray:
