@@ -27,9 +27,9 @@ from tasks.ingest.entries import (
     read_list,
     uri_of,
 )
+from tasks.storage.tables import delimiter_of
 
 COLUMNS = ("path", "label")
-DELIMITERS = ",;\t|"
 # By the first bytes; without them UTF-8.
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # Numbered rows, the columns, and how the file was read, for a message.
@@ -85,7 +85,7 @@ def _csv_rows(content: bytes) -> Rows:
     """Rows with their lines' numbers, columns, and how the file was read."""
     text, encoding = _decoded(content)
     first = text.lstrip("\r\n").split("\n", 1)[0]
-    delimiter = max(DELIMITERS, key=first.count) if first else ","
+    delimiter = delimiter_of(first)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows = [(reader.line_num, row) for row in reader]
     shape = f" (read as {encoding}, separated by {delimiter!r})"

@@ -24,9 +24,10 @@ from tasks.ingest.entries import (
     read_list,
     suffix_of,
 )
-from tasks.ingest.manifest import DELIMITERS, LEADS_OUT, locate, unreadable_scheme
+from tasks.ingest.manifest import LEADS_OUT, locate, unreadable_scheme
 from tasks.ingest.walk import Found, walk
 from tasks.records import Run
+from tasks.storage.tables import delimiter_of
 
 ALLOWED = "a pool is a folder or a bucket of images, or a .csv, .jsonl or .parquet file with a column 'path'"
 UNLABELLED = ""
@@ -83,7 +84,7 @@ def _paths(content: bytes, name: str) -> list[str]:
     if name.endswith(".parquet"):
         table = pd.read_parquet(file)
     elif name.endswith(".csv"):
-        separator = max(DELIMITERS, key=content.split(b"\n", 1)[0].decode("utf-8-sig").count)
+        separator = delimiter_of(content.split(b"\n", 1)[0].decode("utf-8-sig"))
         table = pd.read_csv(file, sep=separator, dtype=str, encoding="utf-8-sig", keep_default_na=False)
     else:
         table = pd.read_json(file, lines=True, dtype=False)

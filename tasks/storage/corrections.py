@@ -27,13 +27,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.errors import UsageError, WorkspaceError
+from tasks.storage.tables import delimiter_of
 from tasks.workspace import Workspace
 
 FILE = "corrections.csv"
 APPLIED = "corrections.json"  # in a run's folder: what they did there, see `tasks.ingest.corrected`
 COLUMNS = ("sha256", "label", "by", "when", "reason")
 DROP, UNDO = "drop", "undo"
-DELIMITERS = ",;\t|"  # as spreadsheet programs of different countries write them
 LOCK = ".corrections.lock"
 LOCK_TIMEOUT_S = 10
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -186,7 +186,7 @@ def _parse(text: str, place: str) -> Corrections:
 def _header(text: str) -> tuple[list[str], str]:
     """The columns' names in lower case, and the delimiter."""
     first = text.lstrip("\r\n").splitlines()[0]
-    delimiter = max(DELIMITERS, key=first.count)
+    delimiter = delimiter_of(first)
     [cells] = csv.reader([first], delimiter=delimiter)
     return [cell.strip().lower() for cell in cells], delimiter
 

@@ -57,3 +57,8 @@ def write_table(workspace: Workspace, path: str, table: pd.DataFrame, schema: pa
     content = buffer.getvalue()
     workspace.write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def delimiter_of(header: str) -> str:
+    """The delimiter of a text table by its first line: the most frequent of those that spreadsheet programs write."""
+    return max(",;\t|", key=header.count)
