@@ -242,11 +242,15 @@ def _runs(names: list[str], states: list[StateType], end_time: FlowRunFilterEndT
 
 
 def _reschedule(interrupted: set[UUID]) -> None:
-    """Schedules runs again whose processes were stopped, unless they had finished."""
+    """Schedules runs again whose processes were stopped, unless they had come to their end before.
+
+    A run that failed meanwhile failed of the stop: Prefect answers a signal that comes while it creates a task run with
+    a ValueError, and a process whose child was stopped first sees that child fail.
+    """
     with get_client(sync_client=True) as client:
         for flow_run_id in interrupted:
             state = client.read_flow_run(flow_run_id).state
-            if state is None or not state.is_final() or state.is_crashed():
+            if state is None or not (state.is_completed() or state.is_cancelled()):
                 waiting = Scheduled(
                     name=INTERRUPTED, message="Interrupted by a stop; the run resumes at the next start."
                 )

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import AwaitingRetry, Completed, Crashed, Failed, Pending, Running, Scheduled
+from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from flows import run_state, up
 from flows.automations import FOLDER
@@ -46,7 +46,10 @@ class Server:
         found = {each: history[-1] for each, history in self.histories.items() if history[-1].type in wanted}
         return [SimpleNamespace(id=each, state=state) for each, state in found.items()]
 
-    def set_flow_run_state(self, flow_run_id: UUID, state: State) -> None:
+    def read_flow_run(self, flow_run_id: UUID) -> Any:
+        return SimpleNamespace(state=self.histories[flow_run_id][-1])
+
+    def set_flow_run_state(self, flow_run_id: UUID, state: State, force: bool = False) -> None:
         self.histories[flow_run_id].append(state)
 
 
@@ -141,3 +144,13 @@ def test_up_starts_dead_runs_again_until_they_died_too_often_and_outlasts_an_abs
         "a run's process crashed, and the run resumes",
         "a run failed",
     ]
+
+
+def test_a_stop_schedules_what_it_cut_short_again_and_nothing_that_came_to_its_end(monkeypatch: pytest.MonkeyPatch):
+    cut_short = [Running(), Crashed(), Failed(message="Task run is not set")]  # Prefect's own end at a signal
+    ended = [Completed(), Cancelled()]
+    server = Server(*([*START, state] for state in [*cut_short, *ended]))
+    monkeypatch.setattr(up, "get_client", lambda sync_client: server)
+    up._reschedule(set(server.histories))
+    last = [history[-1].name for history in server.histories.values()]
+    assert last == [INTERRUPTED] * 3 + ["Completed", "Cancelled"]

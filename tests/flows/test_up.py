@@ -135,7 +135,7 @@ def test_the_next_start_goes_on_with_that_run_and_the_one_retrain_is_promoted(up
 @pytest.mark.timeout(900)
 def test_the_run_form_shows_descriptions_choices_bounds_and_defaults(up: Up):
     registered = {each["name"]: each for each in up.ask("/deployments/filter")}
-    assert set(registered) == {"tints-on-labels", "tints-nightly", "tints-manual"}
+    assert set(registered) == {"tints-on-labels", "tints-nightly", "tints-manual", "tints-next"}
     with chromium() as browser:
         page = browser.new_page()
         page.goto(f"{up.url}/deployments/deployment/{registered['tints-manual']['id']}/run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Pending, Scheduled
 
 from flows.debounce import DebounceSettings
@@ -148,17 +148,20 @@ def test_what_comes_during_a_run_is_announced_once_after_it(run: Run, server: Se
 
 
 @pytest.mark.parametrize(
-    ("state", "holds"),
+    ("state_at", "holds"),
     [
-        (Pending(), True),
-        (Scheduled(), True),
-        (Pending(timestamp=datetime.now(UTC) - timedelta(hours=1)), False),
-        (Scheduled(scheduled_time=datetime.now(UTC) + timedelta(hours=3)), False),
+        (lambda now: Pending(timestamp=now), True),
+        (lambda now: Scheduled(scheduled_time=now), True),
+        (lambda now: Pending(timestamp=now - timedelta(hours=1)), False),
+        (lambda now: Scheduled(scheduled_time=now + timedelta(hours=3)), False),
     ],
     ids=["picked up", "due", "lost", "tonight"],
 )
-def test_a_run_that_is_about_to_start_holds_the_event_back(run: Run, server: Server, state: Any, holds: bool):
+def test_a_run_that_is_about_to_start_holds_the_event_back(
+    run: Run, server: Server, state_at: Callable[[datetime], State], holds: bool
+):
     given = {"name": "shapes", "workspace": run.workspace.url}
+    state = state_at(datetime.now(UTC))
     due = state.state_details.scheduled_time
     server.flow_runs = [FlowRun(flow_id=UUID(int=0), state=state, parameters=given, next_scheduled_start_time=due)]
     settle(sensor_of(run, server))
