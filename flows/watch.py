@@ -30,6 +30,7 @@ from prefect.events import Event, Resource
 from prefect.settings import PREFECT_UI_URL
 
 from flows.debounce import Announced, Debounce, DebounceSettings, marker_path, marker_signature, pulses
+from flows.inbox import Inbox
 from flows.slot import is_under_way
 from tasks.errors import HeadstartError, SourceError
 from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table
@@ -66,7 +67,7 @@ def watch(
     Args:
         alive: a file whose time is renewed several times a second, unless the last look failed or one lasts.
     """
-    sensor = Sensor(run, settings, report)
+    sensor, inbox = Sensor(run, settings, report), Inbox(run, report)
     faults, next_look = 0, 0.0
     has_looked = False
     workspace = run.workspace.path("") if run.workspace.is_local else ""
@@ -80,6 +81,7 @@ def watch(
             continue
         try:
             next_look = sensor.look(now)
+            inbox.look(now)
         except Exception as exc:  # noqa: BLE001 - whatever is unavailable may come back, and a sensor waits for it
             faults += 1
             next_look = now + min(MAX_BACKOFF_S, 2.0 ** min(faults, 10))

@@ -257,8 +257,11 @@ class Auto(Section):
 
 
 class Export(Section):
-    """Variants of the published model, beside it."""
+    """The published model, and its variants beside it."""
 
+    familiar_share: float = Field(default=0.95, gt=0.5, lt=1)
+    """Share of held-out images that the model calls familiar; the others, and what is like nothing that it was trained
+    on, it calls unfamiliar."""
     variants: list[Literal["float16", "int8"]] = []
     """Other precisions to publish beside model.onnx, measured on the test split: `float16`, `int8`."""
     max_accuracy_drop: float = Field(default=0.02, ge=0, le=1)

@@ -105,7 +105,9 @@ def count_embedded(images: int) -> None:
         account.embedded = max(account.embedded, images)
 
 
-def stage(name: str, *, reads: Callable[..., Any] | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+def stage(
+    name: str, *, reads: Callable[..., Any] | None = None, version: int = 1
+) -> Callable[[Callable[P, R]], Task[P, R]]:
     """The decorator of a stage: transient faults are tried again, with back-off; permanent ones are not.
 
     Prefect neither caches nor keeps results: what is done already is known by its key.
@@ -113,10 +115,11 @@ def stage(name: str, *, reads: Callable[..., Any] | None = None) -> Callable[[Ca
     Args:
         name: of the task; its runs are named so, and by what they came to.
         reads: given, the result is kept: see `tasks.storage.artifacts.kept`.
+        version: of the function, likewise.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
-        work = kept(name, function, reads=reads) if reads else function
+        work = kept(name, function, version=version, reads=reads) if reads else function
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:

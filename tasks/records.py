@@ -10,7 +10,7 @@ Each path is relative to the workspace, with `/` between its parts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from tasks.config import Config, is_onnx_file
 from tasks.workspace import Workspace
@@ -190,6 +190,11 @@ class Candidate:
     sha256: str
     version: int
 
+    @property
+    def familiarity_path(self) -> str:
+        """What the file says of its output `familiarity`, and how well that tells unknown classes."""
+        return f"{self.onnx_path.rpartition('/')[0]}/familiarity.json"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -238,6 +243,8 @@ class Decision:
     folder: str = field(compare=False)
     metrics: dict[str, dict[str, int | float]] = field(default_factory=dict)
     champion_version: int | None = None
+    # The threshold, the share of held-out images that are familiar, and how well unknown classes are told.
+    familiarity: dict[str, Any] | None = None
     undecided: bool = False  # nothing speaks against it but that the test split has too few images
     evidence: Literal["test split", "all images"] = "test split"  # what decided between champion and challenger
 

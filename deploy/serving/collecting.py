@@ -239,5 +239,6 @@ def _described(sha256: str, answer: Answer, when: datetime) -> dict[str, Any]:
         "model": answer.model.name,
         "version": answer.model.version,
         "label": answer.label,
+        "familiarity": None if answer.familiarity is None else round(answer.familiarity, 6),
         "probabilities": {answer.model.labels[i]: round(float(answer.probabilities[i]), 6) for i in order},
     }

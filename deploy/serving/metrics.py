@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -42,8 +43,19 @@ class Metrics:
         self.collected_bytes = Counter(
             "headstart_collected_bytes", "Bytes of the images kept for --collect", registry=self.registry
         )
+        self.images = Counter(
+            "headstart_images",
+            "Images answered, by whether they resemble what the model was trained on",
+            ["familiar"],
+            registry=self.registry,
+        )
         self.version = Gauge("headstart_model_version", "The version that answers; 0 for none", registry=self.registry)
         self.waiting = Gauge("headstart_waiting_images", "Images that wait for the model", registry=self.registry)
+
+    def count(self, familiar: Iterable[bool | None]) -> None:
+        """Counts answered images; None is of a model that does not say it."""
+        for each, images in Counts(familiar).items():
+            self.images.labels("unknown" if each is None else str(each).lower()).inc(images)
 
     def watch(self, version: Callable[[], float], waiting: Callable[[], float]) -> None:
         """Reads the two gauges when they are requested."""

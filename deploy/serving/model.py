@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from tasks.errors import DamagedFileError
 from tasks.networks.onnx_session import open_model
+from tasks.networks.outputs import LABEL, OUTPUTS, PROBABILITIES, THRESHOLD
 
 # Above this an inference's memory is given back at once; below, ONNX Runtime's arena is worth keeping.
 LARGE_BATCH_PIXELS = 4_000_000
@@ -23,15 +24,25 @@ TRIAL_SIDE_PX = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The prediction for one image: `probabilities` float32 [C] in the order of `model.labels`."""
+    """The prediction for one image: `probabilities` float32 [C] in the order of `model.labels`.
+
+    `familiarity`, in 0..1, is None where the model has no such output.
+    """
 
     model: ServedModel
     probabilities: np.ndarray
     label: str
+    familiarity: float | None = None
+
+    @property
+    def familiar(self) -> bool | None:
+        """Whether the image resembles what the model was trained on."""
+        return None if self.familiarity is None else self.familiarity >= THRESHOLD
 
 
 class ServedModel:
-    """A model.onnx of the contract: `image` uint8 [N, H, W, 3] in, `probabilities` [N, C], `label` [N] out.
+    """A model.onnx of the contract: `image` uint8 [N, H, W, 3] in; `probabilities` [N, C], `label` [N] out and, of a
+    model that has it, `familiarity` [N].
 
     Sessions of ONNX Runtime may be run by several threads at once.
     """
@@ -49,6 +60,8 @@ class ServedModel:
         self.version = version
         self._session = _session(content)
         self.labels = _labels(self._session)
+        given = {node.name for node in self._session.get_outputs()}
+        self.outputs = tuple(name for name in OUTPUTS if name in given)
         try:
             self.batch = self._best_batch()
         except Exception as exc:  # ONNX Runtime's exceptions share no public base
@@ -87,8 +100,12 @@ class ServedModel:
         options = ort.RunOptions()
         if images.size // 3 > LARGE_BATCH_PIXELS:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        outputs: Sequence[Any] = self._session.run(["probabilities", "label"], {"image": images}, options)
-        return [Answer(model=self, probabilities=row, label=str(label)) for row, label in zip(*outputs, strict=True)]
+        found: Sequence[Any] = self._session.run(list(self.outputs), {"image": images}, options)
+        probabilities, labels, familiarity = [*found, [None] * len(images)][:3]
+        return [
+            Answer(model=self, probabilities=row, label=str(label), familiarity=None if share is None else float(share))
+            for row, label, share in zip(probabilities, labels, familiarity, strict=True)
+        ]
 
 
 def _session(content: bytes) -> ort.InferenceSession:
@@ -98,7 +115,7 @@ def _session(content: bytes) -> ort.InferenceSession:
         raise DamagedFileError(f"model.onnx can't be loaded by ONNX Runtime {ort.__version__}: {exc}") from exc
     inputs = {node.name for node in session.get_inputs()}
     outputs = {node.name for node in session.get_outputs()}
-    if inputs != {"image"} or not {"probabilities", "label"} <= outputs:
+    if inputs != {"image"} or not {PROBABILITIES, LABEL} <= outputs:
         raise DamagedFileError(
             "model.onnx is not a headstart classifier: it should take 'image' and give 'probabilities' and "
             f"'label'; it takes {sorted(inputs)} and gives {sorted(outputs)}"

@@ -20,11 +20,13 @@ from pydantic import ValidationError
 from deploy.serving import schemas
 from deploy.serving.limits import Limits
 from deploy.serving.model import Answer, ServedModel
-from deploy.serving.schemas import INPUT, OUTPUTS, InferenceRequest, InputTensor, RequestedOutput
+from deploy.serving.schemas import INPUT, InferenceRequest, InputTensor, RequestedOutput
 from tasks.errors import RequestError
 from tasks.modality.images import MAX_SIDE_PX
+from tasks.networks.outputs import FAMILIARITY, LABEL, PROBABILITIES
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository"]
+TRITON_TYPES = {"FP32": "TYPE_FP32", "BYTES": "TYPE_STRING"}
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -34,7 +36,7 @@ class InferRequest:
 
     id: str | None
     images: np.ndarray
-    outputs: Sequence[RequestedOutput]
+    outputs: Sequence[RequestedOutput]  # none: all
     binary: bool  # for outputs that don't say
 
     def is_binary(self, output: RequestedOutput) -> bool:
@@ -62,18 +64,24 @@ def parse_infer_request(body: bytes, header_length: int | None, limits: Limits) 
     header, binary = _split(body, header_length)
     request = _inference_request(header)
     images = _images(request.inputs[0], binary, limits)
-    outputs = request.outputs or [RequestedOutput(name=name) for name in OUTPUTS]
+    outputs = request.outputs or []
     for output in outputs:
-        if output.parameters.classification and output.name != "probabilities":
+        if output.parameters.classification and output.name != PROBABILITIES:
             raise bad("'classification' goes with the output 'probabilities'")
     return InferRequest(id=request.id, images=images, outputs=outputs, binary=request.parameters.binary_data_output)
 
 
 def infer_response(request: InferRequest, answers: Sequence[Answer]) -> tuple[bytes, int | None]:
-    """The body of the answer, and the length of its JSON part where binary tensors follow."""
+    """The body of the answer, and the length of its JSON part where binary tensors follow.
+
+    Raises:
+        RequestError: 400, an output that the model does not have.
+    """
     model = answers[0].model
     outputs, chunks = [], []
-    for wanted in request.outputs:
+    for wanted in request.outputs or [RequestedOutput(name=name) for name in model.outputs]:
+        if wanted.name not in model.outputs:
+            raise bad(f"version {model.version} has no output {wanted.name!r}; it has {', '.join(model.outputs)}")
         datatype, array = _output(wanted, answers)
         output = schemas.OutputTensor(name=wanted.name, datatype=datatype, shape=list(array.shape))
         if request.is_binary(wanted):
@@ -95,8 +103,8 @@ def model_metadata(model: ServedModel) -> schemas.ModelMetadata:
         platform="onnxruntime_onnx",
         inputs=[schemas.TensorMetadata(name=INPUT, datatype="UINT8", shape=[-1, -1, -1, 3])],
         outputs=[
-            schemas.TensorMetadata(name="probabilities", datatype="FP32", shape=[-1, len(model.labels)]),
-            schemas.TensorMetadata(name="label", datatype="BYTES", shape=[-1]),
+            schemas.TensorMetadata(name=name, datatype=datatype, shape=shape)
+            for name, (datatype, shape) in _outputs(model).items()
         ],
     )
 
@@ -110,10 +118,16 @@ def model_config(model: ServedModel) -> dict[str, Any]:
         "max_batch_size": 0,
         "input": [{"name": INPUT, "data_type": "TYPE_UINT8", "dims": [-1, -1, -1, 3]}],
         "output": [
-            {"name": "probabilities", "data_type": "TYPE_FP32", "dims": [-1, len(model.labels)]},
-            {"name": "label", "data_type": "TYPE_STRING", "dims": [-1]},
+            {"name": name, "data_type": TRITON_TYPES[datatype], "dims": shape}
+            for name, (datatype, shape) in _outputs(model).items()
         ],
     }
+
+
+def _outputs(model: ServedModel) -> dict[str, tuple[str, list[int]]]:
+    """The datatype and the shape of each output of the model."""
+    known = {PROBABILITIES: ("FP32", [-1, len(model.labels)]), LABEL: ("BYTES", [-1]), FAMILIARITY: ("FP32", [-1])}
+    return {name: known[name] for name in model.outputs}
 
 
 def _split(body: bytes, header_length: int | None) -> tuple[bytes, bytes]:
@@ -183,7 +197,9 @@ def _json_images(shape: tuple[int, ...], data: list[Any]) -> np.ndarray:
 
 def _output(wanted: RequestedOutput, answers: Sequence[Answer]) -> tuple[Any, np.ndarray]:
     """The datatype of an output, and its values: float32 [N, C], or texts [N] or [N, classes]."""
-    if wanted.name == "label":
+    if wanted.name == FAMILIARITY:
+        return "FP32", np.array([answer.familiarity for answer in answers], np.float32)
+    if wanted.name == LABEL:
         return "BYTES", np.array([answer.label for answer in answers], object)
     if classes := wanted.parameters.classification:
         return "BYTES", np.array([_top_classes(answer, classes) for answer in answers], object)

@@ -81,9 +81,11 @@ class Server:
         answers = asyncio.wrap_future(self.batcher.submit(images))
         try:
             async with asyncio.timeout(self.limits.timeout_s):
-                return await answers
+                found = await answers
         except TimeoutError:
             raise RequestError(503, f"the model did not answer within {self.limits.timeout_s:g} s") from None
+        self.metrics.count(answer.familiar for answer in found)
+        return found
 
     @asynccontextmanager
     async def room(self, pixels: int) -> AsyncIterator[None]:
@@ -179,6 +181,8 @@ async def classify(request: Request, top: Top = TOP_CLASSES) -> schemas.Classifi
         probability=answer.probabilities.max(),
         classes=classes,
         image=schemas.ImageSize(width_px=pixels.shape[1], height_px=pixels.shape[0]),
+        familiarity=answer.familiarity,
+        familiar=answer.familiar,
     )
 
 

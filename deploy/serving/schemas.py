@@ -23,11 +23,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tasks.errors import RequestError
+from tasks.networks.outputs import OUTPUTS
 
 INPUT = "image"
-OUTPUTS = ("probabilities", "label")
 
-OutputName = Literal["probabilities", "label"]
+OutputName = Literal["probabilities", "label", "familiarity"]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -95,7 +95,7 @@ class OutputParameters(RequestPart):
 
 class RequestedOutput(RequestPart):
     name: OutputName
-    """'probabilities' or 'label'."""
+    """'probabilities', 'label' or 'familiarity'."""
     parameters: OutputParameters = OutputParameters()
     """An object."""
 
@@ -113,7 +113,7 @@ class InferenceRequest(RequestPart):
     inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
     """A list of one tensor, named 'image'."""
     outputs: Annotated[list[RequestedOutput], Field(min_length=1, max_length=len(OUTPUTS))] | None = None
-    """A list of one or two of 'probabilities' and 'label'; both by default."""
+    """A list of 'probabilities', 'label' and 'familiarity', or some of them; all that the model has by default."""
     parameters: RequestParameters = RequestParameters()
     """An object."""
 
@@ -210,3 +210,7 @@ class Classification(BaseModel):
     probability: Share
     classes: list[ClassProbability]
     image: ImageSize
+    familiarity: Share | None = None
+    """How much the image resembles what the model was trained on; null where the model does not say it."""
+    familiar: bool | None = None
+    """Whether it is familiar: 0.5 or more."""

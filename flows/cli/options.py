@@ -136,7 +136,13 @@ Images = Annotated[
 ]
 AnswersFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Write image, label and probability to a .parquet, .csv or .jsonl file."),
+    typer.Option(
+        metavar="FILE", help="Write image, label, probability and familiarity to a .parquet, .csv or .jsonl file."
+    ),
+]
+UnknownLabel = Annotated[
+    str | None,
+    typer.Option(metavar="LABEL", help="Answer LABEL for images that are unlike anything the model was trained on."),
 ]
 PublicKey = Annotated[
     str | None,

@@ -30,6 +30,7 @@ def predict(
     model: options.ModelOrFile,
     images: options.Images,
     to: options.AnswersFile = None,
+    unknown_label: options.UnknownLabel = None,
     workspace: options.Workspace = "./workspace",
     public_key: options.PublicKey = None,
     as_json: options.Json = False,
@@ -47,32 +48,42 @@ def predict(
         place = Workspace(workspace)
         if to:
             with nullcontext() if as_json or quiet else showing():
-                answer = _predict_to(place, model, images, to, public_key)
+                answer = _predict_to(place, model, images, to, public_key, unknown_label)
         else:
-            answer = _predict(place, model, images, public_key)
+            answer = _predict(place, model, images, public_key, unknown_label)
         if as_json:
             print_json({key: value for key, value in answer.items() if value or key not in ("faults", "skipped")})
         elif to:
             say(f"{answer['images']:,} images predicted, {answer['embedded']:,} of them new: {visible(str(to))}")
         else:
             for row in answer["predictions"]:
-                say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(row['image'])}")
+                doubt = "" if row.get("familiar", True) else "  (unlike anything it was trained on)"
+                say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(row['image'])}{doubt}")
         if faults := answer["faults"]:
             named = [f"{visible(fault['image'])}: {fault['reason']}" for fault in faults[:NAMED_FAULTS]]
             more = [f"and {len(faults) - NAMED_FAULTS:,} more"] if len(faults) > NAMED_FAULTS else []
             raise UsageError("\n".join(named + more))
 
 
-def _predict(workspace: Workspace, model: str, images: Sequence[str], public_key: str | None) -> dict[str, Any]:
+def _predict(
+    workspace: Workspace, model: str, images: Sequence[str], public_key: str | None, unknown_label: str | None
+) -> dict[str, Any]:
     classifier = load_model(workspace, model, public_key)
+    if unknown_label:
+        check_familiarity(classifier.has_familiarity)
     files, skipped = image_files(map(Path, images))
     _name_skipped(skipped)
-    predictions, faults = predict_images(classifier, files)
+    predictions, faults = predict_images(classifier, files, unknown_label)
     return {"predictions": predictions, "faults": faults, "skipped": skipped}
 
 
 def _predict_to(
-    workspace: Workspace, model: str, sources: Sequence[str], to: Path, public_key: str | None
+    workspace: Workspace,
+    model: str,
+    sources: Sequence[str],
+    to: Path,
+    public_key: str | None,
+    unknown_label: str | None,
 ) -> dict[str, Any]:
     """What was done; the answers are in the file."""
     from tasks.config import load_config
@@ -89,7 +100,9 @@ def _predict_to(
     else:
         cut, name = cut_champion(workspace, model, public_key), model
     run = new_run(sources[0], name, workspace.url, load_config(environ=os.environ))
-    seen = predict_to(run, cut, to)
+    if unknown_label:
+        check_familiarity(cut.has_familiarity)
+    seen = predict_to(run, cut, to, unknown_label)
     skipped = Counter(suffix_of(path) for path, reason in seen.left_out.items() if "not an image's" in reason)
     _name_skipped(skipped)
     names = image_names(sources[0], list(seen.faults))
@@ -166,9 +179,24 @@ def load_model(workspace: Workspace, model: str, public_key: str | None = None) 
     return Classifier(read_champion(workspace, model, public_key)[0])
 
 
-def predict_images(classifier: Classifier, images: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """`{"image", "label", "probability"}` for each image, and `{"image", "reason"}` for each that can't be used, in the
-    given order."""
+def check_familiarity(has_familiarity: bool) -> None:
+    """Raises UsageError where --unknown-label asks for what the model does not say."""
+    if not has_familiarity:
+        raise UsageError(
+            "--unknown-label: this model does not say how familiar an image is (its file is of an older release; or,"
+            " with --to, its later layers were fine-tuned); retrain it, or leave one of the two away"
+        )
+
+
+def predict_images(
+    classifier: Classifier, images: Sequence[Path], unknown_label: str | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """`{"image", "label", "probability", "familiarity", "familiar"}` for each image, the last two where the model says
+    it, and `{"image", "reason"}` for each that can't be used, in the given order.
+
+    Args:
+        unknown_label: for images that are not familiar; None keeps the likeliest class.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     from tasks.modality.images import decode, read_bytes
@@ -176,11 +204,16 @@ def predict_images(classifier: Classifier, images: Sequence[Path]) -> tuple[list
 
     def answer(path: Path) -> dict[str, Any]:
         try:
-            probabilities = classifier.probabilities(decode(read_bytes(str(path))))
+            found = classifier.predict(decode(read_bytes(str(path))))
         except (DecodeError, SourceError) as exc:
             return {"image": str(path), "reason": str(exc)}
-        best = int(probabilities.argmax())
-        return {"image": str(path), "label": classifier.labels[best], "probability": float(probabilities[best])}
+        best = int(found.probabilities.argmax())
+        row = {"image": str(path), "label": classifier.labels[best], "probability": float(found.probabilities[best])}
+        if found.familiarity is None:
+            return row
+        familiar = bool(found.familiar)
+        label = row["label"] if familiar or not unknown_label else unknown_label
+        return {**row, "label": label, "familiarity": float(found.familiarity), "familiar": familiar}
 
     with ThreadPoolExecutor(available_cores()) as pool:
         answers = list(pool.map(answer, images))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,3 +33,4 @@ class Findings:
     comparison: Comparison | None  # over the test images of the classes that both models have
     class_comparisons: list[ClassComparison] | None  # over the same images
     changes: ClassChanges | None = None  # since the champion; None before there is one
+    unknown: dict[str, Any] | None = None  # `tasks.networks.unknown_classes.Unknown`; None with too few classes

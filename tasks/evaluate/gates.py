@@ -6,6 +6,9 @@ interval is beyond the threshold; which gates those are, and why, is in `expecta
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from tasks.evaluate import champion_gate
 from tasks.evaluate.findings import Findings
 from tasks.evaluate.fresh_process import FreshProcess
@@ -30,6 +33,7 @@ from tasks.evaluate.thresholds import (
     ParityLimits,
     Serving,
     Size,
+    UnknownClasses,
 )
 from tasks.records import GateResult
 
@@ -46,6 +50,7 @@ def judge(gates: Gates, found: Findings) -> tuple[GateResult, ...]:
         _calibration(gates.calibration, found),
         *_robustness(gates.robustness, found.robustness),
         *_parity(gates.parity, found.parity),
+        *_unknown_classes(gates.unknown, found.unknown),
         _fresh_process(gates.serving, found.fresh_process),
         _latency(gates.latency, found.latency),
         _size(gates.size, found.size_bytes),
@@ -226,6 +231,23 @@ def _parity(limits: ParityLimits, parity: Parity | None) -> tuple[GateResult, Ga
         labels.result(parity.label_agreement, f"{same} (at least {agreement:.2%})", evidence=evidence),
         probabilities.result(parity.max_difference, apart, evidence=evidence),
     )
+
+
+def _unknown_classes(limits: UnknownClasses, found: dict[str, Any] | None) -> list[GateResult]:
+    """How well the familiarity tells unknown classes; refuses only where a minimum is set."""
+    least = limits.min_auroc
+    rule = GateRule(gate="unknown classes", rule="at least", threshold=least, unit="share")
+    if found is None:
+        return [rule.missing("it takes three classes, and five images of each")] if least else []
+    value, (low, high) = found["auroc"], found["interval"]
+    asked = f"at least {least:.2f}" if least else "no minimum is set"
+    reason = (
+        f"of an image of an unknown class and one of a known class, the unknown one is less familiar in {value:.0%} of "
+        f"all pairs ({low:.0%} to {high:.0%}; {asked})"
+    )
+    evidence = f"{found['images']} images of {len(found['classes'])} classes, each left out in turn"
+    result = rule.result(value, reason, judged=high, interval=(low, high), evidence=evidence)
+    return [result if least else replace(result, passed=None)]
 
 
 def _fresh_process(limits: Serving, found: FreshProcess | None) -> GateResult:

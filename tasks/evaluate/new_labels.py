@@ -73,7 +73,7 @@ def ask_champion(
         arrived: columns label, uri; the index is the digest.
     """
     classifier = Classifier(read_model(run.workspace, run.name, version))
-    probabilities = score(run, classifier, arrived.reset_index())
+    probabilities = score(run, classifier, arrived.reset_index()).probabilities
     names = np.array(current_names(classifier.labels, run.config.validation.rename), object)
     predicted = pd.Series(names[probabilities.argmax(axis=1)], arrived.index)
     right = (predicted == arrived["label"]).to_numpy()

@@ -18,7 +18,7 @@ import pyarrow as pa
 from tasks.errors import HeadstartError
 from tasks.evaluate.classes import ClassChanges, class_changes
 from tasks.modality.images import read_checked
-from tasks.networks.classifier import Classifier
+from tasks.networks.classifier import Classifier, Prediction
 from tasks.records import Head, Run
 from tasks.storage.artifacts import Artifact
 from tasks.storage.repository import MODEL, champion, read_manifest, read_model
@@ -42,16 +42,19 @@ class Champion:
 
 def score(
     run: Run, classifier: Classifier, rows: pd.DataFrame, on_image: Callable[[], None] = lambda: None
-) -> np.ndarray:
-    """Probabilities, float32 [N, C], from the original bytes of each row's image."""
+) -> Prediction:
+    """The predictions from the original bytes of each row's image, as of one batch."""
     reads = [partial(read_checked, uri, sha256) for uri, sha256 in zip(rows["uri"], rows["sha256"], strict=True)]
     found = []
-    for probabilities in classifier.classify_all(
+    for prediction in classifier.classify_all(
         reads, workers=run.config.extract.workers, max_pixels=run.config.ingest.max_pixels
     ):
-        found.append(probabilities)
+        found.append(prediction)
         on_image()
-    return np.stack(found) if found else np.zeros((0, len(classifier.labels)), np.float32)
+    if not found:
+        return Prediction(np.zeros((0, len(classifier.labels)), np.float32), None)
+    familiarity = [each.familiarity for each in found if each.familiarity is not None]
+    return Prediction(np.stack([each.probabilities for each in found]), np.stack(familiarity) if familiarity else None)
 
 
 def validation_probabilities(run: Run, head: Head, sha256s: pd.Series, classes: int) -> np.ndarray:
@@ -78,7 +81,7 @@ def champion_predictions(run: Run, test: pd.DataFrame, labels: tuple[str, ...], 
     known = test[test["label"].isin(changes.shared)]
     predicted = known["sha256"].map(_recorded(run, version)).astype(object)
     new = known[predicted.isna()]
-    predicted[new.index] = np.array(classifier.labels, object)[score(run, classifier, new).argmax(axis=1)]
+    predicted[new.index] = np.array(classifier.labels, object)[score(run, classifier, new).probabilities.argmax(axis=1)]
     return Champion(version=version, predicted=predicted.replace(rename).reindex(test.index), changes=changes)
 
 

@@ -44,6 +44,7 @@ PREDICTIONS = pa.schema(
         ("uncalibrated", pa.float32()),  # the same at temperature 1
         ("probabilities", pa.list_(pa.float32())),  # in the order of the snapshot's labels
         ("champion_predicted", pa.string()),  # null where there is none
+        ("familiarity", pa.float32()),  # of a test image; null elsewhere
     ]
 )
 
@@ -59,10 +60,12 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
     rows = _held_out(run, snapshot)
     model = _candidate_file(run, candidate)
     classifier = Classifier(model)
+    familiarity = run.workspace.read_json(candidate.familiarity_path)
     targets = rows["label"].map({label: i for i, label in enumerate(snapshot.labels)}).to_numpy(np.int64)
     test = (rows["split"] == "test").to_numpy()
     images, truth = rows[test], targets[test]
-    scores = score(run, classifier, images, on_image)
+    predicted = score(run, classifier, images, on_image)
+    scores = predicted.probabilities
     probabilities = np.empty((len(rows), len(snapshot.labels)), np.float32)
     probabilities[test] = scores
     probabilities[~test] = validation_probabilities(run, head, rows.loc[~test, "sha256"], len(snapshot.labels))
@@ -92,6 +95,7 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         comparison=comparison,
         class_comparisons=class_comparisons,
         changes=standing and standing.changes,
+        unknown=familiarity["unknown_classes"],
     )
     results = judge(gates, found)
     undecided = _undecided(results, comparison)
@@ -105,9 +109,13 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         gates=results,
         metrics=metrics,
         champion_version=standing and standing.version,
+        familiarity=familiarity,
         undecided=undecided,
     )
-    _write_predictions(run, rows, snapshot.labels, probabilities, head.temperature, standing)
+    shares = np.full(len(rows), np.nan, np.float32)
+    if predicted.familiarity is not None:
+        shares[test] = predicted.familiarity
+    _write_predictions(run, rows.assign(familiarity=shares), snapshot.labels, probabilities, head.temperature, standing)
     _write_decision(run, decision, found, _calibration(found, metrics, head.temperature))
     return decision
 
@@ -272,6 +280,7 @@ def _write_decision(run: Run, decision: Decision, found: Findings, calibrated: d
         "class_comparisons": [asdict(row) for row in found.class_comparisons or ()],
         "per_class": {"test": per_class},
         "calibration": calibrated,
+        "familiarity": decision.familiarity,
         "robustness": [asdict(change) for change in found.robustness],
         "latency": found.latency and asdict(found.latency),
         "size_bytes": found.size_bytes,

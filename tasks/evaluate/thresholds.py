@@ -61,6 +61,10 @@ class NewClasses(Section):
     min_recall: float = Field(ge=0, le=1)
 
 
+class UnknownClasses(Section):
+    min_auroc: float = Field(ge=0, le=1)
+
+
 class Serving(Section):
     images: int = Field(ge=1)
     budget_s: float = Field(gt=0)
@@ -79,6 +83,7 @@ class Gates(Section):
     robustness: Robustness
     champion: ChampionPolicy
     new_classes: NewClasses
+    unknown: UnknownClasses
 
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()

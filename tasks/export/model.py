@@ -1,47 +1,54 @@
-"""model.onnx: preprocessing, the feature extractor that made the features, the head, calibrated softmax and labels."""
+"""model.onnx: preprocessing, the feature extractor that made the features, the head, and what it says of an image."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 
 import onnx
 
+from tasks.export.familiar import fit_familiar
+from tasks.networks.familiarity import attach
 from tasks.networks.head_file import load_head
 from tasks.networks.keras_export import to_onnx
 from tasks.networks.onnx_graph import chain, classification, describe, part
+from tasks.networks.outputs import THRESHOLD
 from tasks.records import Candidate, Head, Run
 
 
 def export_model(run: Run, head: Head, version: int) -> Candidate:
-    """Writes `model.onnx`, the file that is evaluated, and published if the gates promote it.
+    """Writes `model.onnx`, the file that is evaluated, and published if the gates promote it; and `familiarity.json`.
 
-    Input `image` uint8 [N, H, W, 3] RGB, N, H and W dynamic; outputs `probabilities` float32 [N, C] and `label`
-    string [N]; metadata `labels`, `name`, `version`, `snapshot`, `recipe`.
+    Input `image` uint8 [N, H, W, 3] RGB, N, H and W dynamic; outputs `probabilities` float32 [N, C], `label` string [N]
+    and `familiarity` float32 [N] in 0..1; metadata `labels`, `name`, `version`, `snapshot`, `recipe`, and
+    `familiarity`, with the threshold at which an image is familiar.
 
     Raises:
         ExportError: the parts don't fit together, or the ONNX checker rejects the model.
     """
     snapshot, extractor = head.features.snapshot, head.features.extractor
-    layers = to_onnx(
-        load_head(run.workspace, head.keras_path),
-        input_name=extractor.output,
-        output_name="logits",
-        channels_first=False,
-    )
+    keras_head = load_head(run.workspace, head.keras_path)
+    familiar, unknown = fit_familiar(run, head, keras_head.input_shape[1:])
+    layers = to_onnx(keras_head, input_name=extractor.output, output_name="logits", channels_first=False)
     body = part(
         onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path)), ["image"], [extractor.output]
     )
-    model = chain(body, layers, classification(snapshot.labels, head.temperature))
+    model = attach(chain(body, layers, classification(snapshot.labels, head.temperature)), familiar, extractor.output)
     del model.metadata_props[:]
+    threshold = {"threshold": THRESHOLD, "familiar_share": run.config.export.familiar_share}
     metadata = {
         "labels": list(snapshot.labels),
         "name": run.name,
         "version": str(version),
         "snapshot": snapshot.id,
         "recipe": extractor.head_key,
+        "familiarity": threshold,
     }
     describe(model, metadata)
     content = model.SerializeToString()
     path = run.path("model.onnx")
     run.workspace.write_bytes(path, content)
+    run.workspace.write_json(
+        run.path("familiarity.json"), {**threshold, "unknown_classes": unknown and asdict(unknown)}
+    )
     return Candidate(head=head, onnx_path=path, sha256=hashlib.sha256(content).hexdigest(), version=version)

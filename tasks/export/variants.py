@@ -111,7 +111,7 @@ def _measure(run: Run, content: bytes, made: bytes, test: pd.DataFrame) -> dict[
     max_pixels = run.config.ingest.max_pixels
     reads = [partial(read_checked, uri, sha256) for uri, sha256 in zip(test["uri"], test["sha256"], strict=True)]
     predictions = variant.classify_all(reads, workers=run.config.extract.workers, max_pixels=max_pixels)
-    predicted = np.array([variant.labels[probabilities.argmax()] for probabilities in predictions], object)
+    predicted = np.array([variant.labels[each.probabilities.argmax()] for each in predictions], object)
     truth, evaluated = test["label"].to_numpy(object), test["predicted"].to_numpy(object)
     accuracy = float((predicted == truth).mean())
     images = [decode(read(), max_pixels) for read in reads[:TIMED_IMAGES]]

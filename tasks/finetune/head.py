@@ -15,6 +15,7 @@ import numpy as np
 from tasks.config import Finetune
 from tasks.finetune.data import Split
 from tasks.networks.calibration import fit_temperature
+from tasks.networks.rooted import layer_scales, rooted
 from tasks.storage.rows import Rows, row_blocks, rows_within
 
 if TYPE_CHECKING:
@@ -271,32 +272,10 @@ def build_head(features: np.ndarray | Rows, classes: int, config: Finetune, widt
 
 def _rooted_and_centred(rows: np.ndarray, centre: keras.layers.Rescaling) -> np.ndarray:
     """What the layers of a head before its dropout make of rows, float32 [M, D]."""
-    values = _rooted(rows)
+    values = rooted(rows)
     values *= np.asarray(centre.scale, np.float32)
     values += np.asarray(centre.offset, np.float32)
     return values
-
-
-def _rooted(rows: np.ndarray) -> np.ndarray:
-    values = rows.astype(np.float32)
-    roots = np.abs(values)
-    np.sqrt(roots, out=roots)
-    return np.copysign(roots, values, out=roots)
-
-
-def layer_scales(variance: np.ndarray, widths: Sequence[int] = ()) -> np.ndarray:
-    """The scale of each feature, float64 [D]: one for each layer, under which all layers have the same variance in sum,
-    and a feature of the first layer has a variance of 1 in the mean.
-
-    Separate scales for features would amplify those that are nearly constant.
-
-    Args:
-        variance: of each feature, float64 [D].
-        widths: as `build_head`.
-    """
-    widths = widths or (len(variance),)
-    sums = [layer.sum() + 1e-12 for layer in np.split(variance, np.cumsum(widths)[:-1])]
-    return np.repeat(np.sqrt(widths[0] / np.array(sums)), widths)
 
 
 def rooted_moments(features: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -304,7 +283,7 @@ def rooted_moments(features: np.ndarray | Rows) -> tuple[np.ndarray, np.ndarray]
     total, squares = np.zeros(features.shape[1]), np.zeros(features.shape[1])
     for block in row_blocks(features):
         # The square of the root is the magnitude. The error of float64 sums over 10^9 rows is below 1e-6.
-        total += _rooted(block).sum(axis=0, dtype=np.float64)
+        total += rooted(block).sum(axis=0, dtype=np.float64)
         squares += np.abs(block.astype(np.float32)).sum(axis=0, dtype=np.float64)
     mean = total / len(features)
     return mean, np.maximum(squares / len(features) - mean**2, 0)

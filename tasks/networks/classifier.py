@@ -6,12 +6,27 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from tasks.errors import DamagedFileError, HeadstartError, UsageError
 from tasks.modality.images import DEFAULT_MAX_PIXELS, decode
 from tasks.networks.onnx_session import available_cores, open_model
+from tasks.networks.outputs import FAMILIARITY, PROBABILITIES, THRESHOLD
+
+
+class Prediction(NamedTuple):
+    """`probabilities` float32 [C] of one image, or [N, C] of a batch; `familiarity` float32 [] or [N], in 0..1, None
+    where the model has no such output."""
+
+    probabilities: np.ndarray
+    familiarity: np.ndarray | None
+
+    @property
+    def familiar(self) -> np.ndarray | None:
+        """Whether images resemble what the model was trained on: bool [] or [N]."""
+        return None if self.familiarity is None else self.familiarity >= THRESHOLD
 
 
 class Classifier:
@@ -36,12 +51,19 @@ class Classifier:
         if "labels" not in self.metadata:
             raise HeadstartError(f"{where} is not a model of headstart: its metadata has no 'labels'")
         self.labels: list[str] = json.loads(self.metadata["labels"])
+        given = {node.name for node in self._session.get_outputs()}
+        self._outputs = [name for name in (PROBABILITIES, FAMILIARITY) if name in given]
+        self.has_familiarity = FAMILIARITY in given
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """The probability of each class, float32, in the order of `labels`.
+        """The probability of each class, float32, in the order of `labels`; see `predict`."""
+        return self.predict(pixels).probabilities
+
+    def predict(self, pixels: np.ndarray) -> Prediction:
+        """The probability of each class, in the order of `labels`, and the familiarity.
 
         Args:
-            pixels: one image, uint8 [H, W, 3] RGB, which gives [C]; or a batch, uint8 [N, H, W, 3], which gives [N, C].
+            pixels: one image, uint8 [H, W, 3] RGB; or a batch, uint8 [N, H, W, 3].
 
         Raises:
             UsageError: pixels of another type or shape.
@@ -52,8 +74,9 @@ class Classifier:
                 f"{pixels.dtype} {list(pixels.shape)}"
             )
         batch = pixels if pixels.ndim == 4 else pixels[None]
-        [probabilities] = self._session.run(["probabilities"], {"image": batch})
-        return probabilities if pixels.ndim == 4 else probabilities[0]  # type: ignore[return-value, index]
+        found = [np.asarray(each) for each in self._session.run(self._outputs, {"image": batch})]
+        each = found if pixels.ndim == 4 else [values[0] for values in found]
+        return Prediction(each[0], each[1] if len(each) > 1 else None)
 
     def classify_all(
         self,
@@ -61,11 +84,11 @@ class Classifier:
         *,
         workers: int = 0,
         max_pixels: int = DEFAULT_MAX_PIXELS,
-    ) -> Iterator[np.ndarray]:
-        """Float32 [C] for each image, in order; decoding and inference run on `workers` threads (0: one a core).
+    ) -> Iterator[Prediction]:
+        """The prediction for each image, in order; decoding and inference run on `workers` threads (0: one a core).
 
         Args:
             images: functions that return an image's encoded bytes; each is called on a worker thread.
         """
         with ThreadPoolExecutor(workers or available_cores(), thread_name_prefix="classify") as pool:
-            yield from pool.map(lambda read: self.probabilities(decode(read(), max_pixels)), images)
+            yield from pool.map(lambda read: self.predict(decode(read(), max_pixels)), images)

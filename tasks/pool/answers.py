@@ -1,4 +1,4 @@
-"""Predictions for a whole pool as one table: image, label, probability."""
+"""Predictions for a whole pool as one table: image, label, probability, familiarity."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.errors import UsageError
+from tasks.networks.outputs import THRESHOLD
 from tasks.pool.cut import CutModel
 from tasks.pool.embedding import SeenPool, see_pool
 from tasks.pool.scoring import predict_pool
@@ -22,7 +23,12 @@ from tasks.records import Run
 from tasks.workspace import sync_folder
 
 FORMATS = (".parquet", ".csv", ".jsonl")
-SCHEMA = pa.schema([("image", pa.string()), ("label", pa.string()), ("probability", pa.float32())])
+SCHEMA = pa.schema(
+    [
+        *(("image", pa.string()), ("label", pa.string()), ("probability", pa.float32())),
+        ("familiarity", pa.float32()),  # null where the model does not say it
+    ]
+)
 BLOCK_ROWS = 8192
 
 
@@ -34,10 +40,13 @@ def check_answers_file(file: Path) -> None:
         raise UsageError(f"--to names a file in the folder {file.absolute().parent}, which can't be written")
 
 
-def predict_to(run: Run, model: CutModel, file: Path) -> SeenPool:
+def predict_to(run: Run, model: CutModel, file: Path, unknown_label: str | None = None) -> SeenPool:
     """Predicts every image of the run's source, and writes the answers, sorted by path, whole or not at all.
 
     The images' rows are kept, so an interrupted call is resumed, and a second one is quick.
+
+    Args:
+        unknown_label: for images that are not familiar; None keeps the likeliest class.
 
     Raises:
         SourceError: see `tasks.pool.listing.list_pool`; or the storage does not answer.
@@ -46,13 +55,16 @@ def predict_to(run: Run, model: CutModel, file: Path) -> SeenPool:
     seen = see_pool(run, model)
     codes, sha256s = pd.factorize(seen.table["sha256"])
     predicted = predict_pool(run.workspace, model, list(sha256s))
-    labels = np.array(model.labels, object)
+    answers = np.array(model.labels, object)[predicted.label]
+    if unknown_label:
+        answers[predicted.familiarity < THRESHOLD] = unknown_label
     names = image_names(run.source, seen.table["path"].tolist(), seen.table["uri"].tolist())
     with _written_aside(file) as aside, _writer(aside, file.suffix.lower()) as write:
         for start in range(0, len(codes), BLOCK_ROWS):
             block = codes[start : start + BLOCK_ROWS]
-            columns = [names[start : start + BLOCK_ROWS], labels[predicted.label[block]], predicted.probability[block]]
-            write(pa.table([pa.array(column) for column in columns], schema=SCHEMA))
+            columns = [names[start : start + BLOCK_ROWS], answers[block], predicted.probability[block]]
+            familiarity = pa.array(predicted.familiarity[block], from_pandas=True)  # NaN becomes null
+            write(pa.table([*map(pa.array, columns), familiarity], schema=SCHEMA))
     return seen
 
 
@@ -101,4 +113,5 @@ def _writer(path: Path, suffix: str) -> Iterator[Callable[[pa.Table], Any]]:
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     for row in table.to_pylist():
-        yield {**row, "probability": round(row["probability"], 6)}
+        shares = {name: round(row[name], 6) for name in ("probability", "familiarity") if row[name] is not None}
+        yield {**row, **shares}

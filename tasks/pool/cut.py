@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,10 @@ import numpy as np
 import onnx
 
 from tasks.errors import HeadstartError
+from tasks.networks.classifier import Prediction
 from tasks.networks.onnx_graph import part
 from tasks.networks.onnx_session import open_model
+from tasks.networks.outputs import FAMILIARITY, PROBABILITIES
 from tasks.pool.published import read_champion
 from tasks.workspace import Workspace
 
@@ -30,9 +32,9 @@ class CutModel:
     """The two parts of a model.onnx, as ONNX files.
 
     `body` gives `output` float32 [N, D] of `image` uint8 [N, H, W, 3]; `head` gives `probabilities` float32 [N, C] of
-    `output`. `key` is that of the rows in the feature store; their first `last_width` columns are the last layer's,
-    which shows likeness best (None: all). Large JPEGs are decoded for `image_size_px`, as its training did; where that
-    is None, at full size.
+    `output` and, where the model says it of those rows alone, `familiarity` float32 [N]. `key` is that of the rows in
+    the feature store; their first `last_width` columns are the last layer's, which shows likeness best (None: all).
+    Large JPEGs are decoded for `image_size_px`, as its training did; where that is None, at full size.
     """
 
     name: str
@@ -43,6 +45,7 @@ class CutModel:
     output: str
     image_size_px: int | None
     last_width: int | None
+    has_familiarity: bool
     body: bytes = field(repr=False)
     head: bytes = field(repr=False)
 
@@ -62,6 +65,10 @@ def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None) -> CutM
     output = narrowest_value(model)
     if output is None or "labels" not in metadata:
         raise HeadstartError("the model can't be cut: no value between its image and its probabilities is one row each")
+    makers = _makers(model)
+    # Where later layers were fine-tuned, it depends on what lies below them.
+    has_familiarity = FAMILIARITY in makers and not _depends_on_image(makers, FAMILIARITY, output)
+    outputs = [PROBABILITIES, *([FAMILIARITY] if has_familiarity else [])]
     lineage = (manifest or {}).get("lineage", {})
     extractor = (lineage.get("features") or {}).get("extractor") or {}
     shared = extractor.get("key") if output == FEATURES else None
@@ -75,8 +82,9 @@ def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None) -> CutM
         output=output,
         image_size_px=extractor.get("image_size_px"),
         last_width=widths[0] if widths else None,
+        has_familiarity=has_familiarity,
         body=part(model, ["image"], [output]).SerializeToString(),
-        head=part(model, [output], ["probabilities"]).SerializeToString(),
+        head=part(model, [output], outputs).SerializeToString(),
     )
 
 
@@ -91,15 +99,20 @@ def narrowest_value(model: onnx.ModelProto) -> str | None:
     were fine-tuned. None where there is no such value."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inferred.value_info}
-    makers = {output: node for node in model.graph.node for output in node.output}
+    makers = _makers(model)
     outputs = [output for node in model.graph.node for output in node.output]
     candidates = ([FEATURES] if FEATURES in makers else []) + [name for name in outputs if ranks.get(name) == 2]
-    return next((name for name in candidates if not _depends_on_image(makers, name)), None)
+    return next((name for name in candidates if not _depends_on_image(makers, PROBABILITIES, name)), None)
 
 
-def _depends_on_image(makers: dict[str, onnx.NodeProto], cut: str) -> bool:
-    """Whether the probabilities can be reached from the image without passing the cut, or don't depend on the cut."""
-    waiting, seen = ["probabilities"], set()
+def _makers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """The node that makes each value."""
+    return {output: node for node in model.graph.node for output in node.output}
+
+
+def _depends_on_image(makers: dict[str, onnx.NodeProto], result: str, cut: str) -> bool:
+    """Whether a result can be reached from the image without passing the cut, or doesn't depend on the cut."""
+    waiting, seen = [result], set()
     while waiting:
         name = waiting.pop()
         if name == "image":
@@ -120,9 +133,17 @@ class Head:
 
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
         """Float32 [N, C] of rows [N, D] of any float."""
-        return np.concatenate(list(self._blocks(rows)))
+        [probabilities] = self._run(rows, [PROBABILITIES])
+        return probabilities
 
-    def _blocks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+    def predict(self, rows: np.ndarray) -> Prediction:
+        """Probabilities float32 [N, C] and familiarity float32 [N] of rows [N, D] of any float."""
+        found = self._run(rows, [each.name for each in self._session.get_outputs()])
+        return Prediction(found[0], found[1] if len(found) > 1 else None)
+
+    def _run(self, rows: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
+        blocks = []
         for start in range(0, max(len(rows), 1), HEAD_ROWS):
             block = rows[start : start + HEAD_ROWS].astype(np.float32, copy=False)
-            yield np.asarray(self._session.run(["probabilities"], {self._input: block})[0])
+            blocks.append(self._session.run(outputs, {self._input: block}))
+        return [np.concatenate(each) for each in zip(*blocks, strict=True)]

@@ -29,10 +29,11 @@ BLOCK_ROWS = 512  # a block of more than 32 MB would be mapped anew each time, w
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """What a model predicts for images: the likeliest class of each, and how likely it is."""
+    """What a model predicts for images: the likeliest class of each, how likely it is, and how familiar the image."""
 
     label: np.ndarray  # index into the model's labels, int16 [N]
     probability: np.ndarray  # float32 [N]
+    familiarity: np.ndarray  # float32 [N], NaN where the model does not say it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +54,13 @@ def predict_pool(workspace: Workspace, model: CutModel, sha256s: Sequence[str]) 
     """Predictions from stored rows, which every image has."""
     head = Head(model)
     label, probability = np.zeros(len(sha256s), np.int16), np.zeros(len(sha256s), np.float32)
-    for images, found in _scored(workspace, model, sha256s, "predict", lambda images, rows: head.probabilities(rows)):
-        label[images] = found.argmax(axis=1)
-        probability[images] = found.max(axis=1)
-    return Predicted(label=label, probability=probability)
+    familiarity = np.full(len(sha256s), np.nan, np.float32)
+    for images, found in _scored(workspace, model, sha256s, "predict", lambda images, rows: head.predict(rows)):
+        label[images] = found.probabilities.argmax(axis=1)
+        probability[images] = found.probabilities.max(axis=1)
+        if found.familiarity is not None:
+            familiarity[images] = found.familiarity
+    return Predicted(label=label, probability=probability, familiarity=familiarity)
 
 
 def find_candidates(

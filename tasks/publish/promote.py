@@ -93,7 +93,9 @@ def _publish(run: Run, summary: dict[str, Any], in_service: int | None, override
         lineage=summary["lineage"],
     )
     files = {"model.onnx": content}
-    write_version(run.workspace, run.name, candidate["version"], files, manifest, triton_config(run.name), sign_files)
+    write_version(
+        run.workspace, run.name, candidate["version"], files, manifest, triton_config(run.name, manifest), sign_files
+    )
     return read_manifest(run.workspace, run.name, candidate["version"])
 
 

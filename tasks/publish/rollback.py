@@ -52,7 +52,7 @@ def roll_back(workspace: Workspace, name: str, to: int | None = None, now: datet
         "replaced": current,
         "published_at": (now or datetime.now(UTC)).isoformat(timespec="seconds"),
     }
-    write_version(workspace, name, version, files, manifest, triton_config(name), sign_files)
+    write_version(workspace, name, version, files, manifest, triton_config(name, manifest), sign_files)
     return {
         "name": name,
         "version": version,

@@ -54,7 +54,7 @@ def publish(run: Run, decision: Decision, variants: tuple[Variant, ...], artifac
         candidate.version,
         files,
         manifest,
-        triton_config(run.name),
+        triton_config(run.name, manifest),
         sign_files,
     )
     return path
@@ -81,6 +81,7 @@ def version_manifest(
         "labels": list(labels),
         "metrics": decision["metrics"],
         "decision": {key: decision[key] for key in kept if key in decision},
+        "familiarity": decision.get("familiarity"),
         "variants": {each.precision: {"published": each.published, **each.measured} for each in variants},
         "lineage": lineage,
     }

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from tasks.networks.intervals import wilson_interval
-from tasks.report.statistics import ReliabilityBin
+from tasks.report.statistics import COVERAGES, ReliabilityBin
 from tasks.report.thumbnails import data_uri
 
 MATRIX_SIDE = 560
@@ -236,6 +236,30 @@ def reliability_chart(bins: Sequence[ReliabilityBin], before: Sequence[Reliabili
         circle.append(_element("title", f"{b.n} images: claimed {b.confidence:.1%}, right {b.accuracy:.1%}"))
     _text(svg, "probability claimed", width - MARGIN_RIGHT, height - 10, "end", kind="axis")
     _text(svg, "share right", MARGIN_LEFT + 6, MARGIN_TOP + 4, "start", kind="axis")
+    return _markup(svg)
+
+
+def coverage_chart(by_probability: Sequence[float], by_familiarity: Sequence[float]) -> Markup:
+    """The share right of the answers that are kept, against the share that is kept, at `COVERAGES`."""
+    width, height = CHART
+    values = [*by_probability, *by_familiarity]
+    ends = f"{by_probability[0]:.1%} of all, {by_probability[-1]:.1%} of the surest half"
+    svg = _svg(width, height, "Risk and coverage", "chart", labelled=f"Share right by share kept: {ends}")
+    ticks = nice_ticks(min(values), 1.0)
+
+    def x(share: float) -> float:
+        return _scale(share, COVERAGES[0], COVERAGES[-1], MARGIN_LEFT, width - MARGIN_RIGHT)
+
+    def y(value: float) -> float:
+        return _scale(value, ticks[0], ticks[-1], height - MARGIN_BOTTOM, MARGIN_TOP)
+
+    _grid(svg, ticks, y, percent=True)
+    for share in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):
+        _text(svg, f"{share:.0%}", x(share), height - MARGIN_BOTTOM + 16, "middle")
+    for kind, line in (("held-out", by_probability), ("train", by_familiarity)):
+        points = " ".join(f"{_n(x(share))},{_n(y(value))}" for share, value in zip(COVERAGES, line, strict=True))
+        ElementTree.SubElement(svg, "polyline", {"class": f"line {kind}", "points": points})
+    _text(svg, "answers kept", width - MARGIN_RIGHT, height - 10, "end", kind="axis")
     return _markup(svg)
 
 

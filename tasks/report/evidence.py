@@ -30,6 +30,7 @@ PREDICTION_COLUMNS = (
     "probability",
     "uncalibrated",
     "champion_predicted",
+    "familiarity",
 )
 
 
@@ -46,6 +47,7 @@ class Prediction:
     probability: float  # of `predicted`
     uncalibrated: float | None = None  # the same without the temperature
     champion_predicted: str | None = None
+    familiarity: float | None = None  # in 0..1; None of a validation image, and in earlier runs
 
     @property
     def correct(self) -> bool:

@@ -35,6 +35,7 @@ from tasks.report.statistics import (
     flipped,
     most_confused,
     reliability_bins,
+    right_by_share,
     worst_mistakes,
 )
 from tasks.report.thumbnails import thumbnail_uri
@@ -97,6 +98,7 @@ def render_page(evidence: Evidence) -> str:
             classes=_classes(evidence),
             learning=_learning(evidence),
             reliability=_reliability(evidence),
+            familiarity=_familiarity(evidence),
             mistakes=[_picture(p) for p in worst_mistakes(evidence.judged, MAX_MISTAKES)],
             suspects=_suspects(evidence),
             quarantine=_quarantine(evidence),
@@ -396,4 +398,25 @@ def _reliability(evidence: Evidence) -> dict[str, Any] | None:
         "bins": bins,
         "before": bool(before),
         "errors": evidence.decision.get("calibration") or {},
+    }
+
+
+def _familiarity(evidence: Evidence) -> dict[str, Any] | None:
+    """Risk against coverage, and how well unknown classes are told; None in earlier runs."""
+    judged = [p for p in evidence.judged if p.familiarity is not None]
+    said = evidence.decision.get("familiarity")
+    if not said or not judged:
+        return None
+    by_familiarity = right_by_share([(p.familiarity or 0.0, p.correct) for p in judged])
+    by_probability = right_by_share([(p.probability, p.correct) for p in judged])
+    familiar = [p for p in judged if (p.familiarity or 0.0) >= said["threshold"]]
+    unknown = said.get("unknown_classes")
+    return {
+        "figure": charts.coverage_chart(by_probability, by_familiarity),
+        "familiar": len(familiar),
+        "n": len(judged),
+        "right_familiar": _mean([float(p.correct) for p in familiar]),
+        "right_others": _mean([float(p.correct) for p in judged if p not in familiar]),
+        "unknown": unknown,
+        "classes": sorted(unknown["classes"].items(), key=lambda row: row[1]) if unknown else [],
     }

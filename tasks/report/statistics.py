@@ -80,3 +80,18 @@ def worst_mistakes(predictions: Sequence[Prediction], limit: int) -> list[Predic
     """The most confident wrong predictions."""
     wrong = [p for p in predictions if not p.correct]
     return sorted(wrong, key=lambda p: (-p.probability, p.path))[:limit]
+
+
+# Shares of answers that are kept; down to the surer half, below which a share of few images means little.
+COVERAGES = tuple(round(1 - 0.025 * step, 3) for step in range(21))
+
+
+def right_by_share(answers: Sequence[tuple[float, bool]]) -> list[float]:
+    """The share right of the surest answers, at each of `COVERAGES` (risk against coverage: El-Yaniv & Wiener 2010).
+
+    Args:
+        answers: how sure each is, and whether it is right; at least one.
+    """
+    right = [correct for _, correct in sorted(answers, key=lambda answer: -answer[0])]
+    kept = [max(1, round(share * len(right))) for share in COVERAGES]
+    return [sum(right[:count]) / count for count in kept]

@@ -212,18 +212,22 @@ def _rename_into_place(workspace: Workspace, aside: str, target: str) -> None:
     sync_folder(Path(workspace.path(target)).parent)
 
 
-def triton_config(name: str) -> str:
+def triton_config(name: str, manifest: Mapping[str, Any]) -> str:
     """`config.pbtxt` for ONNX Runtime's backend: dynamic batch, height and width.
 
-    It applies to all versions, so the number of classes is left open: a later version may have more.
+    It applies to all versions, so the number of classes is left open: a later version may have more. The outputs are
+    those of the version in service, whose manifest is given.
     """
+    familiarity = (
+        ',\n  { name: "familiarity" data_type: TYPE_FP32 dims: [ -1 ] }' if manifest.get("familiarity") else ""
+    )
     return f'''name: "{name}"
 backend: "onnxruntime"
 max_batch_size: 0
 input [ {{ name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, -1, 3 ] }} ]
 output [
   {{ name: "probabilities" data_type: TYPE_FP32 dims: [ -1, -1 ] }},
-  {{ name: "label" data_type: TYPE_STRING dims: [ -1 ] }}
+  {{ name: "label" data_type: TYPE_STRING dims: [ -1 ] }}{familiarity}
 ]
 version_policy: {{ latest {{ num_versions: 1 }} }}
 '''

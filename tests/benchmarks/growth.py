@@ -87,8 +87,8 @@ class Answers:
         digest = sha256(content).hexdigest()
         if new := [photo for photo in photos if (digest, photo) not in self._found]:
             classifier = Classifier(content)
-            for photo, scores in zip(new, classifier.classify_all([photo.read_bytes for photo in new]), strict=True):
-                self._found[digest, photo] = classifier.labels[scores.argmax()]
+            for photo, found in zip(new, classifier.classify_all([photo.read_bytes for photo in new]), strict=True):
+                self._found[digest, photo] = classifier.labels[found.probabilities.argmax()]
         return np.array([self._found[digest, photo] for photo in photos], object)
 
     def accuracy(self, model: Path | None, photos: Sequence[Path]) -> float | None:

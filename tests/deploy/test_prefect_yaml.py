@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from flows.deployments import deployments
+from flows.inbox import EVENT as UNFAMILIAR
 from flows.watch import EVENT
 from tasks.config import parse_config
 from tasks.networks.registry import BACKBONES
@@ -66,7 +67,7 @@ def test_an_event_starts_the_first_with_what_the_event_says(url: str):
     automations = httpx.post(f"{url}/automations/filter", json={}, timeout=100).json()
     actions = [each["actions"][0] for each in automations]
     started = [action["deployment_id"] for action in actions if action["type"] == "run-deployment"]
-    assert started == [deployed(url, NAMES[0])["id"]]
+    assert sorted(started) == sorted([deployed(url, NAMES[0])["id"], deployed(url, NEXT)["id"]])
     odd, later = "/other photos/it's {{ odd }}", "/later"
 
     def event(number: int, model: str, source: str) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def test_an_event_starts_the_first_with_what_the_event_says(url: str):
         }
 
     def sources() -> list[str]:
-        return [run["parameters"]["source"] for run in _runs(url, started[0])]
+        return [run["parameters"]["source"] for run in _runs(url, deployed(url, NAMES[0])["id"])]
 
     # The second is the first again, the third another model's; the last one comes when all are answered.
     _send(url, event(1, "clothing", odd), event(1, "clothing", odd), event(2, "x", odd))
@@ -87,7 +88,24 @@ def test_an_event_starts_the_first_with_what_the_event_says(url: str):
     _send(url, event(3, "clothing", later))
     _eventually(lambda: later in sources())
     assert sorted(sources()) == [later, odd]
-    assert all({**run["parameters"], "source": ""} == {**GIVEN, "source": ""} for run in _runs(url, started[0]))
+    assert all(
+        {**run["parameters"], "source": ""} == {**GIVEN, "source": ""}
+        for run in _runs(url, deployed(url, NAMES[0])["id"])
+    )
+
+
+def test_unfamiliar_images_start_the_choice_of_what_to_label_next(url: str):
+    event = {
+        "event": UNFAMILIAR,
+        "id": "00000000-0000-4000-8000-000000000009",
+        "resource": {"prefect.resource.id": "headstart.model.clothing"},
+        "payload": {"name": "clothing", "workspace": "/workspace", "pool": "/workspace/inbox/clothing"},
+        "occurred": "2026-01-02T03:04:05Z",
+    }
+    _send(url, event)
+    _eventually(lambda: bool(_runs(url, deployed(url, NEXT)["id"])))
+    [run] = _runs(url, deployed(url, NEXT)["id"])
+    assert run["parameters"]["pool"] == "/workspace/inbox/clothing"
 
 
 def test_the_form_has_a_description_a_default_choices_and_bounds(url: str):

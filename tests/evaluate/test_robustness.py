@@ -11,7 +11,7 @@ import pytest
 from tasks.evaluate.latency import MIN_RUNS, WARM_UP, measure_latency
 from tasks.evaluate.robustness import Changed, Sample, measure_robustness
 from tasks.evaluate.thresholds import load_gates
-from tasks.networks.classifier import Classifier
+from tasks.networks.classifier import Classifier, Prediction
 from tests.deploy.serving.models import colour_model
 
 LIMITS = load_gates("gates", "shapes").robustness
@@ -25,8 +25,11 @@ class Probe:
         self.second, self.shapes = second, []
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        return self.predict(pixels).probabilities
+
+    def predict(self, pixels: np.ndarray) -> Prediction:
         self.shapes.append(pixels.shape)
-        return np.array([0.1, 0.9]) if self.second(pixels) else np.array([0.9, 0.1])
+        return Prediction(np.array([0.1, 0.9] if self.second(pixels) else [0.9, 0.1]), None)
 
 
 def measure(second: Callable[[np.ndarray], bool], images: list[np.ndarray]) -> dict[str, Changed]:

@@ -183,7 +183,9 @@ def decide(tmp_path, monkeypatch):
 
     def evaluate(champion, classes, rename=None, arrived=()):
         run = replace(make_run(tmp_path, "s", config={"validate": {"rename": rename or {}}}), name="colours")
-        run.workspace.write_bytes(run.path("model.onnx"), content := colour_model(list(classes)))
+        run.workspace.write_bytes(run.path("model.onnx"), content := colour_model(list(classes), familiarity=True))
+        said = {"threshold": 0.5, "familiar_share": 0.95, "unknown_classes": None}
+        run.workspace.write_json(run.path("familiarity.json"), said)
         rows = [_image(tmp_path, label, colour, number) for label, colour in classes.items() for number in range(EACH)]
         before = keep_snapshot(run, pd.DataFrame(rows))
         publish(tmp_path, 1, content=colour_model(champion), labels=champion, lineage={"snapshot": before.id})

@@ -16,13 +16,13 @@ from tasks.finetune.head import (
     TrainedHead,
     class_weights,
     fit_temperature,
-    layer_scales,
     schedule,
     train_head,
     weights_digest,
 )
 from tasks.networks.keras_export import to_onnx
 from tasks.networks.onnx_session import open_session
+from tasks.networks.rooted import layer_scales
 
 SMALL = Finetune(epochs=6, hidden_units=16, batch_size=32)
 

@@ -43,7 +43,8 @@ def test_the_table_has_what_predict_prints(place: Path, capfd: Capture, suffix: 
     file = place / f"answers{suffix}"
     assert headstart("predict", NAME, place / "pool", "--to", file, "--workspace", place / "w").exit_code == 0
     found = read(file)
-    assert list(found.columns) == ["image", "label", "probability"]
+    assert list(found.columns) == ["image", "label", "probability", "familiarity"]
+    assert found["familiarity"].isna().all()  # the model does not say it
     assert found["image"].tolist() == [row["image"] for row in expected]
     assert found["label"].tolist() == [row["label"] for row in expected]
     assert found["probability"].tolist() == pytest.approx([row["probability"] for row in expected], abs=5e-3)

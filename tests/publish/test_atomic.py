@@ -141,11 +141,11 @@ def test_of_two_writers_of_one_version_on_an_object_store_one_finds_out(bucket_u
     # Both asked for the number before either wrote; the other one is half-way.
     workspace.write_bytes(version_path(NAME, 1, "model.onnx"), content, create=True)
     with pytest.raises(WorkspaceError, match="another writer was faster"):
-        write_version(workspace, NAME, 1, {"model.onnx": other}, manifest(other, 1), triton_config(NAME))
+        write_version(workspace, NAME, 1, {"model.onnx": other}, manifest(other, 1), triton_config(NAME, {}))
     assert workspace.read_bytes(version_path(NAME, 1, "model.onnx")) == content
-    write_version(workspace, NAME, 1, {"model.onnx": content}, manifest(content, 1), triton_config(NAME))
+    write_version(workspace, NAME, 1, {"model.onnx": content}, manifest(content, 1), triton_config(NAME, {}))
     with pytest.raises(WorkspaceError, match="exists already, with another content"):
-        write_version(workspace, NAME, 1, {"model.onnx": other}, manifest(other, 1), triton_config(NAME))
+        write_version(workspace, NAME, 1, {"model.onnx": other}, manifest(other, 1), triton_config(NAME, {}))
 
 
 def test_the_model_comes_first_and_the_manifest_last_on_an_object_store(bucket_url: str):
@@ -160,5 +160,5 @@ def test_the_model_comes_first_and_the_manifest_last_on_an_object_store(bucket_u
     files = {"another.onnx": content, "model.onnx": content}
     with mock.patch.object(Workspace, "write_bytes", noting):
         evidence = manifest(content, 1)
-        write_version(workspace, NAME, 1, files, evidence, triton_config(NAME), lambda files: {"model.sig": b"s"})
+        write_version(workspace, NAME, 1, files, evidence, triton_config(NAME, {}), lambda files: {"model.sig": b"s"})
     assert order == ["config.pbtxt", "model.onnx", "another.onnx", "model.sig", MANIFEST]

@@ -65,7 +65,7 @@ def publish_version(workspace: Workspace, version: int) -> None:
     """A version of a small model and a file beside it; its content tells it from every other version."""
     content = colour_model(turn=version)
     files = {"notes.txt": b"%d" % version * 20_000, "model.onnx": content}
-    write_version(workspace, NAME, version, files, manifest(content, version), triton_config(NAME))
+    write_version(workspace, NAME, version, files, manifest(content, version), triton_config(NAME, {}))
 
 
 def publish_and_roll_back(workspace: Workspace, turns: int) -> Took:

@@ -27,7 +27,14 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def publish(workspace: Workspace, version: int, content: bytes = b"model") -> None:
-    write_version(workspace, "hats", version, {"model.onnx": content}, {"metrics": {}}, triton_config("hats"))
+    write_version(
+        workspace,
+        "hats",
+        version,
+        {"model.onnx": content},
+        {"metrics": {}},
+        triton_config("hats", {"familiarity": {"threshold": 0.5}}),
+    )
 
 
 def test_versions_go_up_and_the_highest_is_in_service(workspace: Workspace):
@@ -78,6 +85,7 @@ def test_triton_parses_the_configuration(workspace: Workspace, tmp_path: Path):
     assert {each.name: each.data_type for each in config.output} == {
         "probabilities": model_config_pb2.TYPE_FP32,
         "label": model_config_pb2.TYPE_STRING,
+        "familiarity": model_config_pb2.TYPE_FP32,
     }
 
 

@@ -55,6 +55,7 @@ function showAnswer(answer, elapsed_ms) {
   by("result").hidden = false;
   by("label").textContent = answer.label;
   by("probability").textContent = percent(answer.probability);
+  by("unfamiliar").hidden = answer.familiar !== false;
   by("classes").replaceChildren(...answer.classes.map(row));
   const { width_px, height_px } = answer.image;
   by("about").textContent = by("about").textContent.replace(/^version \d+/, `version ${answer.version}`);

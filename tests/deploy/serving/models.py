@@ -15,10 +15,15 @@ from onnx import TensorProto, helper, numpy_helper
 COLOURS = ("red", "green", "blue")
 
 
-def colour_model(labels: Sequence[str] = COLOURS, *, turn: int = 0, sharpness: float = 0.02) -> bytes:
+def colour_model(
+    labels: Sequence[str] = COLOURS, *, turn: int = 0, sharpness: float = 0.02, familiarity: bool = False
+) -> bytes:
     """Names an image after its strongest channel, `turn` classes on: so `turn` tells versions apart.
 
     `image` uint8 [N, H, W, 3] -> mean over H and W -> a linear layer -> softmax -> `probabilities`, `label`.
+
+    Args:
+        familiarity: with that output, too: bright colours are familiar (a strongest channel of 175 or more).
     """
     weights = np.zeros((3, len(labels)), np.float32)
     for channel in range(3):
@@ -31,15 +36,25 @@ def colour_model(labels: Sequence[str] = COLOURS, *, turn: int = 0, sharpness: f
         helper.make_node("ArgMax", ["probabilities"], ["index"], axis=1, keepdims=0),
         helper.make_node("Gather", ["labels", "index"], ["label"]),
     ]
+    outputs = [
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(labels)]),
+        helper.make_tensor_value_info("label", TensorProto.STRING, ["N"]),
+    ]
+    if familiarity:
+        nodes += [
+            helper.make_node("ReduceMax", ["means", "second"], ["strongest"], keepdims=0),
+            helper.make_node("Sub", ["strongest", "bright"], ["score"]),
+            helper.make_node("Sigmoid", ["score"], ["familiarity"]),
+        ]
+        outputs.append(helper.make_tensor_value_info("familiarity", TensorProto.FLOAT, ["N"]))
     graph = helper.make_graph(
         nodes,
         "colours",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
+        outputs,
         [
-            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(labels)]),
-            helper.make_tensor_value_info("label", TensorProto.STRING, ["N"]),
-        ],
-        [
+            numpy_helper.from_array(np.array([1], np.int64), "second"),
+            numpy_helper.from_array(np.array(175, np.float32), "bright"),
             numpy_helper.from_array(weights, "weights"),
             numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
             numpy_helper.from_array(np.array(labels, object), "labels"),

@@ -14,8 +14,8 @@ from PIL import Image
 from deploy.serving.limits import Limits
 from deploy.serving.requests import PendingBytes, decode_image, read_body
 from tasks.errors import RequestError
-from tests.deploy.serving.models import publish
-from tests.deploy.serving.pictures import RGB, encoded
+from tests.deploy.serving.models import colour_model, publish
+from tests.deploy.serving.pictures import DIM, RGB, encoded
 from tests.deploy.serving.running import running
 
 
@@ -63,6 +63,49 @@ def test_classify_turns_a_photograph_upright(client):
     exif[274] = 6  # orientation: rotated by 90 degrees
     content = encoded("red", exif=exif)
     assert client.post("/classify", content=content).json()["image"] == {"width_px": 48, "height_px": 64}
+
+
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory) -> Iterator[httpx.Client]:
+    """A client of a model that says how familiar an image is."""
+    workspace = tmp_path_factory.mktemp("knowing")
+    publish(workspace, 1, content=colour_model(familiarity=True))
+    with running(workspace) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+def test_an_answer_says_whether_the_image_is_familiar(knowing: httpx.Client):
+    bright, dim = (knowing.post("/classify", content=encoded(colour)).json() for colour in ("red", "dim"))
+    assert (bright["familiar"], dim["familiar"]) == (True, False)
+    assert bright["familiarity"] > 0.9
+    assert dim["familiarity"] < 0.1
+    text = knowing.get("/metrics").text
+    assert 'headstart_images_total{familiar="true"} 1.0' in text
+    assert 'headstart_images_total{familiar="false"} 1.0' in text
+
+
+def test_familiarity_is_an_output_of_the_v2_protocol(knowing: httpx.Client):
+    outputs = [each["name"] for each in knowing.get("/v2/models/colours").json()["outputs"]]
+    assert outputs == ["probabilities", "label", "familiarity"]
+    assert knowing.get("/v2/models/colours/config").json()["output"][2]["data_type"] == "TYPE_FP32"
+    pixels = np.stack([np.full((8, 8, 3), colour, np.uint8) for colour in (RGB["red"], DIM)])
+    answer = knowing.post("/v2/models/colours/infer", json=infer_body(pixels)).json()
+    assert [output["name"] for output in answer["outputs"]] == outputs
+    bright, dim = answer["outputs"][2]["data"]
+    assert bright > 0.9
+    assert dim < 0.1
+    asked = infer_body(pixels) | {"outputs": [{"name": "familiarity"}]}
+    [only] = knowing.post("/v2/models/colours/infer", json=asked).json()["outputs"]
+    assert (only["datatype"], only["shape"]) == ("FP32", [2])
+
+
+def test_a_model_that_does_not_say_it_has_no_such_output(client: httpx.Client):
+    answer = client.post("/classify", content=encoded("red")).json()
+    assert (answer["familiarity"], answer["familiar"]) == (None, None)
+    asked = infer_body(np.zeros((1, 4, 4, 3), np.uint8)) | {"outputs": [{"name": "familiarity"}]}
+    refused = client.post("/v2/models/colours/infer", json=asked)
+    assert refused.status_code == 400
+    assert refused.json()["error"] == "version 1 has no output 'familiarity'; it has probabilities, label"
 
 
 def test_infer_answers_json_with_json(client):

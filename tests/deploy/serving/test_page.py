@@ -27,7 +27,7 @@ def url(tmp_path_factory) -> Iterator[str]:
     from tests.deploy.serving.models import colour_model
 
     workspace = tmp_path_factory.mktemp("served")
-    publish(workspace, 1, content=colour_model(HOSTILE))
+    publish(workspace, 1, content=colour_model(HOSTILE, familiarity=True))
     with running(workspace) as url:
         yield url
 
@@ -68,6 +68,14 @@ def test_a_chosen_picture_is_shown_with_its_classes(page):
     expect(page.locator("#classes li")).to_have_count(3)
     expect(page.locator("#detail")).to_contain_text("64 × 48 px")
     expect(page.get_by_role("img", name="photo.jpg")).to_be_visible()
+    expect(page.locator("#unfamiliar")).to_be_hidden()
+
+
+def test_a_picture_unlike_what_it_was_trained_on_is_said_to_be_so(page):
+    page.set_input_files("#file", file(encoded("dim")))
+    expect(page.locator("#unfamiliar")).to_contain_text("unlike anything that the model was trained on")
+    page.set_input_files("#file", file(encoded("green")))
+    expect(page.locator("#unfamiliar")).to_be_hidden()
     expect(page.get_by_role("progressbar", name=HOSTILE[1])).to_be_visible()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -147,3 +148,44 @@ def test_verify_takes_a_name(tmp_path: Path, capfd):
     capfd.readouterr()
     assert headstart("verify", "colours", "--workspace", tmp_path / "w", "--json").exit_code == 0
     assert json.loads(capfd.readouterr().out)["model_dir"] == str(tmp_path / "w/models/colours/2")
+
+
+@pytest.fixture
+def knowing(tmp_path: Path) -> Path:
+    """A workspace whose model says how familiar an image is."""
+    publish(tmp_path / "w", 1, content=colour_model(familiarity=True))
+    for colour in ("green", "dim"):
+        (tmp_path / f"{colour}.png").write_bytes(encoded(colour, "PNG"))
+    return tmp_path
+
+
+def test_what_is_unlike_anything_known_is_said_and_named_as_asked(knowing: Path, capfd):
+    photos = [knowing / "green.png", knowing / "dim.png"]
+    command = ("predict", "colours", *photos, "--workspace", knowing / "w")
+    assert headstart(*command).exit_code == 0
+    said = capfd.readouterr().out.splitlines()
+    assert [line.endswith("(unlike anything it was trained on)") for line in said] == [False, True]
+    assert headstart(*command, "--unknown-label", "other", "--json").exit_code == 0
+    rows = json.loads(capfd.readouterr().out)["predictions"]
+    assert [(row["label"], row["familiar"]) for row in rows] == [("green", True), ("other", False)]
+    assert rows[0]["familiarity"] > 0.9 > 0.1 > rows[1]["familiarity"]
+
+
+def test_a_table_of_answers_has_the_familiarity_and_the_unknown_label(knowing: Path):
+    photos = knowing / "photos"
+    photos.mkdir()
+    for colour in ("green", "dim"):
+        (knowing / f"{colour}.png").rename(photos / f"{colour}.png")
+    file = knowing / "answers.csv"
+    command = ("predict", "colours", photos, "--to", file, "--unknown-label", "other", "--workspace", knowing / "w")
+    assert headstart(*command).exit_code == 0
+    rows = {Path(row["image"]).stem: row for row in csv.DictReader(file.open())}
+    assert (rows["dim"]["label"], rows["green"]["label"]) == ("other", "green")
+    assert float(rows["dim"]["familiarity"]) < 0.1
+
+
+def test_an_unknown_label_needs_a_model_that_says_what_it_does_not_know(tmp_path: Path, photo: Path):
+    publish(tmp_path / "w", 1)
+    done = headstart("predict", "colours", photo, "--unknown-label", "other", "--workspace", tmp_path / "w")
+    assert done.exit_code == 2
+    assert "this model does not say how familiar an image is" in done.stderr
