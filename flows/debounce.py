@@ -55,13 +55,13 @@ class Debounce:
         if found.listing != self._listing and not self._reported:
             self._changed_at = now
         self._listing, self._reported = found.listing, False
-        if not found.new:
+        if not found.changes:
             self._waiting_since = None
             return False
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
         settled = delivered if self._patience.marker else now >= self._settles_at
         waited = now - self._waiting_since >= self._patience.max_wait_s
-        return settled and (waited or found.new >= self._patience.min_new)
+        return settled and (waited or found.changes >= self._patience.min_new)
 
     def next_look(self, now: float, cost_s: float) -> float:
         """When to list the source again after a listing that took `cost_s`."""

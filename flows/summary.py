@@ -17,6 +17,7 @@ from tasks.ingest.listing import listing_digest, listing_table, remember_listing
 from tasks.orchestration import Account
 from tasks.records import Catalogue, Decision, Review, Run
 from tasks.runs import finished_runs, write_summary
+from tasks.storage.corrections import read_corrections
 from tasks.storage.lineage import lineage
 from tasks.storage.quarantine import FILE, count_files, keep_run_quarantine, read_decisions, read_entries
 from tasks.storage.repository import champion, read_manifest, version_path
@@ -115,7 +116,9 @@ def looks_new(run: Run, listing: Listing | None) -> bool:
     last = next(finished_runs(run.workspace, run.name), None)
     if last is None or last.get("lineage", {}).get("config_digest") != run.config.digest():
         return True
-    return listing is not None and listing_digest(listing_table(listing.entries)) != last.get("listing")
+    if listing is None:
+        return False
+    return listing_digest(listing_table(listing.entries, read_corrections(run.workspace))) != last.get("listing")
 
 
 def summarise(run: Run, catalogue: Catalogue, review: Review, decision: Decision, account: Account) -> dict[str, Any]:

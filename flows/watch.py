@@ -37,6 +37,7 @@ from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table
 from tasks.ingest.sources import list_source
 from tasks.records import Run
 from tasks.runs import finished_runs
+from tasks.storage.corrections import read_corrections
 
 EVENT = "headstart.labels.arrived"
 FLOW = "retrain"
@@ -131,11 +132,12 @@ class Sensor:
         marker = (
             marker_signature(self._marker) if self._marker else None
         )  # before the listing, which is then as new or newer
-        found = arrivals(listing_table(self._entries()), last_listing(self._run.workspace, self._run.name))
+        now_listed = listing_table(self._entries(), read_corrections(self._run.workspace))
+        found = arrivals(now_listed, last_listing(self._run.workspace, self._run.name))
         cost_s = time.monotonic() - started
         delivered = marker is not None and marker != self._announced.marker
         ready = self.debounce.ready(found, now, delivered)
-        if not found.new:
+        if not found.changes:
             self._settle(marker)
         elif self._announced.event and not self._announced.confirmed:
             self._send(self._announced.event, now)
@@ -200,8 +202,7 @@ class Sensor:
         self._send(event, now)
         self._answer_until = now + ANSWER_S
         self._repeat_at = now + self._repeat_s
-        classes = ", ".join(f"{label} {count}" for label, count in found.classes.items())
-        self._report(f"{found.new} new of {found.total} labelled images ({classes}): announced")
+        self._report(f"{_what(found)}: announced")
 
     def _event(self, found: Arrivals) -> Event:
         run = self._run
@@ -213,6 +214,7 @@ class Sensor:
             "removed": found.removed,
             "total": found.total,
             "classes": found.classes,
+            "corrected": found.corrected,
             "listing": found.listing,
         }
         resource = Resource({"prefect.resource.id": resource_id(run.name), "prefect.resource.name": run.name})
@@ -261,6 +263,15 @@ class Sensor:
         due = flow_run.next_scheduled_start_time
         # A run that waits for another one to end is scheduled anew every 30 s.
         return due is None or due < now + timedelta(minutes=1)
+
+
+def _what(found: Arrivals) -> str:
+    """What is announced, in words."""
+    classes = ", ".join(f"{label} {count}" for label, count in found.classes.items())
+    parts = [f"{found.new} new of {found.total} labelled images ({classes})"] if found.new else []
+    if found.corrected:
+        parts.append(f"{found.corrected} {'correction' if found.corrected == 1 else 'corrections'} of labels")
+    return " and ".join(parts)
 
 
 def resource_id(name: str) -> str:

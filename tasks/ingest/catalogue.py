@@ -59,7 +59,8 @@ def build_catalogue(
         SourceError: see `list_source`; or a file could not be read for a temporary reason (its `__cause__`).
     """
     listing = list_source(run)
-    listed = listing_table(listing.entries)  # before any file is read: later changes then show as new
+    corrections = read_corrections(run.workspace)
+    listed = listing_table(listing.entries, corrections)  # before any file is read: later changes then show as new
     if read_parts:
         reads = [read for part in read_parts(chunks(listing.entries)) for read in part]
         inspections = stored_inspections(run.workspace)  # a part that was read twice returns no inspections
@@ -69,7 +70,7 @@ def build_catalogue(
         reads = list(read_all(run, listing.entries, known, progress))
     decisions = read_decisions(run.workspace, run.name)
     renamed = _undropped(_renamed(reads, run.config.validation.rename), decisions)
-    corrected = correct(renamed, read_corrections(run.workspace), run.config.validation.rename)
+    corrected = correct(renamed, corrections, run.config.validation.rename)
     _report(run, corrected)
     table, left_out, copies = _assemble(run, _undropped(corrected.reads, decisions), inspections, decisions)
     left_out += [LeftOut(item.path, None, item.label, item.reason) for item in listing.rejected]

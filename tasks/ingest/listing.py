@@ -1,5 +1,7 @@
 """The listing of a source at one moment, as a table: comparing two shows what is new, without reading a file.
 
+What people decided about labels (`tasks.storage.corrections`) is listed like a file: it changes what a run comes to.
+
 A run writes the listing that it used. After its verdict, that listing becomes the model's last one,
 `listings/<name>.parquet`. Labelled files that are not in it are new.
 """
@@ -17,6 +19,7 @@ import pyarrow as pa
 from tasks.errors import WorkspaceError
 from tasks.ingest.entries import Entry
 from tasks.records import Run
+from tasks.storage.corrections import Corrections
 from tasks.storage.tables import read_table, write_table
 from tasks.workspace import Workspace
 
@@ -29,6 +32,7 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS = SCHEMA.names
+DECISION = "corrections.csv: "  # before the digest of the image, in place of a file's path
 FILE = "listing.parquet"
 
 
@@ -41,11 +45,17 @@ class Arrivals:
     new: int  # labelled files that are new, changed or relabelled
     removed: int  # files that are no longer listed
     classes: dict[str, int]  # new files by label
+    corrected: int = 0  # decisions about labels that were made or taken back
+
+    @property
+    def changes(self) -> int:
+        return self.new + self.corrected
 
 
-def listing_table(entries: Iterable[Entry]) -> pd.DataFrame:
-    """A row for each entry, sorted, with the present signature of each file."""
+def listing_table(entries: Iterable[Entry], corrections: Corrections) -> pd.DataFrame:
+    """A row for each entry, with the present signature of each file, and for each decision that counts; sorted."""
     rows = [(entry.path, entry.label, entry.split, _signature(entry)) for entry in entries]
+    rows += [(f"{DECISION}{sha256}", row.label, None, str(row.line)) for sha256, row in corrections.standing().items()]
     return pd.DataFrame(sorted(rows, key=lambda row: row[:2]), columns=COLUMNS, dtype=object)
 
 
@@ -86,16 +96,28 @@ def last_listing(workspace: Workspace, name: str) -> pd.DataFrame:
 
 def arrivals(now: pd.DataFrame, last: pd.DataFrame) -> Arrivals:
     """How `now` differs from `last`, both as `listing_table` makes them."""
-    known = set(last[COLUMNS].itertuples(index=False, name=None))
-    new = [row not in known for row in now[COLUMNS].itertuples(index=False, name=None)]
-    classes = now["label"][new].value_counts()
+    (files, decisions), (last_files, last_decisions) = _kinds(now), _kinds(last)
+    known = _rows(last_files)
+    new = [row not in known for row in files[COLUMNS].itertuples(index=False, name=None)]
+    classes = files["label"][new].value_counts()
     return Arrivals(
         listing=listing_digest(now),
-        total=len(now),
+        total=len(files),
         new=sum(new),
-        removed=int((~last["path"].isin(now["path"])).sum()),
+        removed=int((~last_files["path"].isin(files["path"])).sum()),
         classes={str(label): int(count) for label, count in sorted(classes.items())},
+        corrected=len({row[0] for row in _rows(decisions) ^ _rows(last_decisions)}),
     )
+
+
+def _kinds(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The files of a listing, and the decisions."""
+    decided = table["path"].astype(str).str.startswith(DECISION)
+    return table[~decided], table[decided]
+
+
+def _rows(table: pd.DataFrame) -> set[tuple[str | None, ...]]:
+    return set(table[COLUMNS].itertuples(index=False, name=None))
 
 
 def _signature(entry: Entry) -> str | None:

@@ -13,6 +13,7 @@ from tasks.errors import UsageError
 from tasks.ingest.entries import Entry
 from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table, remember_listing, write_listing
 from tasks.ingest.sources import list_source
+from tasks.storage.corrections import Corrections
 from tasks.workspace import Workspace
 from tests import photos
 from tests.runs import make_run
@@ -73,21 +74,23 @@ def test_a_source_that_takes_long_to_list_is_looked_at_less_often():
 def test_new_changed_relabelled_and_removed_files(tmp_path: Path):
     source = photos.class_folders(tmp_path / "photos", {"cat": 3, "dog": 2})
     run = make_run(tmp_path / "w", source)
-    assert arrivals(listing_table(list_source(run).entries), last_listing(run.workspace, run.name)).new == 5
+    assert (
+        arrivals(listing_table(list_source(run).entries, Corrections()), last_listing(run.workspace, run.name)).new == 5
+    )
 
-    write_listing(run, listing_table(list_source(run).entries))
+    write_listing(run, listing_table(list_source(run).entries, Corrections()))
     assert last_listing(run.workspace, run.name).empty  # no verdict yet
     remember_listing(run)
     remember_listing(run)  # a process that died in between does it again
     before = last_listing(run.workspace, run.name)
-    assert arrivals(listing_table(list_source(run).entries), before).new == 0
+    assert arrivals(listing_table(list_source(run).entries, Corrections()), before).new == 0
 
     status = (source / "cat/00000.jpg").stat()
     os.utime(source / "cat/00000.jpg", ns=(status.st_atime_ns, status.st_mtime_ns + 1))  # written again, as large
     (source / "cat/00001.jpg").rename(source / "dog/moved.jpg")
     (source / "dog/00001.jpg").unlink()
     photos.save(source / "dog/new.jpg", photos.photo(9))
-    now = arrivals(listing_table(list_source(run).entries), before)
+    now = arrivals(listing_table(list_source(run).entries, Corrections()), before)
     assert (now.total, now.new, now.removed, now.classes) == (5, 3, 2, {"cat": 1, "dog": 2})
 
 
@@ -95,7 +98,7 @@ def test_a_listing_keeps_names_that_are_awkward_and_splits_that_are_absent(tmp_p
     source = photos.class_folders(tmp_path / "photos/train", {'it\'s, "quoted"': 1})
     photos.class_folders(tmp_path / "photos/test", {"日本": 1})
     run = make_run(tmp_path / "w", source.parent)
-    table = listing_table([*list_source(run).entries, Entry("absent.jpg", "/nowhere/absent.jpg", "cat")])
+    table = listing_table([*list_source(run).entries, Entry("absent.jpg", "/nowhere/absent.jpg", "cat")], Corrections())
     write_listing(run, table)
     remember_listing(run)
     assert arrivals(table, last_listing(run.workspace, run.name)).new == 0

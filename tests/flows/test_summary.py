@@ -16,7 +16,7 @@ from tasks.ingest.sources import list_source
 from tasks.orchestration import Account
 from tasks.records import Run
 from tasks.runs import finished_runs, write_summary
-from tasks.storage.corrections import Correction, decide
+from tasks.storage.corrections import Correction, Corrections, decide
 from tests import photos
 from tests.runs import make_run
 
@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Run:
     source = photos.class_folders(tmp_path / "photos", {"red": 2, "green": 2})
     run = make_run(tmp_path / "w", source)
     finished = {
-        "listing": listing_digest(listing_table(list_source(run).entries)),
+        "listing": listing_digest(listing_table(list_source(run).entries, Corrections())),
         "lineage": {"config_digest": run.config.digest()},
     }
     run.workspace.write_json(f"runs/{EARLIER}/summary.json", finished)
@@ -70,7 +70,9 @@ def test_of_a_source_that_is_not_listed_yet_nothing_is_guessed(run: Run):
 def test_a_file_that_vanishes_meanwhile_is_no_fault(run: Run):
     entries = list_source(run).entries
     Path(entries[0].uri).unlink()
-    assert listing_digest(listing_table(entries)) != listing_digest(listing_table(list_source(run).entries))
+    assert listing_digest(listing_table(entries, Corrections())) != listing_digest(
+        listing_table(list_source(run).entries, Corrections())
+    )
 
 
 @pytest.mark.parametrize("root", ["", "/old/w/"], ids=["kept", "kept by an earlier release"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from tasks.ingest.listing import listing_table, remember_listing, write_listing
 from tasks.ingest.sources import list_source
 from tasks.records import Run
 from tasks.runs import one_at_a_time
+from tasks.storage.corrections import Correction, Corrections, decide, read_corrections, undo
 from tests import photos
 from tests.runs import make_run
 
@@ -82,7 +84,7 @@ def settle(sensor: Sensor, start: float = 0.0, seconds: int = 8) -> None:
 
 
 def came_to_a_verdict(run: Run) -> None:
-    write_listing(run, listing_table(list_source(run).entries))
+    write_listing(run, listing_table(list_source(run).entries, read_corrections(run.workspace)))
     remember_listing(run)
 
 
@@ -104,6 +106,23 @@ def test_the_same_data_is_announced_once_also_by_a_sensor_that_was_killed(run: R
     came_to_a_verdict(run)
     settle(sensor_of(run, server), 200)
     assert len(server.events) == 1
+
+
+def test_a_correction_is_announced_like_a_new_image_and_once(run: Run, server: Server):
+    came_to_a_verdict(run)
+    said: list[str] = []
+    image = hashlib.sha256(next(Path(run.source).rglob("*.jpg")).read_bytes()).hexdigest()
+    for number, change in enumerate(("made", "taken back"), start=1):
+        if change == "made":
+            assert decide(run.workspace, Correction(sha256=image, label="dog"))
+        else:
+            assert undo(run.workspace, image, by="", when="")
+        settle(sensor_of(run, server, said), 100 * number)
+        assert said == ["1 correction of labels: announced"] * number
+        assert (server.taken[-1]["payload"]["new"], server.taken[-1]["payload"]["corrected"]) == (0, 1)
+        came_to_a_verdict(run)
+        settle(sensor_of(run, server, said), 100 * number + 50)
+    assert len(server.events) == 2
 
 
 def test_killed_between_the_note_and_the_event_it_sends_that_very_event(run: Run, server: Server):
@@ -136,7 +155,7 @@ def test_what_comes_during_a_run_is_announced_once_after_it(run: Run, server: Se
     sensor = sensor_of(run, server)
     settle(sensor)
     with one_at_a_time(run):
-        write_listing(run, listing_table(list_source(run).entries))
+        write_listing(run, listing_table(list_source(run).entries, Corrections()))
         for batch in range(3):
             photos.class_folders(Path(run.source), {"cat": 2, "dog": 2}, start=100 * (batch + 1))
             settle(sensor, 100 * (batch + 1), seconds=20)

@@ -20,7 +20,7 @@ from tasks.ingest.listing import arrivals, last_listing, listing_table, remember
 from tasks.ingest.sources import list_source
 from tasks.orchestration import is_transient_fault
 from tasks.runs import finished_runs
-from tasks.storage.corrections import Correction, decide, read_corrections, undo
+from tasks.storage.corrections import Correction, Corrections, decide, read_corrections, undo
 from tasks.storage.feature_store import append_rows, feature_store, load_features, load_rows, stored_views
 from tasks.storage.repository import champion, read_model, versions, write_version
 from tasks.storage.tables import write_table
@@ -86,13 +86,13 @@ def test_what_arrives_in_a_bucket_is_told_from_what_was_there(s3: ObjectStore):
     run = make_run(s3.workspace, source)
     for name in ("cat/a.jpg", "cat/b.jpg", "dog/c.jpg"):
         workspace.write_bytes(f"photos/{name}", b"1")
-    write_listing(run, listing_table(list_source(run).entries))
+    write_listing(run, listing_table(list_source(run).entries, Corrections()))
     remember_listing(run)
     last = last_listing(workspace, run.name)
-    assert arrivals(listing_table(list_source(run).entries), last).new == 0
+    assert arrivals(listing_table(list_source(run).entries, Corrections()), last).new == 0
     workspace.write_bytes("photos/cat/a.jpg", b"2")  # as large as before
     workspace.write_bytes("photos/dog/d.jpg", b"1")
-    assert arrivals(listing_table(list_source(run).entries), last).classes == {"cat": 1, "dog": 1}
+    assert arrivals(listing_table(list_source(run).entries, Corrections()), last).classes == {"cat": 1, "dog": 1}
     path = marker_path(source, "_DONE")
     assert marker_signature(path) is None
     workspace.write_bytes("photos/_DONE", b"")
