@@ -11,8 +11,9 @@ is drawn from them and compared with the images that are left:
     chosen       of 1,000 random images the 100 that a cross-fitted classifier is least sure about
     altered      40 or 100 of 400 random images: blurred, darkened, made smaller, recompressed or cropped
 
-Prints JSON: for each kind the share of deliveries that each expectation of the suite warns about, the median and the
-99th percentile of the label mix's distance, and the seconds that the metrics took.
+Prints JSON: for each kind the share of deliveries that had enough images to be compared, the share that each
+expectation of the suite warns about, the median and the 99th percentile of the label mix's distance, and the seconds
+that the metrics took.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ def summary(measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
     mix = table["label_mix_distance"].astype(float)
     return {
         "deliveries": len(table),
+        "compared": round(float(table["brightness_drift"].notna().mean()), 4),
         "warned": warned,
         "label_mix_distance": [round(float(mix.quantile(share)), 3) for share in (0.5, 0.99)],
         "median_s": {key: round(float(table[key].median()), 3) for key in ("changes_s", "embedding_s")},
