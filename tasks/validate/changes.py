@@ -1,4 +1,4 @@
-"""Metrics of what changed since the champion's training snapshot: classes, growth and drift, as one row for a suite.
+"""Metrics of what changed since the champion's training snapshot: classes, label mix and drift, as one row for a suite.
 
 A metric is null where there is too little data for it, and its expectation then does not apply.
 """
@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tasks.records import Run
 from tasks.storage.repository import champion, read_manifest
 from tasks.storage.snapshots import read_snapshot, snapshot_path
+from tasks.validate.drift import draw_sample, property_drift
 
-# Smaller samples differ by chance by more than the suite's bounds allow.
-MIN_IMAGES_FOR_DRIFT = 30
+MIN_IMAGES_FOR_LABEL_MIX = 30
 # A removed class counts as renamed where at least this share of its images now has one added label.
 RENAMED_SHARE = 0.5
-MMD_SAMPLE = 400
-MMD_PERMUTATIONS = 999
 
 
 def champion_snapshot(run: Run) -> pd.DataFrame | None:
@@ -83,24 +80,27 @@ def _renamed(known: pd.DataFrame, added: Sequence[str], removed: Sequence[str], 
     return found
 
 
-def _label_mix(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | None]:
-    """The difference between the class shares of new and old images, over the classes that both have."""
+def _label_mix(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, Any]:
+    """The difference between the class shares of new and old images, over the champion's classes."""
     from scipy.stats import chi2_contingency
 
-    counts = pd.DataFrame({"before": before["label"].value_counts(), "new": new["label"].value_counts()}).dropna()
-    if len(counts) < 2 or counts["new"].sum() < MIN_IMAGES_FOR_DRIFT:
+    counts = pd.DataFrame({"before": before["label"].value_counts()})
+    counts["new"] = new["label"].value_counts().reindex(counts.index, fill_value=0)
+    if len(counts) < 2 or counts["new"].sum() < MIN_IMAGES_FOR_LABEL_MIX:
         return {"label_mix_distance": None, "label_mix_p_value": None}
     shares = counts / counts.sum()
+    gained = shares["new"] - shares["before"]
+    most = str(gained.idxmax())
     return {
-        "label_mix_distance": float((shares["before"] - shares["new"]).abs().sum() / 2),
+        "label_mix_distance": float(gained.abs().sum() / 2),
+        "label_mix_distance_note": f"{most}: {shares['new'][most]:.0%}, before {shares['before'][most]:.0%}",
         "label_mix_p_value": float(chi2_contingency(counts.to_numpy())[1]),  # type: ignore[arg-type]
     }
 
 
 def _image_drift(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | None]:
-    """The Kolmogorov-Smirnov distance of each property of the images, 0 (equal) to 1, and its p-value."""
-    from scipy.stats import ks_2samp
-
+    """The distance of each property of the images within classes, and its p-value: see `tasks.validate.drift`."""
+    sample = draw_sample(before["label"], new["label"])
     columns = {
         "brightness": lambda table: table["brightness"],
         "contrast": lambda table: table["contrast"],
@@ -109,36 +109,6 @@ def _image_drift(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | N
     }
     found: dict[str, float | None] = {}
     for name, values in columns.items():
-        test = None
-        if min(len(before), len(new)) >= MIN_IMAGES_FOR_DRIFT:
-            test = ks_2samp(values(before).to_numpy(), values(new).to_numpy())
-        found[f"{name}_drift"] = float(test.statistic) if test else None  # type: ignore[attr-defined]
-        found[f"{name}_drift_p_value"] = float(test.pvalue) if test else None  # type: ignore[attr-defined]
+        drift = property_drift(values(before), values(new), sample) if sample else None
+        found[f"{name}_drift"], found[f"{name}_drift_p_value"] = drift or (None, None)
     return found
-
-
-def embedding_p_value(before: np.ndarray, new: np.ndarray, seed: int) -> float | None:
-    """The p-value for two samples of features coming from one distribution.
-
-    A permutation test of the maximum mean discrepancy with a Gaussian kernel of median width (Gretton et al. 2012, "A
-    Kernel Two-Sample Test"). At most 400 images of each sample are drawn, by `seed`.
-
-    Args:
-        before, new: [N, D] and [M, D].
-
-    Returns:
-        At least 0.001; None where a sample has fewer than 30 images.
-    """
-    if min(len(before), len(new)) < MIN_IMAGES_FOR_DRIFT:
-        return None
-    from sklearn.metrics.pairwise import euclidean_distances
-
-    rng = np.random.default_rng(seed)
-    x, y = (sample[rng.permutation(len(sample))[:MMD_SAMPLE]].astype(np.float32) for sample in (before, new))
-    squared = euclidean_distances(np.concatenate([x, y]), squared=True)
-    kernel = np.exp(-squared / max(float(np.median(squared)), 1e-12))
-    # The statistic is a quadratic form of the kernel, with the weight +1/n or -1/m for each image of a permutation.
-    weights = np.where(np.arange(len(kernel)) < len(x), 1 / len(x), -1 / len(y))
-    shuffled = np.stack([weights, *(rng.permutation(weights) for _ in range(MMD_PERMUTATIONS))])
-    statistics = np.einsum("pi,pi->p", shuffled @ kernel, shuffled)
-    return float((statistics >= statistics[0] - 1e-12).mean())

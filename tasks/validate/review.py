@@ -21,8 +21,9 @@ from tasks.storage.feature_store import load_rows
 from tasks.storage.rows import Rows
 from tasks.storage.snapshots import read_snapshot
 from tasks.validate.cards import CARDS, FILE, describe_rows, review_cards
-from tasks.validate.changes import MMD_SAMPLE, champion_snapshot, champion_snapshot_id, embedding_p_value
+from tasks.validate.changes import champion_snapshot, champion_snapshot_id
 from tasks.validate.docs import build_docs
+from tasks.validate.drift import draw_sample, embedding_p_value
 from tasks.validate.duplicates import join_groups
 from tasks.validate.label_issues import find_label_errors, out_of_fold_logits
 from tasks.validate.learning_curve import DOUBLINGS, learning_curve
@@ -82,7 +83,7 @@ def rules(run: Run, stored: Features) -> list[Any]:
     decided = table["sha256"] + _source_labels(run, stored.snapshot, table)
     confirmed = "\n".join(decided[_confirmed(run, table)])
     return [
-        *(run.name, config, load_suite(config.changes_suite), champion_snapshot_id(run), run.config.finetune.seed),
+        *(run.name, config, load_suite(config.changes_suite), champion_snapshot_id(run)),
         *(CARDS, hashlib.sha256(confirmed.encode()).hexdigest()),
     ]
 
@@ -158,16 +159,17 @@ def _join_by_features(
 
 
 def _drift(run: Run, table: pd.DataFrame, features: np.ndarray | Rows) -> dict[str, float | None]:
-    """The two-sample test between the champion's training images and the images that are new since."""
+    """The test of the features of new images against those of the champion's images of the same classes."""
     before = champion_snapshot(run)
     if before is None:
         return {"embedding_p_value": None}
-    trained = table["sha256"].isin(before.loc[before["split"] == "train", "sha256"]).to_numpy()
-    new = ~table["sha256"].isin(before["sha256"]).to_numpy()
-    rng = np.random.default_rng(run.config.finetune.seed)
-    drawn = (np.sort(rng.permutation(np.flatnonzero(side))[:MMD_SAMPLE]) for side in (trained, new))
-    before_features, new_features = (features[rows] for rows in drawn)
-    return {"embedding_p_value": embedding_p_value(before_features, new_features, run.config.finetune.seed)}
+    known = table["sha256"].isin(before["sha256"]).to_numpy()
+    old, new = np.flatnonzero(known), np.flatnonzero(~known)
+    sample = draw_sample(table["label"].iloc[old], table["label"].iloc[new])
+    if sample is None:
+        return {"embedding_p_value": None}
+    drawn = np.concatenate([old[sample.old], new[sample.new]])
+    return {"embedding_p_value": embedding_p_value(features[drawn], sample)}
 
 
 def _add_findings(run: Run, findings: Sequence[Finding]) -> None:

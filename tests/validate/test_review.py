@@ -180,3 +180,15 @@ def test_drift_of_what_the_network_sees_is_judged_by_the_suite(tmp_path, severit
     else:
         review_snapshot(run, stored)
     assert "features" in (tmp_path / "w/runs/r1/great_expectations.json").read_text()
+
+
+def test_new_images_of_one_class_are_no_drift_of_what_the_network_sees(tmp_path):
+    run = make_run(tmp_path / "w", "s")
+    targets = np.concatenate([np.arange(240) % 4, np.full(60, 1)])  # 60 bees are new
+    table, stored = features_of(run, clusters(np.random.default_rng(1), targets), [NAMES[k] for k in targets])
+    before = keep_snapshot(run, table[:240])
+    run.workspace.write_json("models/shapes/1/manifest.json", {"lineage": {"snapshot": before.id}})
+    review_snapshot(run, stored)
+    drift = findings(run)["embedding-drift"]
+    assert drift["success"]
+    assert drift["observed"] > 0.005
