@@ -20,6 +20,8 @@ from tasks.workspace import Workspace
 log = logging.getLogger(__name__)
 
 LOCAL_POLL_S, REMOTE_POLL_S = 1.0, 10.0
+# Who corrects labels decides every few seconds: the run comes when they are through, or have a break.
+DECIDING_S = 60.0
 # Listing takes at most this share of the time: a source of a million files is not listed every second.
 BUSY_SHARE = 0.05
 
@@ -44,6 +46,7 @@ class Debounce:
         self._changed_at = 0.0
         self._reported = False  # the operating system reported a change since the last listing
         self._waiting_since: float | None = None
+        self._settle_s = settings.settle_s
 
     def touch(self, now: float) -> float:
         """Enters a change; returns the earliest time at which the files have settled."""
@@ -59,7 +62,8 @@ class Debounce:
             self._waiting_since = None
             return False
         self._waiting_since = now if self._waiting_since is None else self._waiting_since
-        settled = delivered if self._patience.marker else now >= self._settles_at
+        self._settle_s = max(self._patience.settle_s, DECIDING_S) if found.corrected else self._patience.settle_s
+        settled = delivered if self._patience.marker and found.new else now >= self._settles_at
         waited = now - self._waiting_since >= self._patience.max_wait_s
         return settled and (waited or found.changes >= self._patience.min_new)
 
@@ -71,7 +75,7 @@ class Debounce:
 
     @property
     def _settles_at(self) -> float:
-        return self._changed_at + self._patience.settle_s
+        return self._changed_at + self._settle_s
 
 
 @dataclass(frozen=True, slots=True)

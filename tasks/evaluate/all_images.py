@@ -23,6 +23,7 @@ from tasks.evaluate.comparison import Interval, Outcome, agree, interval_of, out
 from tasks.evaluate.new_labels import NewLabels, Since, ask_champion, since
 from tasks.evaluate.thresholds import ChampionPolicy
 from tasks.records import CrossFitted, Decision, Run
+from tasks.storage.corrections import read_corrections
 from tasks.storage.tables import read_table
 
 
@@ -128,9 +129,10 @@ def signs_of_worse(policy: ChampionPolicy, found: AllImages) -> list[str]:
     return signs
 
 
-def grew(new: int, changed: int, before: int, policy: ChampionPolicy) -> bool:
-    """Whether data only grew, by numbers of images: more are new than are gone or relabelled, which are few."""
-    return new > changed and changed <= policy.max_changed_share * before
+def grew(better: int, changed: int, before: int, policy: ChampionPolicy) -> bool:
+    """Whether data only grew, by numbers of images: more are new, or corrected by a person, than are gone or relabelled
+    in the source, which are few."""
+    return better > changed and changed <= policy.max_changed_share * before
 
 
 def _pairs(rows: pd.DataFrame, predictions: pd.DataFrame, arrived: pd.Index) -> Pairs:
@@ -172,8 +174,13 @@ def _not_grown(run: Run, decision: Decision, data: Since, policy: ChampionPolicy
     if other := sorted(key for key in today if settings.get(key) != today[key]):
         found.append(f"it was made with other settings than the champion ({', '.join(other)})")
     now = data.table["label"].reindex(data.past.index).to_numpy()
-    changed = int((now != np.array(current_names(data.past["label"], run.config.validation.rename), object)).sum())
-    new = int((~data.table.index.isin(data.past.index)).sum())
-    if not grew(new, changed, len(data.past), policy):
-        found.append(f"its data did not only grow: {new} images are new, {changed} are gone or relabelled")
+    differs = now != np.array(current_names(data.past["label"], run.config.validation.rename), object)
+    corrected = differs & data.past.index.isin(list(read_corrections(run.workspace).standing()))
+    changed = int((differs & ~corrected).sum())
+    better = int((~data.table.index.isin(data.past.index)).sum() + corrected.sum())
+    if not grew(better, changed, len(data.past), policy):
+        found.append(
+            f"its data did not only grow: {better} images are new or corrected by a person, {changed} are gone or "
+            "relabelled in the source"
+        )
     return found

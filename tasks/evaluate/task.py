@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from tasks.evaluate.parity import make_reference
 from tasks.evaluate.stage import evaluate, rules
-from tasks.evaluate.thresholds import load_gates
-from tasks.evaluate.weigh import weigh
+from tasks.evaluate.weigh import weigh, weighed_by
 from tasks.networks import keras_process
 from tasks.orchestration import stage
 from tasks.records import Candidate, CrossFitted, Decision, FeatureExtractor, Run, Snapshot
@@ -17,7 +16,7 @@ def evaluate_candidate(run: Run, candidate: Candidate) -> Decision:
     return evaluate(run, candidate)
 
 
-@stage("weigh", reads=lambda run, decision, *cross_fitted: load_gates(run.config.evaluate.gates, run.name))
+@stage("weigh", reads=weighed_by)
 def weigh_all_images(run: Run, decision: Decision, challenger: CrossFitted, champion: CrossFitted | None) -> Decision:
     """The decision by all images, where the test split has too few to decide."""
     return weigh(run, decision, challenger, champion)

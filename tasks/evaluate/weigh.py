@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 from tasks.evaluate import champion_gate
 from tasks.evaluate.all_images import compare_all
 from tasks.evaluate.thresholds import load_gates
 from tasks.records import CrossFitted, Decision, Run
+from tasks.storage.corrections import read_corrections
 
 
 def weigh(run: Run, decision: Decision, challenger: CrossFitted, champion: CrossFitted | None) -> Decision:
@@ -48,3 +50,9 @@ def weigh(run: Run, decision: Decision, challenger: CrossFitted, champion: Cross
     run.workspace.write_bytes(run.path("predictions.parquet"), predictions)
     run.workspace.write_json(run.path("decision.json"), {**written, **changed})
     return weighed
+
+
+def weighed_by(run: Run, *given: Any) -> list[Any]:
+    """What the second look depends on beside what it is given: the gates, and which images a person corrected."""
+    corrected = sorted(read_corrections(run.workspace).standing())
+    return [load_gates(run.config.evaluate.gates, run.name), corrected]

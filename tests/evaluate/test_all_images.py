@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ from tasks.evaluate.new_labels import NewLabels, judge_new_labels
 from tasks.evaluate.thresholds import ChampionPolicy, load_gates
 from tasks.evaluate.weigh import weigh
 from tasks.records import Candidate, CrossFitted, Decision, GateResult, Run, Snapshot
+from tasks.storage.corrections import Correction, decide
 from tasks.storage.repository import write_version
 from tasks.storage.tables import LOGITS, read_table, write_table
+from tasks.workspace import Workspace
 from tests import photos
 from tests.deploy.serving.models import colour_model
 from tests.runs import keep_snapshot, make_head_record, make_run
@@ -148,11 +151,17 @@ COLOURS = {RED: "#c81414", GREEN: "#14c814", BLUE: "#1414c8"}
 def compared(tmp_path):
     """Compares a challenger on 60 test, 60 old and 30 new images; the champion's file is right on all of them."""
 
-    def compare(*, fitted: bool = True, settings: dict[str, Any] | None = None) -> tuple[Run, Decision, AllImages]:
+    def compare(
+        *, fitted: bool = True, settings: dict[str, Any] | None = None, relabelled: int = 0
+    ) -> tuple[Run, Decision, AllImages]:
         run = make_run(tmp_path / "w", "s", config={"finetune": settings or {}})
         rows = [_row(tmp_path, number) for number in range(150)]
         table = pd.DataFrame(rows)
-        old = keep_snapshot(run, table[:120])
+        before = table[:120].copy()
+        before.loc[60 : 59 + relabelled, "label"] = before.loc[60 : 59 + relabelled, "label"].map(
+            {RED: GREEN, GREEN: RED}
+        )
+        old = keep_snapshot(run, before)
         now = keep_snapshot(run, table)
         manifest = {
             "labels": [RED, GREEN],
@@ -242,6 +251,20 @@ def test_data_grew_where_more_images_are_new_than_changed():
     assert not grew(0, 0, 100, POLICY), "the champion's own data is no growth"
     assert not grew(4, 4, 100, POLICY)
     assert not grew(30, 6, 100, POLICY), "more than max_changed_share"
+
+
+def test_what_a_person_corrected_is_no_obstacle_and_what_the_source_relabelled_is(compared):
+    _, _, whole = compared(relabelled=40)
+    [obstacle] = whole.obstacles
+    assert obstacle.endswith("30 images are new or corrected by a person, 40 are gone or relabelled in the source")
+
+
+def test_corrections_count_as_new_images(compared, tmp_path: Path):
+    for number in range(60, 100):
+        label = (RED, GREEN)[number % 2]
+        assert decide(Workspace(str(tmp_path / "w")), Correction(sha256=f"{number:064x}", label=label))
+    _, _, whole = compared(relabelled=40)
+    assert whole.obstacles == ()
 
 
 def test_other_settings_are_an_obstacle_that_names_them(compared):

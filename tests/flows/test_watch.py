@@ -117,11 +117,11 @@ def test_a_correction_is_announced_like_a_new_image_and_once(run: Run, server: S
             assert decide(run.workspace, Correction(sha256=image, label="dog"))
         else:
             assert undo(run.workspace, image, by="", when="")
-        settle(sensor_of(run, server, said), 100 * number)
+        settle(sensor_of(run, server, said), 200 * number, seconds=62)
         assert said == ["1 correction of labels: announced"] * number
         assert (server.taken[-1]["payload"]["new"], server.taken[-1]["payload"]["corrected"]) == (0, 1)
         came_to_a_verdict(run)
-        settle(sensor_of(run, server, said), 100 * number + 50)
+        settle(sensor_of(run, server, said), 200 * number + 100)
     assert len(server.events) == 2
 
 
