@@ -7,6 +7,7 @@
     features/<key>/<digest>.parquet   inspections/<digest>.parquet   stamps/<digest>.parquet
     images/<first two>/<sha256>   (encoded images of sources without files)
     labelling/<name>/pool.parquet   labelling/<name>/<run_id>/{next.json, next.csv, next.html, batch.parquet}
+    explanations/<name>.html   (the page that `explain` wrote last)
     corrections.csv   inbox/<name>/<sha256>.<suffix>   (decisions about labels; what `serve --collect` kept)
     quarantine/<name>.jsonl   quarantine/<name>.decisions.json   listings/<name>.parquet   watch/<name>.json
 

@@ -8,6 +8,7 @@ import typer
 
 from flows.cli import (
     backbones,
+    explain,
     fresh,
     models,
     next,
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (retrain, fresh, models, prediction, next, serving, reviewing, workspace):
+for group in (retrain, fresh, models, prediction, explain, next, serving, reviewing, workspace):
     app.add_typer(group.app)
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(backbones.app, name="backbone")

@@ -171,6 +171,13 @@ Seeds = Annotated[int, typer.Option(min=1, max=100, help="Replays of each kind, 
 ChartFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the picture here: an .svg file.")]
 Again = Annotated[bool, typer.Option("--again", help="Hand out again what was handed out before.")]
 
+# Why an answer.
+Photographs = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Photographs, or folders of them.")]
+PageFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write the page here: an .html file; by default in the workspace."),
+]
+
 # The workspace.
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be freed.")]
 Files = Annotated[list[str], typer.Argument(help="Paths, or digests, as `quarantine list` shows them.")]

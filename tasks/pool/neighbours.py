@@ -11,6 +11,7 @@ from tasks.pool.cut import CutModel
 from tasks.pool.embedding import embed_missing
 from tasks.records import Run
 from tasks.storage.feature_store import load_features, stored_views
+from tasks.storage.similar import most_similar
 from tasks.validate.duplicates import verify
 from tasks.validate.neighbours import near_in_features
 
@@ -74,15 +75,7 @@ def nearest_labelled(features: np.ndarray, known: Known) -> tuple[list[list[str]
     """
     with_label = known.table[known.labelled]
     uris, labels = with_label["uri"].to_numpy(object), with_label["label"].to_numpy(object)
-    index = _unit(known.features[known.labelled])
-    found = [
-        np.argsort(-(_unit(features[start : start + BLOCK]) @ index.T), axis=1)[:, :NEAREST]
-        for start in range(0, len(features), BLOCK)
-    ]
-    rows = [row for block in found for row in block]
+    index = [(np.arange(len(with_label)), known.features[known.labelled])]
+    blocks = (features[start : start + BLOCK] for start in range(0, len(features), BLOCK))
+    rows = [row for block in blocks for row in most_similar(block, index, NEAREST)]
     return [uris[row].tolist() for row in rows], [labels[row].tolist() for row in rows]
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)

@@ -42,15 +42,15 @@ def render_page(run: Run, pool: Pool, rows: pd.DataFrame, faults: Mapping[str, s
     """
     shown = rows.groupby("reason", sort=False).head(SHOWN)
     near = {uri for uris in shown["near_uris"] for uri in uris}
-    pictures = _pictures(shown["uri"], PICTURE_PX)
-    small = _pictures(near, NEAR_PX)
+    pictures = pictures_of(shown["uri"], PICTURE_PX)
+    small = pictures_of(near, NEAR_PX)
     groups = []
     for reason in REASONS:
         of_reason = rows[rows["reason"] == reason]
         cards = [_card(row, pictures, small) for row in shown[shown["reason"] == reason].to_dict("records")]
         groups.append({"reason": reason, "meaning": MEANINGS[reason], "total": len(of_reason), "cards": cards})
     return visible_lines(
-        _environment()
+        page_environment()
         .get_template("next.html.j2")
         .render(
             run=run,
@@ -76,7 +76,7 @@ def _card(row: Mapping[Any, Any], pictures: Mapping[str, str], small: Mapping[st
     }
 
 
-def _pictures(uris: Iterable[str], side_px: int) -> dict[str, str]:
+def pictures_of(uris: Iterable[str], side_px: int) -> dict[str, str]:
     """Thumbnails as `data:` URIs, by the image's URI; those that can't be read are left out."""
     wanted = list(dict.fromkeys(uris))
     with ThreadPoolExecutor(available_cores()) as pool:
@@ -85,7 +85,8 @@ def _pictures(uris: Iterable[str], side_px: int) -> dict[str, str]:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """Templates of this room and the report's style."""
     loader = jinja2.ChoiceLoader([jinja2.PackageLoader("tasks.pool"), jinja2.PackageLoader("tasks.report")])
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(percent=percent, count=count)

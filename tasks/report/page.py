@@ -19,6 +19,7 @@ from tasks.report.data import data
 from tasks.report.evidence import Evidence, Prediction, read_evidence
 from tasks.report.forecast import forecast, gaining_classes
 from tasks.report.markdown import model_card, override_sentence
+from tasks.report.mistakes import explained
 from tasks.report.numbers import (
     amount,
     bounds_in,
@@ -99,7 +100,7 @@ def render_page(evidence: Evidence) -> str:
             learning=_learning(evidence),
             reliability=_reliability(evidence),
             familiarity=_familiarity(evidence),
-            mistakes=[_picture(p) for p in worst_mistakes(evidence.judged, MAX_MISTAKES)],
+            mistakes=explained(evidence, worst_mistakes(evidence.judged, MAX_MISTAKES)),
             suspects=_suspects(evidence),
             quarantine=_quarantine(evidence),
             expectations=_expectations(evidence),

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flows.cli.prediction import load_model, predict_images
 from flows.preflight import check_run, check_setup
 from tasks.errors import ConfigError
+from tasks.networks.occlusion import Occlusion
 from tasks.workspace import Workspace
 from tests import photos
 from tests.flows.retraining import retrained
@@ -43,6 +45,10 @@ def test_it_ends_in_a_decision_with_full_parity_and_predicts(
     answers, _ = predict_images(model, [folder / "red/00000.jpg", folder / "blue/00001.jpg"])
     assert len(answers) == 2
     assert all(answer["label"] in ("red", "green", "blue") and 0 < answer["probability"] <= 1 for answer in answers)
+
+    occlusion = Occlusion(Path(summary["model"]).read_bytes())
+    look = occlusion.look(np.asarray(photos.photo(3)))
+    assert occlusion.heat(look, 0, occlusion.typical([look])).shape == (7, 7)
 
     [history] = (tmp_path / "w/artifacts/finetune").glob("*/history.json")
     assert {epoch["trained"] for epoch in json.loads(history.read_text())["epochs"]} == trained

@@ -13,7 +13,7 @@ from tests.browser import chromium
 from tests.report.fixture_run import make_run
 
 BESIDE = {"model_card.md", "suspects.json"}
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 HOSTILE = ("<script>alert(1)</script>", "a&b \"q\" 'x' `y` | z", "Größe 大", "x" * 120)
 
 

@@ -1,0 +1,150 @@
+"""Why a published model answers as it does: where in a photograph the evidence lies, and the training photographs that
+resemble it most."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tasks.display import Progress
+from tasks.errors import HeadstartError
+from tasks.modality.images import decode, read_bytes
+from tasks.networks.occlusion import TYPICAL, Look, Occlusion
+from tasks.networks.onnx_session import available_cores
+from tasks.pool.cut import CutModel, cut_model
+from tasks.pool.embedding import embed_missing
+from tasks.pool.neighbours import NEAREST
+from tasks.pool.published import read_champion
+from tasks.records import Run
+from tasks.storage.feature_store import row_blocks_of
+from tasks.storage.similar import most_similar
+from tasks.storage.snapshots import read_snapshot
+
+CLASSES = 3  # the likeliest ones that are shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why one photograph was given its class.
+
+    `classes` are the likeliest with their probabilities; `heat` is as `Occlusion.heat` gives it for the first of them,
+    None where the model has no maps; `near` are the URIs and labels of training photographs, the most similar first.
+    """
+
+    image: str
+    width_px: int
+    height_px: int
+    classes: tuple[tuple[str, float], ...]
+    heat: np.ndarray | None
+    near: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """A photograph after its pass, without its maps."""
+
+    sha256: str
+    sides_px: tuple[int, int]
+    look: Look
+    heat: np.ndarray | None
+
+
+def explain(run: Run, images: Sequence[Path]) -> tuple[str, list[Explanation], dict[str, str]]:
+    """Explains what the run's model, the published one of this name, says of some photographs.
+
+    Returns:
+        The model's version; an explanation for each image, in the given order; and of images that can't be used the
+        reason, by path.
+
+    Raises:
+        UsageError: no such model is published.
+        DamagedFileError: it does not verify.
+    """
+    content, manifest = read_champion(run.workspace, run.name)
+    model = cut_model(content, manifest)
+    occlusion = Occlusion(content, model.output)
+    training = _training_photographs(run, model)
+    seen, faults = _look_at(run, occlusion, images, _typical(run, occlusion, training))
+    near = _nearest(run, model, training, list(seen.values()))
+    found = [
+        Explanation(
+            image=image,
+            width_px=each.sides_px[0],
+            height_px=each.sides_px[1],
+            classes=_likeliest(model, each.look.probabilities),
+            heat=each.heat,
+            near=near_ones,
+        )
+        for (image, each), near_ones in zip(seen.items(), near, strict=True)
+    ]
+    return model.version, found, faults
+
+
+def _training_photographs(run: Run, model: CutModel) -> pd.DataFrame:
+    """Columns sha256, uri and label."""
+    table = read_snapshot(run.workspace, model.snapshot, ["sha256", "uri", "label", "split"])
+    training = table[table["split"] == "train"].drop_duplicates("sha256").sort_values("sha256")
+    return training[["sha256", "uri", "label"]].reset_index(drop=True)
+
+
+def _typical(run: Run, occlusion: Occlusion, training: pd.DataFrame) -> list[np.ndarray]:
+    """See `Occlusion.typical`; digests are in no order, so the first photographs are random ones."""
+    looks = []
+    for uri in training["uri"].head(TYPICAL) if occlusion.has_maps else ():
+        try:
+            looks.append(occlusion.look(decode(read_bytes(uri), run.config.ingest.max_pixels)))
+        except HeadstartError:  # it is gone, and the others are enough
+            continue
+    return occlusion.typical(looks)
+
+
+def _look_at(
+    run: Run, occlusion: Occlusion, images: Sequence[Path], typical: Sequence[np.ndarray]
+) -> tuple[dict[str, _Seen], dict[str, str]]:
+    """What was seen of each image that can be used, and what is wrong with the others, by path."""
+    bounds = run.config.ingest
+
+    def one(path: Path) -> _Seen | str:
+        try:
+            content = read_bytes(str(path), bounds.max_bytes)
+            pixels = decode(content, bounds.max_pixels)
+        except HeadstartError as exc:
+            return str(exc)
+        look = occlusion.look(pixels)
+        heat = occlusion.heat(look, int(look.probabilities.argmax()), typical) if occlusion.has_maps else None
+        bare = Look(probabilities=look.probabilities, row=look.row, maps=())
+        sha256 = hashlib.sha256(content).hexdigest()
+        progress.advance()
+        return _Seen(sha256=sha256, sides_px=(pixels.shape[1], pixels.shape[0]), look=bare, heat=heat)
+
+    with Progress("explain", len(images), "images") as progress, ThreadPoolExecutor(available_cores()) as pool:
+        found = dict(zip(map(str, images), pool.map(one, images), strict=True))
+    faults = {path: each for path, each in found.items() if isinstance(each, str)}
+    return {path: each for path, each in found.items() if not isinstance(each, str)}, faults
+
+
+def _nearest(
+    run: Run, model: CutModel, training: pd.DataFrame, seen: Sequence[_Seen]
+) -> list[tuple[tuple[str, str], ...]]:
+    """(URI, label) of the training photographs that resemble each image most; never the image itself."""
+    if not seen:
+        return []
+    bad, _ = embed_missing(run, model, training)
+    training = training[~training["sha256"].isin(bad.keys())].reset_index(drop=True)
+    place = dict(zip(training["sha256"], training.index, strict=True))
+    own = np.array([place.get(each.sha256, -1) for each in seen])
+    rows = np.stack([each.look.row for each in seen])[:, : model.last_width]
+    blocks = row_blocks_of(run.workspace, model.key, training["sha256"].tolist(), np.float16)
+    places = list(zip(training["uri"], training["label"], strict=True))
+    return [tuple(places[at] for at in found) for found in most_similar(rows, blocks, NEAREST, own)]
+
+
+def _likeliest(model: CutModel, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:
+    order = np.argsort(-probabilities, kind="stable")[:CLASSES]
+    return tuple((model.labels[at], float(probabilities[at])) for at in order)

@@ -1,0 +1,54 @@
+"""The page of explanations: each photograph under its heat map, the likeliest classes, and its nearest training
+photographs.
+
+Self-contained, in the report's own style.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.display import visible_lines
+from tasks.modality.heat_picture import heat_picture
+from tasks.pool.explanation import Explanation
+from tasks.pool.page import NEAR_PX, page_environment, pictures_of
+from tasks.records import Run
+from tasks.report.thumbnails import data_uri
+
+PICTURE_PX = 400
+SHOWN = 200  # so that the page of a large folder stays small
+
+
+def render_explanations(run: Run, version: str, explanations: Sequence[Explanation], faults: dict[str, str]) -> str:
+    """The page's HTML; every string of the user's is escaped by the template engine.
+
+    Args:
+        faults: why images are left out, by path.
+    """
+    shown = explanations[:SHOWN]
+    pictures = pictures_of((each.image for each in shown), PICTURE_PX)
+    small = pictures_of((uri for each in shown for uri, _ in each.near), NEAR_PX)
+    return visible_lines(
+        page_environment()
+        .get_template("explain.html.j2")
+        .render(
+            run=run,
+            version=version,
+            total=len(explanations),
+            cards=[_card(each, pictures, small) for each in shown],
+            has_heat=any(each.heat is not None for each in shown),
+            faults=faults,
+        )
+    )
+
+
+def _card(each: Explanation, pictures: dict[str, str], small: dict[str, str]) -> dict[str, Any]:
+    heat = None if each.heat is None else heat_picture(each.heat, each.width_px, each.height_px)
+    return {
+        "image": each.image,
+        "picture": pictures.get(each.image),
+        "heat": heat and data_uri(heat, "image/png"),
+        "classes": each.classes,
+        "near": [{"label": label, "picture": small.get(uri)} for uri, label in each.near],
+    }
