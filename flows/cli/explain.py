@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.cli import options
-from flows.cli.output import plain_errors, print_json, say
+from flows.cli.output import UNFAMILIAR, plain_errors, print_json, say
 from tasks.display import showing, visible
 from tasks.errors import UsageError
 from tasks.workspace import Workspace
@@ -76,6 +76,8 @@ def _as_json(each: Explanation) -> dict[str, Any]:
         "classes": [{"label": name, "probability": share} for name, share in each.classes],
         "heat": None if each.heat is None else each.heat.round(4).tolist(),
         "nearest": [{"image": uri, "label": label} for uri, label in each.near],
+        "familiarity": each.familiarity,
+        "familiar": each.familiar,
     }
 
 
@@ -90,7 +92,8 @@ def _write(workspace: Workspace, path: str, to: Path | None, page: bytes) -> str
 def _print(answer: dict[str, Any]) -> None:
     explanations: Sequence[dict[str, Any]] = answer["explanations"]
     for each in explanations:
-        say(f"{each['probability']:6.1%}  {visible(each['label'])}  {visible(each['image'])}")
+        doubt = UNFAMILIAR if each["familiar"] is False else ""
+        say(f"{each['probability']:6.1%}  {visible(each['label'])}  {visible(each['image'])}{doubt}")
         say(f"        like  {', '.join(visible(near['label']) for near in each['nearest']) or 'no photograph'}")
     if explanations and explanations[0]["heat"] is None:
         say("  no heat map: the model's classes do not follow from the means of its feature maps alone")

@@ -17,6 +17,7 @@ import typer
 from tasks.display import visible, visible_lines
 from tasks.errors import HeadstartError
 
+UNFAMILIAR = "  (unlike anything it was trained on)"  # after the answer for an image
 INTERRUPTED = 130  # the exit status after Ctrl-C, as shells have it: 128 and the signal's number
 INTERRUPT_S = 3
 

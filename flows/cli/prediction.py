@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.cli import options
-from flows.cli.output import plain_errors, print_json, say
+from flows.cli.output import UNFAMILIAR, plain_errors, print_json, say
 from tasks.display import showing, visible
 from tasks.errors import DecodeError, SourceError, UsageError
 from tasks.workspace import Workspace
@@ -57,7 +57,7 @@ def predict(
             say(f"{answer['images']:,} images predicted, {answer['embedded']:,} of them new: {visible(str(to))}")
         else:
             for row in answer["predictions"]:
-                doubt = "" if row.get("familiar", True) else "  (unlike anything it was trained on)"
+                doubt = "" if row.get("familiar", True) else UNFAMILIAR
                 say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(row['image'])}{doubt}")
         if faults := answer["faults"]:
             named = [f"{visible(fault['image'])}: {fault['reason']}" for fault in faults[:NAMED_FAULTS]]

@@ -17,7 +17,8 @@ from tasks.errors import HeadstartError
 from tasks.modality.images import decode, read_bytes
 from tasks.networks.occlusion import TYPICAL, Look, Occlusion
 from tasks.networks.onnx_session import available_cores
-from tasks.pool.cut import CutModel, cut_model
+from tasks.networks.outputs import THRESHOLD
+from tasks.pool.cut import CutModel, Head, cut_model
 from tasks.pool.embedding import embed_missing
 from tasks.pool.neighbours import NEAREST
 from tasks.pool.published import read_champion
@@ -34,7 +35,8 @@ class Explanation:
     """Why one photograph was given its class.
 
     `classes` are the likeliest with their probabilities; `heat` is as `Occlusion.heat` gives it for the first of them,
-    None where the model has no maps; `near` are the URIs and labels of training photographs, the most similar first.
+    None where the model has no maps; `near` are the URIs and labels of training photographs, the most similar first;
+    `familiarity`, in 0..1, is None where the model does not say it.
     """
 
     image: str
@@ -43,6 +45,11 @@ class Explanation:
     classes: tuple[tuple[str, float], ...]
     heat: np.ndarray | None
     near: tuple[tuple[str, str], ...]
+    familiarity: float | None
+
+    @property
+    def familiar(self) -> bool | None:
+        return None if self.familiarity is None else self.familiarity >= THRESHOLD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +79,7 @@ def explain(run: Run, images: Sequence[Path]) -> tuple[str, list[Explanation], d
     training = _training_photographs(run, model)
     seen, faults = _look_at(run, occlusion, images, _typical(run, occlusion, training))
     near = _nearest(run, model, training, list(seen.values()))
+    familiarity = _familiarity(model, list(seen.values()))
     found = [
         Explanation(
             image=image,
@@ -80,8 +88,9 @@ def explain(run: Run, images: Sequence[Path]) -> tuple[str, list[Explanation], d
             classes=_likeliest(model, each.look.probabilities),
             heat=each.heat,
             near=near_ones,
+            familiarity=share,
         )
-        for (image, each), near_ones in zip(seen.items(), near, strict=True)
+        for (image, each), near_ones, share in zip(seen.items(), near, familiarity, strict=True)
     ]
     return model.version, found, faults
 
@@ -143,6 +152,11 @@ def _nearest(
     blocks = row_blocks_of(run.workspace, model.key, training["sha256"].tolist(), np.float16)
     places = list(zip(training["uri"], training["label"], strict=True))
     return [tuple(places[at] for at in found) for found in most_similar(rows, blocks, NEAREST, own)]
+
+
+def _familiarity(model: CutModel, seen: Sequence[_Seen]) -> list[float | None]:
+    found = Head(model).predict(np.stack([each.look.row for each in seen])).familiarity if seen else None
+    return [None] * len(seen) if found is None else [float(share) for share in found]
 
 
 def _likeliest(model: CutModel, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:

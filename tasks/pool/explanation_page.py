@@ -50,5 +50,6 @@ def _card(each: Explanation, pictures: dict[str, str], small: dict[str, str]) ->
         "picture": pictures.get(each.image),
         "heat": heat and data_uri(heat, "image/png"),
         "classes": each.classes,
+        "unfamiliar": each.familiar is False,
         "near": [{"label": label, "picture": small.get(uri)} for uri, label in each.near],
     }

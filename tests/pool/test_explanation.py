@@ -115,7 +115,8 @@ def page_of(folder: Path, text: str = "hat", heat: np.ndarray | None = None) -> 
     picture = photos.save(folder / "a.jpg", photos.photo(1, size=(300, 200)))
     given = {"width_px": 300, "height_px": 200, "heat": heat, "near": ((str(picture), text), ("gone.jpg", "shoe"))}
     explanations = [
-        Explanation(image=image, classes=((text, 0.7), ("shoe", 0.2)), **given) for image in (str(picture), text)
+        Explanation(image=image, classes=((text, 0.7), ("shoe", 0.2)), familiarity=share, **given)
+        for image, share in ((str(picture), 0.9), (text, 0.1))
     ]
     return render_explanations(make_run(folder / "w", ""), "3", explanations, {text: "the file is empty"})
 
@@ -123,6 +124,7 @@ def page_of(folder: Path, text: str = "hat", heat: np.ndarray | None = None) -> 
 def test_the_page_stands_alone_and_names_every_picture(tmp_path: Path):
     outline = Outline(page_of(tmp_path, heat=np.eye(7)))
     assert outline.open == []
+    assert page_of(tmp_path, heat=None).count("unlike anything it was trained on") == 1
     assert not outline.attributes("script")
     links = [a.get("href") or a.get("src") or "" for _, a in outline.seen if "href" in a or "src" in a]
     assert all(link.startswith(("data:", "#")) for link in links)
