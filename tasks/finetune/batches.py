@@ -43,14 +43,16 @@ class Batches:
         batch_size: int,
         sampling: Sampling | None = None,
         prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+        taught: np.ndarray | None = None,
     ) -> None:
         """
         Args:
             class_weights: float32 [C], the weight of a row of each class.
             sampling: None gives the rows in their stored order.
             prepare: changes the values of rows [M, D], once for each time that they are read.
+            taught: which of K heads each row teaches, bool [N, K]: then the weights of a batch are [B, K].
         """
-        self._prepare = prepare
+        self._prepare, self._taught = prepare, taught
         self._split, self._class_weights, self._batch_size = split, class_weights, batch_size
         self._sampling, self._epoch = sampling, 0
         self._pool_rows = max(1, rows_within(split.features, POOL_BYTES) // batch_size) * batch_size
@@ -68,6 +70,8 @@ class Batches:
         classes = self._split.targets[chosen]
         targets = np.eye(len(self._class_weights), dtype=np.float32)[classes]
         rows, weights = features[np.searchsorted(held, chosen)], self._class_weights[classes]
+        if self._taught is not None:
+            weights = weights[:, None] * self._taught[chosen]
         sampling = self._sampling
         if sampling and (sampling.mixup or sampling.dropout):
             rng = np.random.default_rng([sampling.seed, self._epoch, index])
@@ -151,10 +155,12 @@ def _blended(
     shares = rng.beta(alpha, alpha, len(targets)).astype(np.float32)
     own = np.maximum(shares, 1 - shares)  # the row keeps the greater share of the pair
     column = own[:, None]
+    of_weights = own.reshape(-1, *[1] * (weights.ndim - 1))
+    blended = of_weights * weights + (1 - of_weights) * weights[partners]
     return (
         column * features + (1 - column) * features[partners],
         column * targets + (1 - column) * targets[partners],
-        own * weights + (1 - own) * weights[partners],
+        blended * (weights > 0) * (weights[partners] > 0),  # who is not taught by one is not taught by the blend
     )
 
 

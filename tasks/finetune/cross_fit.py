@@ -1,7 +1,8 @@
 """Cross-fitting: predictions for the training and validation images by heads that were trained without them.
 
 The images are dealt into folds. For each fold a head of the same settings is trained on the training images of the
-other folds, with the validation images of the other folds for early stopping, and predicts the fold. A fold follows
+other folds, with the validation images of the other folds for early stopping, and predicts the fold; the classifiers of
+all folds are trained at once (`tasks.finetune.fold_heads`). A fold follows
 from the digest that names an image's group of near-duplicates: so copies share one, an image keeps its fold in every
 later snapshot, and champion and challenger, cross-fitted alike, leave out the same images for each prediction.
 """
@@ -12,12 +13,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from tasks.finetune.data import Split, load_split
-from tasks.finetune.head import TrainedHead, predict, train_head
+from tasks.finetune.fold_heads import Dealt, head_of_fold, train_fold_heads
+from tasks.finetune.head import held_out_batch, predict
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.networks.calibration import fit_temperature
 from tasks.records import CrossFitted, Features, Run
@@ -25,6 +28,11 @@ from tasks.storage.digests import uniform
 from tasks.storage.rows import Chosen
 from tasks.storage.snapshots import read_snapshot
 from tasks.storage.tables import LOGITS, read_table, write_table
+
+if TYPE_CHECKING:
+    import keras
+
+Watch = Callable[[int, dict[str, float]], None]
 
 FOLDS = CrossFitted.FOLDS
 # With fewer, the temperature is fitted on all cross-fitted images instead. On three easy classes of 100 images (17 for
@@ -35,7 +43,7 @@ FOLD_SALT = 0xD1B54A32D192ED03  # a fold has nothing to do with a split, which i
 
 
 class _TooSlowError(Exception):
-    """A fold took longer than its share of the budget."""
+    """The trainings took longer than the budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +54,11 @@ class _Part:
     folds: np.ndarray  # int [N], of the images
     pooled: Split  # all views of all images, one view after the other
     activations: Split | None
+
+    def dealt(self) -> Dealt:
+        """All rows of pooled features, and their folds."""
+        times = len(self.pooled.targets) // max(len(self.folds), 1)
+        return Dealt(rows=self.pooled, folds=np.tile(self.folds, times))
 
     def chosen(self, images: np.ndarray, *, views: bool = True) -> _Part:
         """The same of some images, bool [N]; with all views, or with the images as they are."""
@@ -63,29 +76,31 @@ class _Part:
         )
 
 
-def cross_fit(run: Run, features: Features, on_fold: Callable[[], None] = lambda: None) -> CrossFitted:
+def cross_fit(run: Run, features: Features, on_epoch: Callable[[], None] = lambda: None) -> CrossFitted:
     """Trains a head for each fold; writes `cross_fitted.parquet`, the logits float32 [C] of each image.
 
-    Where a head takes longer than its share of `evaluate.cross_fit_s`, the work ends without a result, which the
-    record says.
+    Where that takes longer than `evaluate.cross_fit_s`, the work ends without a result, which the record says.
+
+    Args:
+        on_epoch: called after each epoch of each training; see `epochs_at_most`.
     """
     if not run.config.evaluate.cross_fit_s:
         return CrossFitted(features=features, folder=run.folder, missing="evaluate.cross_fit_s is 0")
+    watch = _watch(run.config.evaluate.cross_fit_s, on_epoch)
     with ExitStack() as held:
-        train, validation = (_load(run, features, split, held) for split in ("train", "validation"))
-        found = []
-        for fold in range(FOLDS):
-            try:
-                model = _train_without(run, features, fold, train, validation).model
-            except _TooSlowError:
-                return CrossFitted(features=features, folder=run.folder, missing=_too_slow(run))
-            for part in (train, validation):
-                asked = part.chosen(part.folds == fold, views=False)
-                rows = asked.activations or asked.pooled
-                found.append(pd.DataFrame({"sha256": asked.sha256s, "logits": list(predict(model, rows))}))
-            on_fold()
+        parts = [_load(run, features, split, held) for split in ("train", "validation")]
+        try:
+            found = _predictions(run, features, parts[0], parts[1], watch)
+        except _TooSlowError:
+            return CrossFitted(features=features, folder=run.folder, missing=_too_slow(run))
     write_table(run.workspace, run.path(CrossFitted.FILE), pd.concat(found, ignore_index=True), LOGITS)
     return CrossFitted(features=features, folder=run.folder)
+
+
+def epochs_at_most(run: Run, features: Features) -> int:
+    """The maximum number of epochs of a cross-fitting (for progress)."""
+    config = run.config.finetune
+    return config.epochs + (FOLDS * config.unfrozen_epochs if features.extractor.output == "activations" else 0)
 
 
 def calibrates(run: Run, features: Features) -> bool:
@@ -125,27 +140,50 @@ def _load(run: Run, features: Features, split: str, held: ExitStack) -> _Part:
     )
 
 
-def _train_without(run: Run, features: Features, fold: int, train: _Part, validation: _Part) -> TrainedHead:
-    """The head of a fold. Where no validation image is of another fold, all choose the epoch."""
+def _predictions(run: Run, features: Features, train: _Part, validation: _Part, watch: Watch) -> list[pd.DataFrame]:
+    """Columns sha256 and logits, of all images."""
     config, classes = run.config.finetune, len(features.snapshot.labels)
-    watch = _watch(run.config.evaluate.cross_fit_s / FOLDS)
-    others = validation.folds != fold
-    taught = train.chosen(train.folds != fold)
-    held_out = validation.chosen(others if others.any() else ~others)
-    trained = train_head(taught.pooled, held_out.pooled, classes, config, watch)
-    if taught.activations and held_out.activations:
-        upper = unfrozen_layers(features.extractor)
-        trained = tune_unfrozen(upper, trained.model, taught.activations, held_out.activations, config, watch)
-    return trained
+    heads = train_fold_heads(train.dealt(), validation.dealt(), FOLDS, classes, config, watch)
+    if train.activations is None:
+        return [
+            pd.DataFrame({"sha256": part.sha256s, "logits": list(_by_own_fold(heads, part))})
+            for part in (train, validation)
+        ]
+    found = []
+    for fold in range(FOLDS):
+        classifier = head_of_fold(heads, fold, train.pooled, config)
+        others = validation.folds != fold
+        taught = train.chosen(train.folds != fold).activations
+        held_out = validation.chosen(others if others.any() else ~others).activations
+        assert taught is not None
+        assert held_out is not None
+        model = tune_unfrozen(unfrozen_layers(features.extractor), classifier, taught, held_out, config, watch).model
+        for part in (train, validation):
+            asked = part.chosen(part.folds == fold, views=False)
+            assert asked.activations is not None
+            found.append(pd.DataFrame({"sha256": asked.sha256s, "logits": list(predict(model, asked.activations))}))
+    return found
 
 
-def _watch(budget_s: float) -> Callable[[int, dict[str, float]], None]:
-    """Called after each epoch: ends a training that has taken longer than `budget_s`."""
+def _by_own_fold(heads: keras.Model, part: _Part) -> np.ndarray:
+    """The logits of each image by the head of its fold, float32 [N, C]."""
+    found = np.zeros((len(part.folds), heads.output_shape[-1]), np.float32)
+    count = held_out_batch(part.pooled)
+    for start in range(0, len(found), count):
+        of_block = part.folds[start : start + count]
+        rows = part.pooled.features[start : start + len(of_block)]  # view 0 comes first
+        found[start : start + count] = np.asarray(heads(rows, training=False))[np.arange(len(rows)), of_block]
+    return found
+
+
+def _watch(budget_s: float, on_epoch: Callable[[], None]) -> Watch:
+    """Called after each epoch: ends trainings that have together taken longer than `budget_s`."""
     started = time.perf_counter()
 
     def check(epoch: int, logs: dict[str, float]) -> None:
         if time.perf_counter() - started > budget_s:
             raise _TooSlowError
+        on_epoch()
 
     return check
 

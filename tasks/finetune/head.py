@@ -102,7 +102,7 @@ def fit(
         mixup=config.mixup,
         dropout=config.dropout if dropout else 0,
     )
-    prepare = partial(_rooted_and_centred, centre=model.get_layer(CENTRE)) if dropout else None
+    prepare = partial(rooted_and_centred, centre=model.get_layer(CENTRE)) if dropout else None
     batches = Batches(train, weights, plan.batch_size, sampling, prepare)
     held_out = Batches(validation, np.ones(classes, np.float32), held_out_batch(validation))
     rate: Any = schedule(plan.learning_rate, config.warmup_share, len(batches) * plan.epochs)  # the stubs declare float
@@ -122,7 +122,7 @@ def fit(
     # First, so that the averages are what is validated, compared and kept.
     averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema else []
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch, dict(logs or {})))
-    history = _train(trained, batches, plan.epochs, [*averaging, _validation(model, held_out), stopping, report])
+    history = train_epochs(trained, batches, plan.epochs, [*averaging, _validation(model, held_out), stopping, report])
     logits = predict(model, validation)
     return TrainedHead(
         model=model,
@@ -133,7 +133,7 @@ def fit(
     )
 
 
-def _train(
+def train_epochs(
     model: keras.Model, batches: Batches, epochs: int, callbacks: Sequence[keras.callbacks.Callback]
 ) -> list[dict[str, float]]:
     """Keras's `fit` without its input pipeline, which took 20 of 34 ms a step; returns the metrics of each epoch.
@@ -188,8 +188,8 @@ def predict(model: keras.Model, split: Split) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _mean_loss(targets: Any, logits: Any, smoothing: float) -> Any:
-    """Each head's own loss, averaged, [N]: the loss of their average would train them as one.
+def member_losses(targets: Any, logits: Any, smoothing: float) -> Any:
+    """The loss of each head, [N, K].
 
     Args:
         targets: [N, C].
@@ -198,8 +198,14 @@ def _mean_loss(targets: Any, logits: Any, smoothing: float) -> Any:
     import keras
 
     each = keras.ops.broadcast_to(targets[:, None], keras.ops.shape(logits))
-    losses = keras.losses.categorical_crossentropy(each, logits, from_logits=True, label_smoothing=smoothing)
-    return keras.ops.mean(losses, axis=1)
+    return keras.losses.categorical_crossentropy(each, logits, from_logits=True, label_smoothing=smoothing)
+
+
+def _mean_loss(targets: Any, logits: Any, smoothing: float) -> Any:
+    """Each head's own loss, averaged, [N]: the loss of their average would train them as one."""
+    import keras
+
+    return keras.ops.mean(member_losses(targets, logits, smoothing), axis=1)
 
 
 def accuracy(targets: Any, logits: Any) -> Any:
@@ -246,31 +252,54 @@ def build_head(features: np.ndarray | Rows, classes: int, config: Finetune, widt
     """
     import keras
 
+    inputs, values = centred_features(features, config, widths)
+    heads = config.heads if config.hidden_units else 1
+    if heads > 1:
+        return keras.Model(inputs, keras.ops.mean(add_members(values, classes, config, heads), axis=1), name="head")
+    if config.hidden_units:
+        values = _hidden(values, config, 1)
+    logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(values)
+    return keras.Model(inputs, logits, name="head")
+
+
+def centred_features(features: np.ndarray | Rows, config: Finetune, widths: Sequence[int]) -> tuple[Any, Any]:
+    """The input of a head, and what its first layers make of it: rooted, centred, scaled, after dropout. Arguments as
+    `build_head`."""
+    import keras
+
     mean, variance = rooted_moments(features)
     scale = layer_scales(variance, widths)
     inputs = keras.Input(features.shape[1:], name="features")
     values = keras.ops.multiply(keras.ops.sign(inputs), keras.ops.sqrt(keras.ops.abs(inputs)))
     values = keras.layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), name=CENTRE)(values)
     # Explicit seeds, because other threads of the process may use the global seed of Keras meanwhile.
-    values = keras.layers.Dropout(config.dropout, seed=config.seed, name=DROPOUT)(values)
-    heads = config.heads if config.hidden_units else 1
-    if config.hidden_units:
-        weights: Any = keras.initializers.GlorotUniform(seed=config.seed)  # the stubs declare str
-        width = heads * config.hidden_units
-        values = keras.layers.Dense(width, activation="relu", kernel_initializer=weights, name="hidden")(values)
-        values = keras.layers.Dropout(config.dropout, seed=config.seed + 1, name="hidden_dropout")(values)
-    if heads == 1:
-        logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="classifier")(values)
-    else:
-        values = keras.layers.Reshape((heads, config.hidden_units))(values)
-        each = keras.layers.EinsumDense(
-            "nkh,khc->nkc", (heads, classes), bias_axes="kc", kernel_initializer="zeros", name=MEMBERS
-        )
-        logits = keras.ops.mean(each(values), axis=1)
-    return keras.Model(inputs, logits, name="head")
+    return inputs, keras.layers.Dropout(config.dropout, seed=config.seed, name=DROPOUT)(values)
 
 
-def _rooted_and_centred(rows: np.ndarray, centre: keras.layers.Rescaling) -> np.ndarray:
+def add_members(values: Any, classes: int, config: Finetune, count: int) -> Any:
+    """The logits [N, K, C] of several heads, side by side."""
+    import keras
+
+    if not config.hidden_units:
+        logits = keras.layers.Dense(count * classes, kernel_initializer="zeros", name="classifier")(values)
+        return keras.layers.Reshape((count, classes), name=MEMBERS)(logits)
+    values = keras.layers.Reshape((count, config.hidden_units))(_hidden(values, config, count))
+    each = keras.layers.EinsumDense(
+        "nkh,khc->nkc", (count, classes), bias_axes="kc", kernel_initializer="zeros", name=MEMBERS
+    )
+    return each(values)
+
+
+def _hidden(values: Any, config: Finetune, count: int) -> Any:
+    import keras
+
+    weights: Any = keras.initializers.GlorotUniform(seed=config.seed)  # the stubs declare str
+    width = count * config.hidden_units
+    values = keras.layers.Dense(width, activation="relu", kernel_initializer=weights, name="hidden")(values)
+    return keras.layers.Dropout(config.dropout, seed=config.seed + 1, name="hidden_dropout")(values)
+
+
+def rooted_and_centred(rows: np.ndarray, centre: keras.layers.Rescaling) -> np.ndarray:
     """What the layers of a head before its dropout make of rows, float32 [M, D]."""
     values = rooted(rows)
     values *= np.asarray(centre.scale, np.float32)

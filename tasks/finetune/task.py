@@ -5,6 +5,7 @@ from __future__ import annotations
 from tasks.config import CHOSEN
 from tasks.display import Progress
 from tasks.finetune.cross_fit import cross_fit
+from tasks.finetune.cross_fit import epochs_at_most as cross_fit_epochs
 from tasks.finetune.stage import epochs_at_most, finetune, try_settings
 from tasks.finetune.trial import Trial, measure_extractor
 from tasks.networks import keras_process
@@ -29,10 +30,10 @@ def finetune_head(run: Run, features: Features, cross_fitted: CrossFitted | None
         return keras_process.call(finetune, run, features, cross_fitted, on_epoch)
 
 
-@stage("cross-fit", reads=lambda run, features: [run.config.finetune, run.config.evaluate.cross_fit_s])
+@stage("cross-fit", reads=lambda run, features: [run.config.finetune, run.config.evaluate.cross_fit_s], version=2)
 def cross_fit_heads(run: Run, features: Features) -> CrossFitted:
     """Predictions for the training and validation images by heads that were trained without them."""
-    with Progress("cross-fit", CrossFitted.FOLDS, "folds") as progress:
+    with Progress("cross-fit", cross_fit_epochs(run, features), "epochs") as progress:
         return keras_process.call(cross_fit, run, features, progress.advance)
 
 

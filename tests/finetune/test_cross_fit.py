@@ -43,9 +43,9 @@ def stored(
 
 def test_every_image_but_those_of_the_test_split_is_predicted_well(tmp_path):
     run, table, features = stored(tmp_path)
-    folds = []
-    fitted = cross_fit(run, features, lambda: folds.append(1))
-    assert (fitted.missing, len(folds)) == ("", FOLDS)
+    epochs = []
+    fitted = cross_fit(run, features, lambda: epochs.append(1))
+    assert (fitted.missing, len(epochs)) == ("", run.config.finetune.epochs)
     logits = read_table(run.workspace, fitted.path).set_index("sha256")["logits"]
     taught = table[table["split"] != "test"].set_index("sha256")
     assert sorted(logits.index) == sorted(taught.index)
@@ -81,7 +81,7 @@ def test_a_training_that_takes_too_long_is_given_up_and_the_record_says_so(tmp_p
 
 
 def test_zero_seconds_train_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "train_head", None)
+    monkeypatch.setattr(module, "train_fold_heads", None)
     run, _, features = stored(tmp_path, seconds=0)
     assert cross_fit(run, features).missing == "evaluate.cross_fit_s is 0"
 
