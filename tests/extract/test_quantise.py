@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from tasks.config import POOLED
 from tasks.export.model import export_model
 from tasks.extract.engine import Decoding, choose_engine, embed
-from tasks.extract.plan import missing_tasks
+from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.extract.quantise import quantised
 from tasks.finetune.head import build_head
 from tasks.ingest.catalogue import build_catalogue
@@ -26,6 +26,8 @@ from tasks.networks.onnx_session import open_session
 from tasks.networks.registry import EMBEDDED
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
+from tasks.storage.snapshots import read_snapshot
+from tasks.storage.tables import LOGITS, write_table
 from tests import photos
 from tests.extractors import exported
 from tests.runs import make_head_record, make_run
@@ -129,6 +131,11 @@ def test_the_shipped_model_has_the_very_extractor_that_made_the_features(stage: 
     model = head if boundary == POOLED else join(unfrozen_layers(eight), head)
     reference = make_head_record(run, snapshot, eight)
     save_head(run.workspace, reference.keras_path, model)
+    for shard in cut(missing_tasks(run, snapshot, eight, POLICY), 64):  # what the familiarity is fitted to
+        embed_shard(run, eight, POLICY, choose_engine(run, eight), shard)
+    images = read_snapshot(run.workspace, snapshot.id, ["sha256", "split"]).query("split == 'validation'")
+    table = images.assign(logits=[[0.0, 1.0]] * len(images))
+    write_table(run.workspace, reference.validation_path, table, LOGITS)
     shipped = export_model(run, reference, version=1)
 
     session = open_session(run.workspace.local_file(shipped.onnx_path))
