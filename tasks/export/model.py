@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import onnx
@@ -28,8 +29,10 @@ def export_model(run: Run, head: Head, version: int) -> Candidate:
     """
     snapshot, extractor = head.features.snapshot, head.features.extractor
     keras_head = load_head(run.workspace, head.keras_path)
-    familiar, unknown = fit_familiar(run, head, keras_head.input_shape[1:])
-    layers = to_onnx(keras_head, input_name=extractor.output, output_name="logits", channels_first=False)
+    with ThreadPoolExecutor(1, thread_name_prefix="familiar") as aside:  # mostly outside Python, as the rest is within
+        fitted = aside.submit(fit_familiar, run, head, keras_head.input_shape[1:])
+        layers = to_onnx(keras_head, input_name=extractor.output, output_name="logits", channels_first=False)
+        familiar, unknown = fitted.result()
     body = part(
         onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path)), ["image"], [extractor.output]
     )

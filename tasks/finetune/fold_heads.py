@@ -29,6 +29,8 @@ from tasks.finetune.head import (
     member_losses,
     rooted_and_centred,
     schedule,
+    smoothed_losses,
+    traced,
     train_epochs,
 )
 
@@ -112,25 +114,18 @@ class _Judge:
     def __init__(
         self, trained: keras.Model, held_out: Batches, row_folds: np.ndarray, folds: int, config: Finetune
     ) -> None:
-        import tensorflow as tf
-
         others = row_folds[:, None] != np.arange(folds)
         self._counts = others | ~others.any(axis=0)  # bool [V, F]
         self._held_out, self._shape, self._smoothing = held_out, (folds, _heads(config)), config.label_smoothing
-        signature = [tf.TensorSpec((None, *trained.input_shape[1:]), tf.float32)]
-        self._predict = tf.function(lambda rows: trained(rows, training=False), input_signature=signature)
+        self._predict = traced(trained)
 
     def losses(self) -> np.ndarray:
         """Float [F]."""
-        from scipy.special import log_softmax
-
         total, start = np.zeros(self._counts.shape[1]), 0
         for index in range(len(self._held_out)):
             rows, targets, _ = self._held_out[index]
-            members = np.asarray(self._predict(rows.astype(np.float32, copy=False)))
-            logits = members.reshape(len(rows), *self._shape, -1).mean(axis=2)
-            wanted = targets * (1 - self._smoothing) + self._smoothing / targets.shape[1]
-            each = -(wanted[:, None] * log_softmax(logits, axis=2)).sum(axis=2)
+            logits = self._predict(rows).reshape(len(rows), *self._shape, -1).mean(axis=2)
+            each = smoothed_losses(logits, targets, self._smoothing)
             total += (each * self._counts[start : start + len(rows)]).sum(axis=0)
             start += len(rows)
         return total / self._counts.sum(axis=0)

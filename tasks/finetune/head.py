@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -107,7 +107,6 @@ def fit(
     held_out = Batches(validation, np.ones(classes, np.float32), held_out_batch(validation))
     rate: Any = schedule(plan.learning_rate, config.warmup_share, len(batches) * plan.epochs)  # the stubs declare float
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
-    model.compile(loss=loss, weighted_metrics=["accuracy"])
     members = MEMBERS in {layer.name for layer in model.layers}
     first = dropout.output if dropout else model.input
     trained = keras.Model(first, model.get_layer(MEMBERS).output if members else model.output)
@@ -122,7 +121,12 @@ def fit(
     # First, so that the averages are what is validated, compared and kept.
     averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema else []
     report = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch(epoch, dict(logs or {})))
-    history = train_epochs(trained, batches, plan.epochs, [*averaging, _validation(model, held_out), stopping, report])
+    history = train_epochs(
+        trained,
+        batches,
+        plan.epochs,
+        [*averaging, _validation(model, held_out, config.label_smoothing), stopping, report],
+    )
     logits = predict(model, validation)
     return TrainedHead(
         model=model,
@@ -216,22 +220,42 @@ def accuracy(targets: Any, logits: Any) -> Any:
     return keras.ops.mean(keras.ops.cast(right, "float32"), axis=1)
 
 
-def _each(batches: Batches) -> Iterator[tuple[Any, Any, Any]]:
-    return (batches[index] for index in range(len(batches)))
-
-
-def _validation(model: keras.Model, held_out: Batches) -> keras.callbacks.Callback:
-    """Adds the loss and the metrics on held-out rows to those of each epoch."""
+def _validation(model: keras.Model, held_out: Batches, smoothing: float) -> keras.callbacks.Callback:
+    """Adds the loss and the accuracy on all held-out rows to those of each epoch."""
     import keras
 
+    predict_rows = traced(model)
+
     def validate(epoch: int, logs: Any) -> None:
-        model.reset_metrics()
-        found: Any = {}
-        for batch in _each(held_out):
-            found = model.test_on_batch(*batch, return_dict=True)  # over all batches since the reset
-        logs.update({f"val_{name}": float(value) for name, value in found.items()})
+        # Not Keras's `test_on_batch`: it starts its averages anew with each batch.
+        total, right, count = 0.0, 0, 0
+        for index in range(len(held_out)):
+            rows, targets, _ = held_out[index]
+            logits = predict_rows(rows)
+            total += float(smoothed_losses(logits, targets, smoothing).sum())
+            right += int((logits.argmax(axis=1) == targets.argmax(axis=1)).sum())
+            count += len(rows)
+        logs.update(val_loss=total / count, val_accuracy=right / count)
 
     return keras.callbacks.LambdaCallback(on_epoch_end=validate)
+
+
+def traced(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """The model's inference on rows [N, D] of any float, traced once for all batches."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)]
+    infer = tf.function(lambda rows: model(rows, training=False), input_signature=signature)
+    return lambda rows: np.asarray(infer(rows.astype(np.float32, copy=False)))
+
+
+def smoothed_losses(logits: np.ndarray, targets: np.ndarray, smoothing: float) -> np.ndarray:
+    """Cross-entropy with label smoothing (Szegedy et al. 2016), of logits [N, …, C] and targets [N, C]: [N, …]."""
+    from scipy.special import log_softmax
+
+    wanted = targets * (1 - smoothing) + smoothing / targets.shape[1]
+    wanted = wanted.reshape(len(wanted), *[1] * (logits.ndim - 2), -1)
+    return -(wanted * log_softmax(logits, axis=-1)).sum(axis=-1)
 
 
 def held_out_batch(split: Split) -> int:

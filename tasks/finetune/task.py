@@ -13,7 +13,7 @@ from tasks.orchestration import log, stage
 from tasks.records import CrossFitted, FeatureExtractor, Features, Head, Run
 
 
-@stage("finetune", reads=lambda run, features, cross_fitted: run.config.finetune)
+@stage("finetune", reads=lambda run, features, cross_fitted: run.config.finetune, version=2)
 def finetune_head(run: Run, features: Features, cross_fitted: CrossFitted | None) -> Head:
     """Trains the head on stored features and, above a lower freeze boundary, on stored activations.
 
@@ -37,7 +37,11 @@ def cross_fit_heads(run: Run, features: Features) -> CrossFitted:
         return keras_process.call(cross_fit, run, features, progress.advance)
 
 
-@stage("try", reads=lambda run, features: [run.config.finetune, {key: run.config.key(key) for key in CHOSEN}])
+@stage(
+    "try",
+    reads=lambda run, features: [run.config.finetune, {key: run.config.key(key) for key in CHOSEN}],
+    version=2,
+)
 def try_head(run: Run, features: Features) -> Trial:
     """Trains a head with the run's settings and evaluates it on validation (`--auto`)."""
     return keras_process.call(try_settings, run, features)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tasks.config import Finetune
+from tasks.finetune import head as module
 from tasks.finetune.data import Split
 from tasks.finetune.head import (
     TrainedHead,
@@ -42,6 +43,21 @@ def test_it_learns_what_can_be_learnt():
     assert (logits.argmax(axis=1) == test.targets).mean() > 0.9
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= trained.history[0].keys()
     assert 0 <= trained.best_epoch < len(trained.history)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_an_epoch_is_judged_by_all_validation_rows_and_not_by_the_last_batch(
+    heads: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "HELD_OUT_BATCH", 7)
+    validation = blobs(60, 1)
+    trained = train_head(blobs(200, 0), validation, 3, SMALL.model_copy(update={"heads": heads}))
+    best = trained.history[trained.best_epoch]
+    right = (trained.logits.argmax(axis=1) == validation.targets).mean()
+    assert best["val_accuracy"] == pytest.approx(right)
+    expected = module.smoothed_losses(trained.logits, np.eye(3)[validation.targets], SMALL.label_smoothing)
+    assert best["val_loss"] == pytest.approx(expected.mean(), rel=1e-5)
+    assert trained.best_epoch == np.argmin([epoch["val_loss"] for epoch in trained.history])
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit():
