@@ -40,9 +40,10 @@ def labelling_folder(name: str) -> str:
 
 
 def batch_folders(workspace: Workspace, name: str) -> list[str]:
-    """The folders of a model's finished batches, oldest first."""
-    folders = (f"{labelling_folder(name)}/{each}" for each in workspace.names(labelling_folder(name)))
-    return [folder for folder in folders if workspace.exists(f"{folder}/{FILE}")]
+    """The folders of a model's finished batches, oldest first: by when they were finished, as their names, which begin
+    with the second of the start, don't tell two of one second apart."""
+    files = [file for file in workspace.files(labelling_folder(name)) if file.name == FILE]
+    return [file.path.removesuffix(f"/{FILE}") for file in sorted(files, key=lambda file: (file.modified, file.path))]
 
 
 def last_batch(workspace: Workspace, name: str) -> str:

@@ -169,10 +169,10 @@ print(peak_rss_mb())
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what a process's peak memory was")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path):
-    """45,000 rows more are 115 MB: were they held in memory once, it would show. Both are of several pools."""
+    """90,000 rows more are 230 MB: were they held in memory once, it would show. Both are of several pools."""
     peaks = []
-    for count in (20_000, 65_000):
+    for count in (20_000, 110_000):
         snapshot = write_rows(tmp_path / str(count), count)
         command = [sys.executable, "-c", PEAK, tmp_path / str(count), snapshot.id]
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-    assert peaks[1] - peaks[0] < 80, f"{peaks} MB"
+    assert peaks[1] - peaks[0] < 150, f"{peaks} MB"
