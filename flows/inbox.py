@@ -103,8 +103,7 @@ class Inbox:
             "images": images,
             "unfamiliar": unfamiliar,
         }
-        resource = {"prefect.resource.id": f"headstart.model.{run.name}", "prefect.resource.name": run.name}
-        event = Event(event=EVENT, resource=Resource(resource), payload=payload)
+        event = Event(event=EVENT, resource=model_resource(run.name), payload=payload)
         with self._client() as client:
             client.request("POST", "/events", json=[event.model_dump(mode="json")])
         run.workspace.write_json(self._note, {"until": until})
@@ -112,6 +111,11 @@ class Inbox:
             f"{unfamiliar} of the last {images} collected images are unlike anything that {run.name} was trained on "
             f"({expected:.0%} are expected): announced"
         )
+
+
+def model_resource(name: str) -> Resource:
+    """What the events of a model are about, as a trigger matches it."""
+    return Resource({"prefect.resource.id": f"headstart.model.{name}", "prefect.resource.name": name})
 
 
 def is_unusual(unfamiliar: int, images: int, expected: float) -> bool:

@@ -26,11 +26,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.events import Event, Resource
+from prefect.events import Event
 from prefect.settings import PREFECT_UI_URL
 
 from flows.debounce import Announced, Debounce, DebounceSettings, marker_path, marker_signature, pulses
-from flows.inbox import Inbox
+from flows.inbox import Inbox, model_resource
 from flows.slot import is_under_way
 from tasks.errors import HeadstartError, SourceError
 from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table
@@ -217,8 +217,7 @@ class Sensor:
             "corrected": found.corrected,
             "listing": found.listing,
         }
-        resource = Resource({"prefect.resource.id": resource_id(run.name), "prefect.resource.name": run.name})
-        return Event(event=EVENT, resource=resource, payload=payload)
+        return Event(event=EVENT, resource=model_resource(run.name), payload=payload)
 
     def _send(self, event: dict[str, Any], now: float) -> None:
         """Sends the event until the server has stored it; the server recognises a repeated event by its id.
@@ -272,11 +271,6 @@ def _what(found: Arrivals) -> str:
     if found.corrected:
         parts.append(f"{found.corrected} {'correction' if found.corrected == 1 else 'corrections'} of labels")
     return " and ".join(parts)
-
-
-def resource_id(name: str) -> str:
-    """The resource of the event, as a trigger matches it."""
-    return f"headstart.model.{name}"
 
 
 def _next_runs(client: SyncPrefectClient) -> list[FlowRun]:

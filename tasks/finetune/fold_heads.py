@@ -6,7 +6,6 @@ the weights of the epoch in which it did best on the validation rows of the othe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,18 +19,17 @@ from tasks.finetune.head import (
     CENTRE,
     DROPOUT,
     MEMBERS,
-    MIN_EPOCH_STEPS,
     add_members,
     build_head,
     centred_features,
-    class_weights,
     held_out_batch,
     member_losses,
+    optimizer,
     rooted_and_centred,
-    schedule,
     smoothed_losses,
     traced,
     train_epochs,
+    training_batches,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ def train_fold_heads(
     """
     import keras
 
-    from tasks.finetune.batches import Batches, Sampling
+    from tasks.finetune.batches import Batches
 
     heads = _heads(config)
     inputs, values = centred_features(train.rows.features, config, train.rows.widths)
@@ -69,26 +67,14 @@ def train_fold_heads(
     model = keras.Model(inputs, logits, name="fold_heads")
     trained = keras.Model(model.get_layer(DROPOUT).output, model.get_layer(MEMBERS).output)
 
-    targets = train.rows.targets
-    balanced = config.sampling == "balanced"
-    sampling = Sampling(
-        seed=config.seed,
-        times=math.ceil(MIN_EPOCH_STEPS * config.batch_size / len(targets)),
-        balanced=balanced,
-        mixup=config.mixup,
-        dropout=config.dropout,
-    )
-    weights = class_weights(targets, classes, "none" if balanced else config.class_weights)
+    centre = model.get_layer(CENTRE)
     taught = np.repeat(train.folds[:, None] != np.arange(folds), heads, axis=1)
-    prepare = partial(rooted_and_centred, centre=model.get_layer(CENTRE))
-    batches = Batches(train.rows, weights, config.batch_size, sampling, prepare, taught)
-    rate: Any = schedule(config.learning_rate, config.warmup_share, len(batches) * config.epochs)  # the stubs: float
+    batches = training_batches(train.rows, classes, config, config.batch_size, centre, taught)
     trained.compile(
-        optimizer=keras.optimizers.AdamW(
-            rate, weight_decay=config.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema
-        ),
+        optimizer=optimizer(config, config.learning_rate, len(batches) * config.epochs),
         loss=partial(member_losses, smoothing=config.label_smoothing),
     )
+    prepare = partial(rooted_and_centred, centre=centre)
     held_out = Batches(validation.rows, np.ones(classes, np.float32), held_out_batch(validation.rows), prepare=prepare)
     best = _Best(trained, _Judge(trained, held_out, validation.folds, folds, config), folds, config.patience)
     averaging = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if config.ema else []

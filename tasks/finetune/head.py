@@ -89,31 +89,18 @@ def fit(
     """
     import keras
 
-    from tasks.finetune.batches import Batches, Sampling
+    from tasks.finetune.batches import Batches
 
     classes = model.output_shape[-1]
-    times = math.ceil(MIN_EPOCH_STEPS * plan.batch_size / len(train.targets))
-    balanced = config.sampling == "balanced"
-    weights = class_weights(train.targets, classes, "none" if balanced else config.class_weights)
-    sampling = Sampling(
-        seed=config.seed,
-        times=times,
-        balanced=balanced,
-        mixup=config.mixup,
-        dropout=config.dropout if dropout else 0,
-    )
-    prepare = partial(rooted_and_centred, centre=model.get_layer(CENTRE)) if dropout else None
-    batches = Batches(train, weights, plan.batch_size, sampling, prepare)
+    centre = model.get_layer(CENTRE) if dropout else None
+    batches = training_batches(train, classes, config, plan.batch_size, centre)
     held_out = Batches(validation, np.ones(classes, np.float32), held_out_batch(validation))
-    rate: Any = schedule(plan.learning_rate, config.warmup_share, len(batches) * plan.epochs)  # the stubs declare float
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
     members = MEMBERS in {layer.name for layer in model.layers}
     first = dropout.output if dropout else model.input
     trained = keras.Model(first, model.get_layer(MEMBERS).output if members else model.output)
     trained.compile(
-        optimizer=keras.optimizers.AdamW(
-            rate, weight_decay=config.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema
-        ),
+        optimizer=optimizer(config, plan.learning_rate, len(batches) * plan.epochs),
         loss=partial(_mean_loss, smoothing=config.label_smoothing) if members else loss,
         weighted_metrics=[accuracy] if members else ["accuracy"],
     )
@@ -134,6 +121,44 @@ def fit(
         best_epoch=int(stopping.best_epoch),
         temperature=fit_temperature(logits, validation.targets),
         logits=logits,
+    )
+
+
+def training_batches(
+    train: Split,
+    classes: int,
+    config: Finetune,
+    batch_size: int,
+    centre: keras.layers.Rescaling | None,
+    taught: np.ndarray | None = None,
+) -> Batches:
+    """The batches of an epoch.
+
+    Args:
+        centre: the layer of a head up to which, and the dropout behind it, the rows are prepared as they are read.
+        taught: as `Batches`.
+    """
+    from tasks.finetune.batches import Batches, Sampling
+
+    balanced = config.sampling == "balanced"
+    weights = class_weights(train.targets, classes, "none" if balanced else config.class_weights)
+    sampling = Sampling(
+        seed=config.seed,
+        times=math.ceil(MIN_EPOCH_STEPS * batch_size / len(train.targets)),
+        balanced=balanced,
+        mixup=config.mixup,
+        dropout=config.dropout if centre else 0,
+    )
+    prepare = partial(rooted_and_centred, centre=centre) if centre else None
+    return Batches(train, weights, batch_size, sampling, prepare, taught)
+
+
+def optimizer(config: Finetune, learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
+    import keras
+
+    rate: Any = schedule(learning_rate, config.warmup_share, steps)  # the stubs declare float
+    return keras.optimizers.AdamW(
+        rate, weight_decay=config.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema
     )
 
 

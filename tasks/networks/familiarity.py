@@ -168,6 +168,13 @@ def fit_weights(distance: np.ndarray, logit: np.ndarray, left_out: np.ndarray, c
     return Weights(distance=by_distance, logit=by_logit, left_out=by_rest, bias=-slope * threshold)
 
 
+def scaling(rows: np.ndarray, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rooted features float32 [T, D], their mean [D], and the scale of each [D]; `widths` as `fit_familiarity`."""
+    values = rooted(rows)
+    scale = layer_scales(values.var(axis=0, dtype=np.float64), widths).astype(np.float32)
+    return values, values.mean(axis=0), scale
+
+
 def left_out(places: np.ndarray, variation: np.ndarray) -> np.ndarray:
     """The share of each image's variation, float [N], that its place in a space, float [N, K], leaves out."""
     return 1 - np.einsum("nk,nk->n", places, places) / np.maximum(variation, SMALLEST)
@@ -236,9 +243,7 @@ def attach(model: onnx.ModelProto, familiarity: Familiarity, source: str) -> onn
 
 
 def _fit_space(rows: np.ndarray, widths: Sequence[int]) -> Space:
-    values = rooted(rows)
-    mean = values.mean(axis=0)
-    scale = layer_scales(values.var(axis=0, dtype=np.float64), widths).astype(np.float32)
+    values, mean, scale = scaling(rows, widths)
     values -= mean
     values *= scale
     count = dimensions(*values.shape)

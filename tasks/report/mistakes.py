@@ -19,6 +19,8 @@ from tasks.report.thumbnails import data_uri, thumbnail_uri
 from tasks.storage.feature_store import load_features, row_blocks_of
 from tasks.storage.similar import most_similar
 
+Training = dict[str, list[str]]  # columns
+
 NEAREST = 3
 NEAR_PX = 88
 ENOUGH_PX = 448  # JPEGs are decoded no larger: a heat map has few spots
@@ -29,17 +31,18 @@ def explained(evidence: Evidence, mistakes: Sequence[Prediction]) -> list[dict[s
 
     A report has to outlive its parts: what can't be read any more is left out.
     """
+    training = _training(evidence)
     with ThreadPoolExecutor(available_cores()) as pool:
         pictures = list(pool.map(lambda p: thumbnail_uri(p.uri), mistakes))
-        heats = list(pool.map(_heat_maker(evidence), mistakes))
-        near = list(pool.map(_with_pictures, _nearest(evidence, mistakes)))
+        heats = list(pool.map(_heat_maker(evidence, training), mistakes))
+        near = list(pool.map(_with_pictures, _nearest(evidence, training, mistakes)))
     return [
         {"prediction": p, "thumbnail": picture, "heat": picture and heat, "near": places}
         for p, picture, heat, places in zip(mistakes, pictures, heats, near, strict=True)
     ]
 
 
-def _heat_maker(evidence: Evidence) -> Any:
+def _heat_maker(evidence: Evidence, training: Training) -> Any:
     """What makes the heat map of a mistake: a `data:` URI or None."""
     path = f"{(evidence.summary.get('artifacts') or {}).get('export')}/model.onnx"
     workspace = evidence.run.workspace
@@ -51,7 +54,7 @@ def _heat_maker(evidence: Evidence) -> Any:
         return lambda _: None
     if not occlusion.has_maps:
         return lambda _: None
-    looks = [look for uri in _training(evidence)["uri"][:TYPICAL] if (look := _look(occlusion, uri)[0])]
+    looks = [look for uri in training["uri"][:TYPICAL] if (look := _look(occlusion, uri)[0])]
     return partial(_heat, occlusion, occlusion.typical(looks), evidence.labels)
 
 
@@ -74,10 +77,9 @@ def _look(occlusion: Occlusion, uri: str) -> tuple[Look | None, tuple[int, int]]
     return occlusion.look(pixels), (pixels.shape[1], pixels.shape[0])
 
 
-def _nearest(evidence: Evidence, mistakes: Sequence[Prediction]) -> list[list[tuple[str, str]]]:
+def _nearest(evidence: Evidence, training: Training, mistakes: Sequence[Prediction]) -> list[list[tuple[str, str]]]:
     """(URI, label) of the training photographs with the most similar stored features, for each mistake."""
     extractor = ((evidence.summary.get("lineage") or {}).get("features") or {}).get("extractor") or {}
-    training = _training(evidence)
     if not mistakes or not extractor or not training["sha256"]:
         return [[] for _ in mistakes]
     workspace, key = evidence.run.workspace, extractor["key"]
@@ -90,7 +92,7 @@ def _nearest(evidence: Evidence, mistakes: Sequence[Prediction]) -> list[list[tu
     return [[(training["uri"][at], training["label"][at]) for at in places] for places in found]
 
 
-def _training(evidence: Evidence) -> dict[str, list[str]]:
+def _training(evidence: Evidence) -> Training:
     """The training photographs: sha256, uri and label, by digest, which is in no order."""
     if evidence.snapshot is None:
         return {"sha256": [], "uri": [], "label": []}
