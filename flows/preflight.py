@@ -77,7 +77,7 @@ def check_setup(run: Run) -> None:
     check_names(run.config)
     check_key()
     load_gates(run.config.evaluate.gates, run.name)
-    load_suite(run.config.validation.suite)
+    load_suite(run.config.suite)
     _check_scale(run.config.scale)
     for name in run.config.backbones():
         _check_extractor(replace(run, config=run.config.with_keys({"backbone.name": name})))

@@ -25,6 +25,7 @@ from tasks.export.task import export_candidate, make_variants
 from tasks.extract.task import extract_features, make_extractor
 from tasks.finetune.cross_fit import calibrates
 from tasks.finetune.task import cross_fit_heads, finetune_head
+from tasks.ingest.sources import with_task
 from tasks.ingest.task import ingest_images
 from tasks.orchestration import Account, accounting
 from tasks.publish.task import publish_model
@@ -46,12 +47,12 @@ def retrain(
     # Frozen, so it may be shared. Last, since its form is the longest, which begins with its sections folded.
     config: Annotated[Config, Field(json_schema_extra={"default": {}})] = Config(),
 ) -> dict[str, Any]:
-    """Turns labelled images into a promoted model.onnx, or says why not.
+    """Turns labelled images or texts into a promoted model.onnx, or says why not.
 
     Args:
         source: A folder with a subfolder a class, one with train/validation/test above those, a .csv, .jsonl or
-            Parquet of path,label[,split], Label Studio's JSON export, `tfds:NAME`, or any of these behind an fsspec
-            URL.
+            Parquet of path,label[,split] or, for texts, of text,label[,split], Label Studio's JSON export,
+            `tfds:NAME`, or any of these behind an fsspec URL.
         name: The model's name, which is its folder in the model repository. Lower-case letters, digits, '-' and '_'.
         workspace: Where everything is kept. A folder, or an fsspec URL.
         force: Run although nothing is new.
@@ -61,7 +62,7 @@ def retrain(
         The summary, as `headstart retrain --json` prints it. The run's state has the verdict's name.
     """
     check_restarts()
-    run = new_run(source, name, workspace, with_environment(config, os.environ))
+    run = with_task(new_run(source, name, workspace, with_environment(config, os.environ)))
     check_setup(run)
     with one_run_at_a_time(run), accounting() as account:
         return ended(_retrain_what_is_there(run, force, account))  # type: ignore[return-value] - a state, whose data the caller is given

@@ -56,7 +56,7 @@ def run_key(run: Run, catalogue: Catalogue) -> str:
     rules = [
         run.config.digest(),
         load_gates(run.config.evaluate.gates, run.name).digest(),
-        load_suite(run.config.validation.suite),
+        load_suite(run.config.suite),
         load_suite(run.config.validation.changes_suite),
         read_decisions(run.workspace, run.name).digest(),
     ]

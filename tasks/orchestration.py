@@ -24,6 +24,7 @@ from tasks.config import Scale
 from tasks.display import line as terminal_line
 from tasks.display import stage_line
 from tasks.errors import HeadstartError
+from tasks.modality.wording import worded
 from tasks.networks.onnx_session import available_cores
 from tasks.records import (
     Batch,
@@ -126,7 +127,7 @@ def stage(
             started = time.perf_counter()
             with timed(name):
                 result = work(*args, **kwargs)
-            _show(name, one_line(result), time.perf_counter() - started)
+            _show(name, _worded(one_line(result), args), time.perf_counter() - started)
             return result
 
         return task(
@@ -140,6 +141,11 @@ def stage(
         )(call)
 
     return decorate
+
+
+def _worded(line: str, given: tuple[Any, ...]) -> str:
+    """A stage's line for the items of the run that it was given."""
+    return worded(line, given[0].config.task) if given and isinstance(given[0], Run) else line
 
 
 def one_line(result: Any) -> str:

@@ -49,7 +49,7 @@ class Run:
 class Catalogue:
     """A table of usable labelled images, no split made yet: what ingest found, or what validation left of it.
 
-    Columns of the table: see `tasks.storage.tables.CATALOGUE`.
+    Columns of the table: see `tasks.storage.tables.catalogue_schema`.
     """
 
     digest: str  # of the table, and of what was left out
@@ -87,10 +87,10 @@ class Snapshot:
 class FeatureExtractor:
     """The frozen part of a backbone: preprocessing and everything below the freeze boundary, as one ONNX graph.
 
-    The graph takes `image` uint8 [N, H, W, 3] and gives `features` float32 [N, D]: the pooled maps of the last layer
-    and, beside them, of `layers` (a number of late blocks, or names). Where the boundary is a lower layer, also
-    `activations` float32 [N, h, w, C], that layer's output; the features come from the same pass, through the layers
-    above as they were pre-trained.
+    The graph takes `image` uint8 [N, H, W, 3] or, of texts, `input_ids` and `attention_mask` int64 [N, T], and gives
+    `features` float32 [N, D]: the pooled maps (or tokens) of the last layer and, beside them, of `layers` (a number of
+    late blocks, or names). Where the boundary is a lower layer, also `activations` float32 [N, h, w, C], that layer's
+    output; the features come from the same pass, through the layers above as they were pre-trained.
     """
 
     key: str  # of the pooled features
@@ -103,6 +103,13 @@ class FeatureExtractor:
     activations_key: str | None = None  # of the activations, where there are any
     layers: int | tuple[str, ...] = 0
     widths: tuple[int, ...] = field(default=(), compare=False)  # of each layer's features; empty before the export
+    task: Literal["image", "text"] = "image"
+    max_tokens: int = 0  # of a text, what is longer is cut off
+
+    @property
+    def tokenizer_path(self) -> str:
+        """Of an encoder of texts, its tokenizer.json, beside the graph."""
+        return f"{self.onnx_path.rpartition('/')[0]}/tokenizer.json"
 
     @property
     def output(self) -> Literal["features", "activations"]:
@@ -189,6 +196,12 @@ class Candidate:
     onnx_path: str = field(compare=False)
     sha256: str
     version: int
+
+    @property
+    def tokenizer_path(self) -> str | None:
+        """Of a model for texts, its tokenizer.json beside the file."""
+        is_text = self.head.features.extractor.task == "text"
+        return f"{self.onnx_path.rpartition('/')[0]}/tokenizer.json" if is_text else None
 
     @property
     def familiarity_path(self) -> str:

@@ -12,7 +12,7 @@ import psutil
 from tasks.config import POOLED, parse_config
 from tasks.records import Catalogue, FeatureExtractor, Features, Head, Run, Snapshot
 from tasks.storage.snapshots import write_snapshot
-from tasks.storage.tables import SNAPSHOT
+from tasks.storage.tables import snapshot_schema
 from tasks.workspace import Workspace
 
 
@@ -51,7 +51,7 @@ def make_snapshot_record(run: Run, identity: str = "s", **fields: Any) -> Snapsh
 def keep_snapshot(run: Run, table: pd.DataFrame, **fields: Any) -> Snapshot:
     """Writes a snapshot of these rows (columns that are not given are null), and names it."""
     labels = tuple(sorted(set(table["label"])))
-    identity = write_snapshot(run, table.reindex(columns=SNAPSHOT.names))
+    identity = write_snapshot(run, table.reindex(columns=snapshot_schema("image").names))
     return make_snapshot_record(run, identity, labels=labels, images=len(table), **fields)
 
 

@@ -20,7 +20,7 @@ FRESH = """
 import numpy as np
 from tasks.evaluate.fresh_process import predict_in_fresh_process
 from tests.deploy.serving.models import colour_model
-assert not predict_in_fresh_process(colour_model(), [np.zeros((8, 8, 3), np.uint8)], ["red"], 60).problem
+assert not predict_in_fresh_process(colour_model(), [{"image": np.zeros((1, 8, 8, 3), np.uint8)}], ["red"], 60).problem
 """
 BARE = "import onnxruntime, sys; onnxruntime.InferenceSession(sys.argv[1])"
 

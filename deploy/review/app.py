@@ -86,9 +86,10 @@ def create_app(
 
     @app.get("/picture/{size}/{sha256}")
     async def picture(size: str, sha256: str) -> Response:
-        content = await asyncio.get_running_loop().run_in_executor(decoders, session.picture, sha256, size)
+        looked = asyncio.get_running_loop().run_in_executor(decoders, session.picture, sha256, size)
+        content, media_type = await looked
         # The address is the content's digest, so it never changes.
-        return Response(content, media_type="image/jpeg", headers=HEADERS | {"Cache-Control": "private, max-age=3600"})
+        return Response(content, media_type=media_type, headers=HEADERS | {"Cache-Control": "private, max-age=3600"})
 
     @app.post("/decide")
     async def decide(asked: Decide) -> Response:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.errors import SourceError, UsageError
-from tasks.modality.images import read_bytes
-from tasks.modality.thumbnails import thumbnail
+from tasks.modality.items import read_bytes
+from tasks.modality.thumbnails import picture_of
 from tasks.runs import finished_runs
 from tasks.storage.corrections import DROP, Correction, Corrections, decide, read_corrections, undo
 from tasks.storage.quarantine import FILE as QUARANTINE
@@ -80,8 +80,8 @@ class Session:
         """One card with its decision. Raises UsageError where there is none."""
         return {**self._card(sha256), **self._decided(sha256, read_corrections(self.workspace))}
 
-    def picture(self, sha256: str, size: str) -> bytes:
-        """An image of a card as a JPEG, no larger than SIDES_PX says.
+    def picture(self, sha256: str, size: str) -> tuple[bytes, str]:
+        """An item of a card as a picture, no larger than SIDES_PX says, and its media type.
 
         Raises:
             SourceError: it is none of a card, it can't be read, or it is another image by now.
@@ -91,8 +91,8 @@ class Session:
             raise SourceError("there is no such picture here")
         content = read_bytes(self.places[sha256], self.max_bytes)
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise SourceError("the file is another image by now: run the retrain again")
-        return thumbnail(content, SIDES_PX[size], quality=82, max_pixels=self.max_pixels)
+            raise SourceError("the file is another one by now: run the retrain again")
+        return picture_of(self.places[sha256], content, SIDES_PX[size], quality=82, max_pixels=self.max_pixels)
 
     def _card(self, sha256: str) -> Mapping[str, Any]:
         if sha256 not in self.cards:

@@ -23,7 +23,7 @@ from deploy.serving.model_slot import ModelSlot
 from deploy.serving.pixel_budget import PixelBudget
 from deploy.serving.requests import PendingBytes
 from deploy.serving.routes import Server, own_version, router
-from deploy.serving.schemas import InferenceRequest
+from deploy.serving.schemas import InferenceRequest, TextBody, TextInferenceRequest
 from tasks.errors import HeadstartError
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,10 @@ class Application(FastAPI):
         """
         if not self.openapi_schema:
             document = super().openapi()
-            schema = InferenceRequest.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas = document["components"]["schemas"]
-            schemas |= {**schema.pop("$defs"), "InferenceRequest": schema}
+            for body in (InferenceRequest, TextInferenceRequest, TextBody):
+                schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas |= {**schema.pop("$defs", {}), body.__name__: schema}
             del schemas["HTTPValidationError"], schemas["ValidationError"]
             for operation in (each for path in document["paths"].values() for each in path.values()):
                 operation["responses"].pop("422", None)
@@ -107,7 +108,7 @@ def create_app(
     app = Application(
         title=f"headstart: {slot.name}",
         version=own_version(),
-        description="An image classifier over HTTP: the Open Inference Protocol v2, and `POST /classify`.",
+        description="A classifier of images or texts over HTTP: the Open Inference Protocol v2, and `POST /classify`.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,

@@ -1,6 +1,6 @@
 """`--collect`: keeps a share of the images that are asked about, as what to label next.
 
-    inbox/<name>/<sha256>.<suffix>            the image: the bytes of /classify as sent, a tensor of v2 as PNG
+    inbox/<name>/<sha256>.<suffix>            the image as sent to /classify, a tensor of v2 as PNG; or the text
     inbox/<name>.answers/<sha256>.json        what was answered, and when
 
 The images are chosen by their digest, so an image is kept once however often it is sent, and several servers choose the
@@ -34,7 +34,7 @@ from tasks.workspace import Workspace
 log = logging.getLogger(__name__)
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-SUFFIXES |= {"PPM": "ppm", "AVIF": "avif"}
+SUFFIXES |= {"PPM": "ppm", "AVIF": "avif", "TEXT": "txt"}
 KEPT = re.compile(r"(?P<sha256>[0-9a-f]{64})\.[a-z]{3,4}")
 TOP_CLASSES = 5
 TIDY_S = 3600.0

@@ -6,14 +6,18 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
 
 from tasks.errors import DamagedFileError
+from tasks.modality.feeds import INPUTS
+from tasks.modality.texts.tokens import feed_of
+from tasks.networks.classifier import tokens_of
 from tasks.networks.onnx_session import open_model
 from tasks.networks.outputs import LABEL, OUTPUTS, PROBABILITIES, THRESHOLD
+from tasks.networks.text_batches import batches
 
 # Above this an inference's memory is given back at once; below, ONNX Runtime's arena is worth keeping.
 LARGE_BATCH_PIXELS = 4_000_000
@@ -41,17 +45,18 @@ class Answer:
 
 
 class ServedModel:
-    """A model.onnx of the contract: `image` uint8 [N, H, W, 3] in; `probabilities` [N, C], `label` [N] out and, of a
-    model that has it, `familiarity` [N].
+    """A model.onnx of the contract: `image` uint8 [N, H, W, 3] or the tokens of texts in; `probabilities` [N, C],
+    `label` [N] out and, of a model that has it, `familiarity` [N].
 
     Sessions of ONNX Runtime may be run by several threads at once.
     """
 
-    def __init__(self, content: bytes, *, name: str, version: int) -> None:
+    def __init__(self, content: bytes, tokenizer: bytes | None = None, *, name: str, version: int) -> None:
         """Loads the graph and tries it, so that the first request finds it warm.
 
         Args:
             content: the bytes of model.onnx.
+            tokenizer: those of tokenizer.json, of a model for texts.
 
         Raises:
             DamagedFileError: not a graph that ONNX Runtime loads and runs, or not one of the contract.
@@ -60,10 +65,15 @@ class ServedModel:
         self.version = version
         self._session = _session(content)
         self.labels = _labels(self._session)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.task: Literal["image", "text"] = "text" if metadata.get("task") == "text" else "image"
         given = {node.name for node in self._session.get_outputs()}
         self.outputs = tuple(name for name in OUTPUTS if name in given)
         try:
-            self.batch = self._best_batch()
+            self._tokens = tokens_of(metadata, tokenizer, "model.onnx") if self.task == "text" else None
+            self.batch = 1 if self._tokens else self._best_batch()
+            if self._tokens:
+                self.infer_texts(["a text"])
         except Exception as exc:  # ONNX Runtime's exceptions share no public base
             raise DamagedFileError(f"model.onnx can't predict: {str(exc).splitlines()[0]}") from exc
 
@@ -96,12 +106,26 @@ class ServedModel:
         parts = (images[start : start + self.batch] for start in range(0, len(images), self.batch))
         return [answer for part in parts for answer in self._infer_together(part)]
 
+    def infer_texts(self, texts: Sequence[str]) -> list[Answer]:
+        """Answers texts, each as it would be alone. Raises DecodeError for one that is empty or too long."""
+        assert self._tokens
+        tokens = [self._tokens.read(text.encode()) for text in texts]
+        found: list[Answer | None] = [None] * len(texts)
+        for places in batches([len(each) for each in tokens]):
+            answers = self._answers(self._session.run(list(self.outputs), feed_of([tokens[place] for place in places])))
+            for place, answer in zip(places, answers, strict=True):
+                found[place] = answer
+        return [answer for answer in found if answer]
+
     def _infer_together(self, images: np.ndarray) -> list[Answer]:
         options = ort.RunOptions()
         if images.size // 3 > LARGE_BATCH_PIXELS:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        found: Sequence[Any] = self._session.run(list(self.outputs), {"image": images}, options)
-        probabilities, labels, familiarity = [*found, [None] * len(images)][:3]
+        return self._answers(self._session.run(list(self.outputs), {"image": images}, options))
+
+    def _answers(self, found: Sequence[Any]) -> list[Answer]:
+        """The outputs of one batch as answers."""
+        probabilities, labels, familiarity = [*found, [None] * len(found[0])][:3]
         return [
             Answer(model=self, probabilities=row, label=str(label), familiarity=None if share is None else float(share))
             for row, label, share in zip(probabilities, labels, familiarity, strict=True)
@@ -115,10 +139,10 @@ def _session(content: bytes) -> ort.InferenceSession:
         raise DamagedFileError(f"model.onnx can't be loaded by ONNX Runtime {ort.__version__}: {exc}") from exc
     inputs = {node.name for node in session.get_inputs()}
     outputs = {node.name for node in session.get_outputs()}
-    if inputs != {"image"} or not {PROBABILITIES, LABEL} <= outputs:
+    if inputs not in [set(names) for names in INPUTS.values()] or not {PROBABILITIES, LABEL} <= outputs:
         raise DamagedFileError(
-            "model.onnx is not a headstart classifier: it should take 'image' and give 'probabilities' and "
-            f"'label'; it takes {sorted(inputs)} and gives {sorted(outputs)}"
+            "model.onnx is not a headstart classifier: it should take 'image', or 'input_ids' and 'attention_mask', "
+            f"and give 'probabilities' and 'label'; it takes {sorted(inputs)} and gives {sorted(outputs)}"
         )
     return session
 

@@ -14,7 +14,7 @@ import numpy as np
 from deploy.serving.model import Answer, ServedModel
 from tasks.errors import DamagedFileError, RequestError, WorkspaceError
 from tasks.publish.verify import verify_version
-from tasks.storage.repository import MANIFEST, MODEL, newest_first, version_path
+from tasks.storage.repository import MANIFEST, MODEL, TOKENIZER, newest_first, version_path
 from tasks.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,8 @@ class ModelSlot:
         if not found.ok:
             return found.problems
         try:
-            self._model = ServedModel(found.files[MODEL], name=self.name, version=version)
+            files = found.files
+            self._model = ServedModel(files[MODEL], files.get(TOKENIZER), name=self.name, version=version)
         except DamagedFileError as exc:
             return [str(exc)]
         return []

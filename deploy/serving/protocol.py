@@ -11,7 +11,7 @@ import reprlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -20,7 +20,15 @@ from pydantic import ValidationError
 from deploy.serving import schemas
 from deploy.serving.limits import Limits
 from deploy.serving.model import Answer, ServedModel
-from deploy.serving.schemas import INPUT, InferenceRequest, InputTensor, RequestedOutput
+from deploy.serving.schemas import (
+    INPUT,
+    TEXT_INPUT,
+    InferenceRequest,
+    InputTensor,
+    RequestedOutput,
+    TextInferenceRequest,
+    TextTensor,
+)
 from tasks.errors import RequestError
 from tasks.modality.images import MAX_SIDE_PX
 from tasks.networks.outputs import FAMILIARITY, LABEL, PROBABILITIES
@@ -32,10 +40,11 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True, kw_only=True)
 class InferRequest:
-    """`images` uint8 [N, H, W, 3], and the requested outputs."""
+    """`images` uint8 [N, H, W, 3] or, of a model for texts, `texts`, and the requested outputs."""
 
     id: str | None
     images: np.ndarray
+    texts: Sequence[str] = ()
     outputs: Sequence[RequestedOutput]  # none: all
     binary: bool  # for outputs that don't say
 
@@ -48,7 +57,9 @@ def bad(reason: str) -> RequestError:
     return RequestError(400, reason)
 
 
-def parse_infer_request(body: bytes, header_length: int | None, limits: Limits) -> InferRequest:
+def parse_infer_request(
+    body: bytes, header_length: int | None, limits: Limits, task: Literal["image", "text"] = "image"
+) -> InferRequest:
     """Reads the body of `POST …/infer`.
 
     A 224x224 image as a JSON list takes 5 ms on one core: 1.5 ms to parse, 0.2 ms to validate, 3 ms to become an array.
@@ -57,18 +68,22 @@ def parse_infer_request(body: bytes, header_length: int | None, limits: Limits) 
     Args:
         body: JSON, and behind it the binary tensors where `header_length` is given.
         header_length: the header Inference-Header-Content-Length, the number of bytes of JSON.
+        task: of the model.
 
     Raises:
         RequestError: 400 with what is wrong, or 413 where a limit is passed.
     """
     header, binary = _split(body, header_length)
-    request = _inference_request(header)
-    images = _images(request.inputs[0], binary, limits)
+    request = _inference_request(header, TextInferenceRequest if task == "text" else InferenceRequest)
+    tensor = request.inputs[0]
+    texts = _texts(tensor, binary, limits) if isinstance(tensor, TextTensor) else []
+    images = np.empty((0, 0, 0, 3), np.uint8) if isinstance(tensor, TextTensor) else _images(tensor, binary, limits)
     outputs = request.outputs or []
     for output in outputs:
         if output.parameters.classification and output.name != PROBABILITIES:
             raise bad("'classification' goes with the output 'probabilities'")
-    return InferRequest(id=request.id, images=images, outputs=outputs, binary=request.parameters.binary_data_output)
+    binary_output = request.parameters.binary_data_output
+    return InferRequest(id=request.id, images=images, texts=texts, outputs=outputs, binary=binary_output)
 
 
 def infer_response(request: InferRequest, answers: Sequence[Answer]) -> tuple[bytes, int | None]:
@@ -101,7 +116,11 @@ def model_metadata(model: ServedModel) -> schemas.ModelMetadata:
         name=model.name,
         versions=[str(model.version)],
         platform="onnxruntime_onnx",
-        inputs=[schemas.TensorMetadata(name=INPUT, datatype="UINT8", shape=[-1, -1, -1, 3])],
+        inputs=[
+            schemas.TensorMetadata(name=TEXT_INPUT, datatype="BYTES", shape=[-1])
+            if model.task == "text"
+            else schemas.TensorMetadata(name=INPUT, datatype="UINT8", shape=[-1, -1, -1, 3])
+        ],
         outputs=[
             schemas.TensorMetadata(name=name, datatype=datatype, shape=shape)
             for name, (datatype, shape) in _outputs(model).items()
@@ -110,13 +129,17 @@ def model_metadata(model: ServedModel) -> schemas.ModelMetadata:
 
 
 def model_config(model: ServedModel) -> dict[str, Any]:
-    """The model configuration extension: what Triton would say of the same folder."""
+    """The model configuration extension: what Triton would say of the same folder; of texts, what this server takes."""
     return {
         "name": model.name,
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
         "max_batch_size": 0,
-        "input": [{"name": INPUT, "data_type": "TYPE_UINT8", "dims": [-1, -1, -1, 3]}],
+        "input": [
+            {"name": TEXT_INPUT, "data_type": "TYPE_STRING", "dims": [-1]}
+            if model.task == "text"
+            else {"name": INPUT, "data_type": "TYPE_UINT8", "dims": [-1, -1, -1, 3]}
+        ],
         "output": [
             {"name": name, "data_type": TRITON_TYPES[datatype], "dims": shape}
             for name, (datatype, shape) in _outputs(model).items()
@@ -138,13 +161,50 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, bytes]:
     return body[:header_length], body[header_length:]
 
 
-def _inference_request(header: bytes) -> InferenceRequest:
+def _inference_request(header: bytes, kind: type[InferenceRequest]) -> InferenceRequest:
     try:
-        return InferenceRequest.model_validate(orjson.loads(header))  # unlike pydantic's parser, it refuses NaN
+        return kind.model_validate(orjson.loads(header))  # unlike pydantic's parser, it refuses NaN
     except orjson.JSONDecodeError as exc:
         raise bad(f"the request's JSON can't be read: {exc}") from None
     except ValidationError:
         raise bad(f"the request has to be a JSON object; found {reprlib.repr(header.decode())}") from None
+
+
+def _texts(tensor: TextTensor, binary: bytes, limits: Limits) -> list[str]:
+    count = tensor.shape[0]
+    if count > limits.max_waiting:
+        raise RequestError(413, f"{count} texts are more than the {limits.max_waiting} that a request may hold")
+    if tensor.parameters.binary_data_size is not None:
+        if tensor.data is not None:
+            raise bad(f"{TEXT_INPUT!r} has both 'data' and a 'binary_data_size': give one")
+        if len(binary) != tensor.parameters.binary_data_size:
+            raise bad(f"'binary_data_size' is {tensor.parameters.binary_data_size}, and {len(binary)} bytes follow")
+        texts = _unpack_bytes(binary)
+    elif binary:
+        raise bad(f"{len(binary)} bytes follow the JSON, and no input has a 'binary_data_size' that claims them")
+    elif tensor.data is None:
+        raise bad(f"{TEXT_INPUT!r} has neither 'data', a list of strings, nor a 'binary_data_size'")
+    else:
+        texts = tensor.data
+    if len(texts) != count:
+        raise bad(f"shape {list(tensor.shape)} is {count} texts; found {len(texts)}")
+    return texts
+
+
+def _unpack_bytes(binary: bytes) -> list[str]:
+    """Texts as the binary extension lays them out: see `_pack_bytes`."""
+    texts, place = [], 0
+    while place < len(binary):
+        length = int.from_bytes(binary[place : place + 4], "little")
+        content = binary[place + 4 : place + 4 + length]
+        if len(content) != length or place + 4 > len(binary):
+            raise bad(f"the texts behind the JSON are cut off: at byte {place}, {length} bytes are announced")
+        try:
+            texts.append(content.decode())
+        except UnicodeDecodeError:
+            raise bad(f"text {len(texts)} behind the JSON is not UTF-8") from None
+        place += 4 + length
+    return texts
 
 
 def _images(tensor: InputTensor, binary: bytes, limits: Limits) -> np.ndarray:

@@ -10,11 +10,14 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import orjson
 from fastapi import Request
 from PIL import Image
+from pydantic import ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from deploy.serving.limits import Limits
+from deploy.serving.schemas import TextBody
 from tasks.errors import DecodeError, RequestError
 from tasks.modality.images import load, open_image, to_rgb
 
@@ -141,6 +144,27 @@ async def _form_file(request: Request, body: bytes, limits: Limits) -> bytes:
     finally:
         await form.close()
     raise RequestError(400, "the form holds no file; send one, as in `curl -F image=@photo.jpg`")
+
+
+def text_of(request: Request, body: bytes) -> str:
+    """The text in a body: the field `text` of a JSON object, or plain text.
+
+    Raises:
+        RequestError: 400 no such field, or not UTF-8; 415 a body of another type.
+    """
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind not in ("application/json", "text/plain"):
+        raise RequestError(415, f'send JSON, {{"text": "…"}}, or text/plain; found the content type {kind!r}')
+    try:
+        if kind == "text/plain":
+            return body.decode()
+        return TextBody.model_validate(orjson.loads(body)).text
+    except UnicodeDecodeError as exc:
+        raise RequestError(400, f"the text is not UTF-8: byte {exc.start}") from None
+    except orjson.JSONDecodeError as exc:
+        raise RequestError(400, f"the request's JSON can't be read: {exc}") from None
+    except ValidationError:
+        raise RequestError(400, 'the request has to be a JSON object, {"text": "…"}') from None
 
 
 def opened_image(content: bytes, limits: Limits) -> Image.Image:

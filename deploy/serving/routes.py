@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,11 +25,12 @@ from deploy.serving.metrics import Metrics
 from deploy.serving.model import Answer
 from deploy.serving.model_slot import ModelSlot
 from deploy.serving.pixel_budget import PixelBudget
-from deploy.serving.requests import PendingBytes, decode_image, image_bytes, opened_image, read_body
-from tasks.errors import RequestError
+from deploy.serving.requests import PendingBytes, decode_image, image_bytes, opened_image, read_body, text_of
+from tasks.errors import DecodeError, RequestError
 from tasks.networks.onnx_session import available_cores
 
 TOP_CLASSES = 5
+TEXT_COST_PIXELS = 100_000  # a text's part of the room that images and texts have together: 300 at once
 REASONS = {
     400: "The request is not one that can be answered: `error` says why.",
     404: "There is no such model or version here.",
@@ -45,6 +46,7 @@ IMAGE_BODY = {
     "content": {
         "image/*": BINARY,
         "application/octet-stream": BINARY,
+        "application/json": {"schema": {"$ref": "#/components/schemas/TextBody"}},
         "multipart/form-data": {
             "schema": {"type": "object", "properties": {"image": BINARY["schema"]}, "required": ["image"]}
         },
@@ -54,7 +56,14 @@ IMAGE_BODY = {
 INFERENCE_BODY = {
     "required": True,
     "content": {
-        "application/json": {"schema": {"$ref": "#/components/schemas/InferenceRequest"}},
+        "application/json": {
+            "schema": {
+                "anyOf": [
+                    {"$ref": "#/components/schemas/InferenceRequest"},
+                    {"$ref": "#/components/schemas/TextInferenceRequest"},
+                ]
+            }
+        },
         "application/octet-stream": BINARY,
     },
 }
@@ -84,6 +93,23 @@ class Server:
                 found = await answers
         except TimeoutError:
             raise RequestError(503, f"the model did not answer within {self.limits.timeout_s:g} s") from None
+        self.metrics.count(answer.familiar for answer in found)
+        return found
+
+    async def answer_texts(self, texts: Sequence[str]) -> list[Answer]:
+        """Answers texts, all of them by one version.
+
+        Raises:
+            RequestError: 400 for a text that is empty or too long; 503 for no room, no model or no time.
+        """
+        model = self.slot.model
+        try:
+            async with self.room(TEXT_COST_PIXELS * len(texts)), asyncio.timeout(self.limits.timeout_s):
+                found = await self.off_loop(model.infer_texts, texts)
+        except TimeoutError:
+            raise RequestError(503, f"the model did not answer within {self.limits.timeout_s:g} s") from None
+        except DecodeError as exc:
+            raise RequestError(400, f"the text can't be used: {exc}") from None
         self.metrics.count(answer.familiar for answer in found)
         return found
 
@@ -157,10 +183,12 @@ def _of_a_model(method: str, path: str, *statuses: int, **declared: Any) -> Call
 
 @router.post("/classify", responses=_refusals(*OF_A_BODY), openapi_extra={"requestBody": IMAGE_BODY})
 async def classify(request: Request, top: Top = TOP_CLASSES) -> schemas.Classification:
-    """Answers one image file: the body itself, or the one file of a form."""
+    """Answers one image file, the body itself or the one file of a form; or the `text` of a JSON object."""
     server = _server(request)
     with server.pending.account() as account:
         body = await read_body(request, account, server.limits)
+        if server.slot.model.task == "text":
+            return await _classify_text(server, text_of(request, body), top)
         content = await image_bytes(request, body, server.limits)
         image = await server.off_loop(opened_image, content, server.limits)
         width, height = image.size
@@ -170,6 +198,18 @@ async def classify(request: Request, top: Top = TOP_CLASSES) -> schemas.Classifi
             (answer,) = await server.answer(pixels[None])
     if server.collector:
         server.collector.offer([content], [answer], image.format)
+    size = schemas.ImageSize(width_px=pixels.shape[1], height_px=pixels.shape[0])
+    return _classification(answer, top, size)
+
+
+async def _classify_text(server: Server, text: str, top: int) -> schemas.Classification:
+    (answer,) = await server.answer_texts([text])
+    if server.collector:
+        server.collector.offer([text.encode()], [answer], "TEXT")
+    return _classification(answer, top, None)
+
+
+def _classification(answer: Answer, top: int, size: schemas.ImageSize | None) -> schemas.Classification:
     order = np.argsort(-answer.probabilities, kind="stable")[:top]
     classes = [
         schemas.ClassProbability(label=answer.model.labels[i], probability=answer.probabilities[i]) for i in order
@@ -180,7 +220,7 @@ async def classify(request: Request, top: Top = TOP_CLASSES) -> schemas.Classifi
         label=answer.label,
         probability=answer.probabilities.max(),
         classes=classes,
-        image=schemas.ImageSize(width_px=pixels.shape[1], height_px=pixels.shape[0]),
+        image=size,
         familiarity=answer.familiarity,
         familiar=answer.familiar,
     )
@@ -194,16 +234,21 @@ async def classify(request: Request, top: Top = TOP_CLASSES) -> schemas.Classifi
     openapi_extra={"requestBody": INFERENCE_BODY},
 )
 async def infer(request: Request, header_length: HeaderLength = None) -> Response:
-    """Answers images: JSON, and behind it tensors as bytes where a header gives the length of the JSON."""
+    """Answers images or texts: JSON, and behind it tensors as bytes where a header gives the length of the JSON."""
     server = _server(request)
-    server.slot.model  # noqa: B018 - raises before the body is read
+    task = server.slot.model.task  # raises before the body is read
     with server.pending.account() as account:
         body = await read_body(request, account, server.limits)
-        wanted = await server.off_loop(protocol.parse_infer_request, body, header_length, server.limits)
-        account.add(wanted.images.nbytes)
-        async with server.room(wanted.images.size // 3):
-            answers = await server.answer(wanted.images)
-    if server.collector:
+        wanted = await server.off_loop(protocol.parse_infer_request, body, header_length, server.limits, task)
+        if wanted.texts:
+            answers = await server.answer_texts(wanted.texts)
+        else:
+            account.add(wanted.images.nbytes)
+            async with server.room(wanted.images.size // 3):
+                answers = await server.answer(wanted.images)
+    if server.collector and wanted.texts:
+        server.collector.offer([text.encode() for text in wanted.texts], answers, "TEXT")
+    elif server.collector:
         server.collector.offer(wanted.images, answers)
     content, json_length = await server.off_loop(protocol.infer_response, wanted, answers)
     if json_length is None:
@@ -268,6 +313,7 @@ async def about(request: Request) -> schemas.About:
         name=model.name,
         version=model.version,
         labels=model.labels,
+        task=model.task,
         max_body_bytes=server.limits.max_body_bytes,
         collected_share=server.collector.share if server.collector else 0,
         refused=server.refused(),

@@ -26,6 +26,7 @@ from tasks.errors import RequestError
 from tasks.networks.outputs import OUTPUTS
 
 INPUT = "image"
+TEXT_INPUT = "text"
 
 OutputName = Literal["probabilities", "label", "familiarity"]
 Positive = Annotated[int, Field(ge=1)]
@@ -86,6 +87,19 @@ class InputTensor(RequestPart):
     """An object; it holds 'binary_data_size' where the tensor is bytes behind the JSON."""
 
 
+class TextTensor(RequestPart):
+    name: Literal["text"]
+    """The input is named 'text'."""
+    datatype: Literal["BYTES"]
+    """'text' has datatype BYTES, texts in UTF-8."""
+    shape: Annotated[tuple[Positive], Strict(False)] | Annotated[tuple[Positive, Literal[1]], Strict(False)]
+    """[N] or [N, 1], N whole and not below 1."""
+    data: list[str] | None = None
+    """As many strings as the shape holds."""
+    parameters: TensorParameters = TensorParameters()
+    """An object; it holds 'binary_data_size' where the tensor is bytes behind the JSON."""
+
+
 class OutputParameters(RequestPart):
     binary_data: bool | None = None
     """True or false: as bytes behind the JSON, or in it."""
@@ -116,6 +130,20 @@ class InferenceRequest(RequestPart):
     """A list of 'probabilities', 'label' and 'familiarity', or some of them; all that the model has by default."""
     parameters: RequestParameters = RequestParameters()
     """An object."""
+
+
+class TextInferenceRequest(InferenceRequest):
+    """The JSON of `POST …/infer` of a model for texts."""
+
+    inputs: Annotated[list[TextTensor], Field(min_length=1, max_length=1)]  # type: ignore[assignment]
+    """A list of one tensor, named 'text'."""
+
+
+class TextBody(RequestPart):
+    """The JSON of `POST /classify` of a model for texts."""
+
+    text: Annotated[str, Field(min_length=1)]
+    """A string, the text."""
 
 
 class OutputTensor(BaseModel):
@@ -155,6 +183,7 @@ class About(BaseModel):
     name: str
     version: Positive
     labels: tuple[str, ...]
+    task: Literal["image", "text"]
     max_body_bytes: Positive
     collected_share: Share
     refused: list[RefusedVersion]
@@ -209,7 +238,8 @@ class Classification(BaseModel):
     label: str
     probability: Share
     classes: list[ClassProbability]
-    image: ImageSize
+    image: ImageSize | None = None
+    """Null of a text."""
     familiarity: Share | None = None
     """How much the image resembles what the model was trained on; null where the model does not say it."""
     familiar: bool | None = None

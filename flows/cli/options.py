@@ -20,7 +20,8 @@ Source = Annotated[
     str,
     typer.Argument(
         help="A folder with a subfolder a class (or train/, validation/ and test/ above those); a .csv, .jsonl or "
-        ".parquet of path,label[,split]; Label Studio's .json export; tfds:NAME; or any of these behind an fsspec URL."
+        ".parquet of path,label[,split] or, for texts, text,label[,split]; Label Studio's .json export; tfds:NAME; or "
+        "any of these behind an fsspec URL."
     ),
 ]
 Name = Annotated[str, typer.Option(help="The model's name: its folder in the model repository.")]
@@ -34,8 +35,8 @@ Backbone = Annotated[
     typer.Option(
         # Written out, since reading them from the configuration would cost `--help` a tenth of a second.
         help="The pre-trained network: mobilenet_v2, mobilenet, vgg16, resnet50, inception_v3, xception, "
-        "efficientnet_v2_b0, convnext_tiny, embedded, or an ONNX file (FILE.toml beside it); with --auto several, "
-        "with commas."
+        "efficientnet_v2_b0, convnext_tiny, embedded, embedded_text (for texts), or an ONNX file (FILE.toml beside it, "
+        "or its tokenizer.json); with --auto several, with commas."
     ),
 ]
 Weights = Annotated[str | None, typer.Option(help="'imagenet', or the path of a weights file (no top).")]
@@ -57,6 +58,8 @@ DaskAddress = Annotated[
     str | None, typer.Option(help="A Dask scheduler's address; without one, dask starts a cluster on this machine.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run although nothing is new.")]
+
+DemoText = Annotated[bool, typer.Option("--text", help="Messages in place of images, and word vectors to read them.")]
 
 # The sensor.
 SettleTime = Annotated[
@@ -132,7 +135,11 @@ ModelDir = Annotated[
     str, typer.Argument(help="A version's folder, such as workspace/models/clothing/3, or a model's name.")
 ]
 Images = Annotated[
-    list[str], typer.Argument(help="Photographs, or folders of them; with --to one folder, bucket or table of paths.")
+    list[str],
+    typer.Argument(
+        help="Photographs, or folders of them; with --to one folder, bucket or table of paths. Of a model for texts: "
+        "texts, .txt files, or '-' for the lines of standard input; with --to a folder or a table with a column text."
+    ),
 ]
 AnswersFile = Annotated[
     Path | None,
@@ -159,7 +166,7 @@ Pool = Annotated[
     typer.Option(
         metavar="SOURCE",
         help="Images without labels: a folder, a bucket (an fsspec URL), or a .csv, .jsonl or .parquet with a column "
-        "path.",
+        "path (or text).",
     ),
 ]
 Count = Annotated[int, typer.Option(min=1, max=1_000_000, help="Images that can be labelled.")]
@@ -198,10 +205,9 @@ class KeyFlags:
 
     def overrides(self) -> list[str]:
         """As `section.key=value`; the flags win over `--set`."""
-        from tasks.config import is_onnx_file
-
         # A file's path has to hold for processes that run elsewhere.
-        names = [str(Path(name).resolve()) if is_onnx_file(name) else name for name in (self.backbone or "").split(",")]
+        given = (self.backbone or "").split(",")
+        names = [str(Path(name).resolve()) if name.endswith(".onnx") else name for name in given]
         flags = {
             "backbone.name": names[0],
             "auto.backbones": json.dumps(names) if len(names) > 1 else None,

@@ -1,11 +1,13 @@
-"""`headstart predict`: photographs on disk to labels, by a published model or any model.onnx of headstart's."""
+"""`headstart predict`: photographs or texts to labels, by a published model or any model.onnx of headstart's."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from tasks.errors import DecodeError, SourceError, UsageError
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tasks.networks.classifier import Classifier
+    from tasks.networks.classifier import Classifier, Prediction
 
 app = typer.Typer()
 
@@ -36,7 +38,7 @@ def predict(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Name the class and its probability for each image, through ONNX Runtime and nothing heavier.
+    """Name the class and its probability for each image or text, through ONNX Runtime and nothing heavier.
 
     Of a folder, each file below it with the suffix of an image that can be read; the others are counted. Exit status 2
     where a file can't be used: the others are predicted all the same.
@@ -54,13 +56,14 @@ def predict(
         if as_json:
             print_json({key: value for key, value in answer.items() if value or key not in ("faults", "skipped")})
         elif to:
-            say(f"{answer['images']:,} images predicted, {answer['embedded']:,} of them new: {visible(str(to))}")
+            new = f"{answer['embedded']:,} of them new"
+            say(f"{answer['images']:,} {answer['items']} predicted, {new}: {visible(str(to))}")
         else:
             for row in answer["predictions"]:
                 doubt = "" if row.get("familiar", True) else UNFAMILIAR
-                say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(row['image'])}{doubt}")
+                say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(_item(row))}{doubt}")
         if faults := answer["faults"]:
-            named = [f"{visible(fault['image'])}: {fault['reason']}" for fault in faults[:NAMED_FAULTS]]
+            named = [f"{visible(_item(fault))}: {fault['reason']}" for fault in faults[:NAMED_FAULTS]]
             more = [f"and {len(faults) - NAMED_FAULTS:,} more"] if len(faults) > NAMED_FAULTS else []
             raise UsageError("\n".join(named + more))
 
@@ -71,10 +74,17 @@ def _predict(
     classifier = load_model(workspace, model, public_key)
     if unknown_label:
         check_familiarity(classifier.has_familiarity)
+    if classifier.task == "text":
+        predictions, faults = predict_texts(classifier, given_texts(images), unknown_label)
+        return {"predictions": predictions, "faults": faults, "skipped": {}}
     files, skipped = image_files(map(Path, images))
     _name_skipped(skipped)
     predictions, faults = predict_images(classifier, files, unknown_label)
     return {"predictions": predictions, "faults": faults, "skipped": skipped}
+
+
+def _item(row: dict[str, Any]) -> str:
+    return row["image"] if "image" in row else row["text"]
 
 
 def _predict_to(
@@ -89,26 +99,30 @@ def _predict_to(
     from tasks.config import load_config
     from tasks.ingest.entries import suffix_of
     from tasks.pool.answers import check_answers_file, image_names, predict_to
-    from tasks.pool.cut import cut_champion, cut_model
+    from tasks.pool.cut import cut_champion, cut_model, for_model
     from tasks.runs import new_run
+    from tasks.storage.repository import TOKENIZER
 
     check_answers_file(to)
     if len(sources) != 1:
-        raise UsageError(f"--to takes one folder, bucket or table of images; found {len(sources)}")
+        raise UsageError(f"--to takes one folder, bucket or table; found {len(sources)}")
     if model.endswith(".onnx"):
-        cut, name = cut_model(_read_file(Path(model))), "file"
+        tokenizer = Path(model).with_name(TOKENIZER)
+        cut = cut_model(_read_file(Path(model)), tokenizer=tokenizer.read_bytes() if tokenizer.is_file() else None)
+        name = "file"
     else:
         cut, name = cut_champion(workspace, model, public_key), model
-    run = new_run(sources[0], name, workspace.url, load_config(environ=os.environ))
+    run = for_model(new_run(sources[0], name, workspace.url, load_config(environ=os.environ)), cut)
     if unknown_label:
         check_familiarity(cut.has_familiarity)
     seen = predict_to(run, cut, to, unknown_label)
-    skipped = Counter(suffix_of(path) for path, reason in seen.left_out.items() if "not an image's" in reason)
+    skipped = Counter(suffix_of(path) for path, reason in seen.left_out.items() if "its name is not" in reason)
     _name_skipped(skipped)
     names = image_names(sources[0], list(seen.faults))
     return {
         "file": str(to),
         "images": len(seen.table),
+        "items": "texts" if cut.task == "text" else "images",
         "embedded": seen.embedded,
         "faults": [
             {"image": image, "reason": reason} for image, reason in zip(names, seen.faults.values(), strict=True)
@@ -176,7 +190,7 @@ def load_model(workspace: Workspace, model: str, public_key: str | None = None) 
         if not Path(model).is_file():
             raise UsageError(f"there is no file {model}")
         return Classifier(model)
-    return Classifier(read_champion(workspace, model, public_key)[0])
+    return Classifier.of_version(read_champion(workspace, model, public_key)[0])
 
 
 def check_familiarity(has_familiarity: bool) -> None:
@@ -186,6 +200,49 @@ def check_familiarity(has_familiarity: bool) -> None:
             "--unknown-label: this model does not say how familiar an image is (its file is of an older release; or,"
             " with --to, its later layers were fine-tuned); retrain it, or leave one of the two away"
         )
+
+
+def given_texts(given: Sequence[str]) -> list[str]:
+    """The texts that were named: a .txt file, '-' for the lines of standard input, and anything else is a text.
+
+    Raises:
+        UsageError: a file that can't be read.
+    """
+    texts: list[str] = []
+    for each in given:
+        if each == "-":
+            texts += [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        elif each.lower().endswith(".txt"):
+            try:
+                texts.append(Path(each).read_text(encoding="utf-8-sig"))
+            except (OSError, UnicodeDecodeError) as exc:
+                raise UsageError(f"can't read {each}: {exc}") from None
+        else:
+            texts.append(each)
+    return texts
+
+
+def predict_texts(
+    classifier: Classifier, texts: Sequence[str], unknown_label: str | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """As `predict_images`, of texts: each row has `text` in place of `image`."""
+    from tasks.modality.texts.content import decode_text
+
+    good: list[str] = []
+    faults = []
+    for text in texts:
+        try:
+            decode_text(text.encode())
+        except (DecodeError, UnicodeEncodeError) as exc:
+            faults.append({"text": text, "reason": str(exc)})
+        else:
+            good.append(text)
+    found = classifier.classify_all([partial(str.encode, text) for text in good])
+    rows = [
+        {"text": text, **_row(classifier, prediction, unknown_label)}
+        for text, prediction in zip(good, found, strict=True)
+    ]
+    return rows, faults
 
 
 def predict_images(
@@ -199,7 +256,8 @@ def predict_images(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from tasks.modality.images import decode, read_bytes
+    from tasks.modality.images import decode
+    from tasks.modality.items import read_bytes
     from tasks.networks.onnx_session import available_cores
 
     def answer(path: Path) -> dict[str, Any]:
@@ -207,14 +265,19 @@ def predict_images(
             found = classifier.predict(decode(read_bytes(str(path))))
         except (DecodeError, SourceError) as exc:
             return {"image": str(path), "reason": str(exc)}
-        best = int(found.probabilities.argmax())
-        row = {"image": str(path), "label": classifier.labels[best], "probability": float(found.probabilities[best])}
-        if found.familiarity is None:
-            return row
-        familiar = bool(found.familiar)
-        label = row["label"] if familiar or not unknown_label else unknown_label
-        return {**row, "label": label, "familiarity": float(found.familiarity), "familiar": familiar}
+        return {"image": str(path), **_row(classifier, found, unknown_label)}
 
     with ThreadPoolExecutor(available_cores()) as pool:
         answers = list(pool.map(answer, images))
     return [each for each in answers if "label" in each], [each for each in answers if "reason" in each]
+
+
+def _row(classifier: Classifier, found: Prediction, unknown_label: str | None) -> dict[str, Any]:
+    """The label and its probability and, where the model says it, the familiarity."""
+    best = int(found.probabilities.argmax())
+    row = {"label": classifier.labels[best], "probability": float(found.probabilities[best])}
+    if found.familiarity is None:
+        return row
+    familiar = bool(found.familiar)
+    label = row["label"] if familiar or not unknown_label else unknown_label
+    return {**row, "label": label, "familiarity": float(found.familiarity), "familiar": familiar}

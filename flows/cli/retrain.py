@@ -15,6 +15,8 @@ from tasks.workspace import Workspace
 
 app = typer.Typer()
 
+OWN_PHOTOGRAPHS = "Now your own photographs: headstart retrain FOLDER --name NAME, a subfolder a class"
+OWN_TEXTS = "Now your own texts: headstart retrain FILE.csv --name NAME, with the columns text and label"
 EXIT_STATUS = {"refused": 3, "invalid-data": 4}  # of a verdict; 0 for the others
 
 
@@ -63,14 +65,18 @@ def retrain(
 
 @app.command()
 def demo(
-    workspace: options.Workspace = "./workspace", as_json: options.Json = False, quiet: options.Quiet = False
+    text: options.DemoText = False,
+    workspace: options.Workspace = "./workspace",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Show the whole flow on handwritten digits: no network, no account, under two minutes."""
+    """Show the whole flow on handwritten digits, or on messages: no network, no account, under two minutes."""
     with plain_errors(), _shown(as_json or quiet):
-        line("Trains on handwritten digits that come with headstart, then again when more arrive.")
+        items = "messages" if text else "handwritten digits"
+        line(f"Trains on {items} that come with headstart, then again when more arrive.")
         Workspace(workspace).check_writable()
         summaries = []
-        for arrived, summary in running.run_demo_flow(workspace):
+        for arrived, summary in running.run_demo_flow(workspace, text):
             summaries.append(summary)
             if not as_json:
                 say(f"\n{arrived}", fg="cyan")
@@ -79,7 +85,7 @@ def demo(
             print_json({"runs": summaries})
         else:
             say(f"\nOpen the report: {summaries[-1]['report']}")
-            say("Now your own photographs: headstart retrain FOLDER --name NAME, a subfolder a class")
+            say(OWN_TEXTS if text else OWN_PHOTOGRAPHS)
 
 
 def _shown(silent: bool) -> AbstractContextManager[None]:

@@ -34,13 +34,15 @@ def run_flow(
     """Checks everything that can be checked quickly, then hands over to Prefect."""
     from flows.preflight import check_run
     from tasks.config import load_config
+    from tasks.ingest.sources import with_task
     from tasks.runs import new_run
 
     loaded = load_config(config, environ=os.environ, overrides=overrides)
-    run = new_run(source, name, workspace, loaded)
+    run = with_task(new_run(source, name, workspace, loaded))
     listing = check_run(run)
     if listing:
-        line(f"  {'found':<{STAGE_WIDTH}}{len(listing.entries):,} labelled files")
+        found = "labelled texts" if run.config.task == "text" else "labelled files"
+        line(f"  {'found':<{STAGE_WIDTH}}{len(listing.entries):,} {found}")
     # While Prefect's server starts on one core, the other imports what the stages need.
     server = _prefect()
     from flows.warmup import preload_if_new
@@ -57,19 +59,19 @@ def run_flow(
     return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
 
 
-def run_demo_flow(workspace: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def run_demo_flow(workspace: str, text: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """The demo's runs: what arrived, and the summary of the run."""
     from tasks.runs import new_run
 
     server = _prefect()
-    from flows.demo import NAME, demo_config, run_demo
+    from flows.demo import demo_config, run_demo
     from flows.warmup import preload
 
-    preload(new_run(f"tfds:{NAME}", NAME, workspace, demo_config()))
+    preload(new_run("demo", "demo", workspace, demo_config(text)))
     if server:
         with Progress("start", None, "Prefect's server"):
             server.wait()
-    yield from run_demo(workspace)
+    yield from run_demo(workspace, text)
 
 
 def watched_run(source: str, name: str, config: Path | None, overrides: list[str], workspace: str) -> Run:
@@ -77,13 +79,13 @@ def watched_run(source: str, name: str, config: Path | None, overrides: list[str
     from flows.debounce import absolute_source
     from flows.preflight import check_names
     from tasks.config import load_config
-    from tasks.ingest.sources import check_source
+    from tasks.ingest.sources import check_source, with_task
     from tasks.runs import new_run
 
     loaded = load_config(config, environ=os.environ, overrides=overrides)
     check_names(loaded)
     place = workspace if "://" in workspace else str(Path(workspace).expanduser().absolute())
-    run = new_run(absolute_source(source), name, place, loaded)
+    run = with_task(new_run(absolute_source(source), name, place, loaded))
     check_source(run)
     run.workspace.check_writable()
     return run

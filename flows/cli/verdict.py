@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.summary import TASKS
+from tasks.modality.wording import worded
 from tasks.networks.intervals import wilson_interval
 from tasks.storage.quarantine import FILE, count_by_reason, read_entries
 from tasks.workspace import Workspace
@@ -34,6 +35,9 @@ def verdict_text(summary: dict[str, Any], workspace: Workspace) -> str:
         ("report", summary["report"]),
         ("next", "\n".join(_next(summary, decision))),
     ]
+    task, names = summary["config"]["ingest"].get("task", "image"), summary.get("labels") or ()
+    if task == "text":
+        rows = [(worded(label, task), worded(text, task, names) if text else text) for label, text in rows]
     lines = (_row(label, text) for label, text in rows if text)
     return "\n".join([f"{summary['name']}: {summary['verdict']}{version}", *lines])
 

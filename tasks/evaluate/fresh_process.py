@@ -1,7 +1,7 @@
 """Does model.onnx work without headstart? (TFX's InfraValidator checks the same before a model is published.)
 
 A new interpreter, isolated from this one's paths and variables, loads the candidate with ONNX Runtime alone and
-predicts a few test images one by one, as a server would. It has one time budget, its start included, and is killed
+predicts a few test items one by one, as a server would. It has one time budget, its start included, and is killed
 after that.
 """
 
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from tasks.modality.feeds import Feed
 
 RUNNER = Path(__file__).with_name("fresh_runner.py")
 
@@ -34,24 +36,25 @@ class FreshProcess:
 
 
 def predict_in_fresh_process(
-    model: bytes, images: Sequence[np.ndarray], labels: Sequence[str], budget_s: float
+    model: bytes, feeds: Sequence[Feed], labels: Sequence[str], budget_s: float
 ) -> FreshProcess:
-    """Predicts `images`, each uint8 [H, W, 3] RGB, in a new process.
+    """Predicts items in a new process.
 
     Args:
         model: the bytes of model.onnx.
-        labels: predicted for each image in the evaluation.
+        feeds: what it takes of each.
+        labels: predicted for each in the evaluation.
         budget_s: seconds after which the process is killed.
     """
     started = time.perf_counter()
 
     def stopped(problem: str) -> FreshProcess:
         seconds = time.perf_counter() - started
-        return FreshProcess(images=len(images), agreed=0, seconds=seconds, problem=problem)
+        return FreshProcess(images=len(feeds), agreed=0, seconds=seconds, problem=problem)
 
     command = [sys.executable, "-I", str(RUNNER)]
     try:
-        done = subprocess.run(command, input=arrays(model, images), capture_output=True, timeout=budget_s, check=False)
+        done = subprocess.run(command, input=arrays(model, feeds), capture_output=True, timeout=budget_s, check=False)
     except subprocess.TimeoutExpired:
         return stopped(f"it was not done after {budget_s:g} s")
     if done.returncode:
@@ -59,7 +62,7 @@ def predict_in_fresh_process(
         return stopped(f"it ended with status {done.returncode}: {last[:300]}")
     output = json.loads(done.stdout)
     return FreshProcess(
-        images=len(images),
+        images=len(feeds),
         agreed=sum(found == wanted for found, wanted in zip(output["labels"], labels, strict=True)),
         seconds=time.perf_counter() - started,
         load_s=output["load_s"],
@@ -67,9 +70,9 @@ def predict_in_fresh_process(
     )
 
 
-def arrays(model: bytes, images: Sequence[np.ndarray]) -> bytes:
+def arrays(model: bytes, feeds: Sequence[Feed]) -> bytes:
     """What the new process reads from its standard input."""
     stream = io.BytesIO()
-    for array in (np.frombuffer(model, np.uint8), *images):
+    for array in (np.frombuffer(model, np.uint8), *(feed[name] for feed in feeds for name in sorted(feed))):
         np.save(stream, array, allow_pickle=False)
     return stream.getvalue()

@@ -1,7 +1,7 @@
 """Run as a script, alone: `python -I fresh_runner.py < FILE`; one JSON object on standard output.
 
-FILE holds arrays one behind the other, as `numpy.save` writes them: the bytes of model.onnx, uint8 [B], then the
-images, uint8 [H, W, 3] each. No path is named, so what is loaded is what was handed over.
+FILE holds arrays one behind the other, as `numpy.save` writes them: the bytes of model.onnx, uint8 [B], then of each
+item the model's inputs, by their names in order. No path is named, so what is loaded is what was handed over.
 
 It imports nothing of headstart on purpose: it stands for a server that has ONNX Runtime and the file.
 """
@@ -21,14 +21,15 @@ def main(content: bytes) -> None:
     started = time.perf_counter()
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     load_s = time.perf_counter() - started
+    names = sorted(each.name for each in session.get_inputs())
     labels, took_s = [], []
     while arrays.tell() < len(content):
-        pixels = np.load(arrays, allow_pickle=False)
+        feed = {name: np.load(arrays, allow_pickle=False) for name in names}
         started = time.perf_counter()
-        probabilities, label = map(np.asarray, session.run(["probabilities", "label"], {"image": pixels[None]}))
+        probabilities, label = map(np.asarray, session.run(["probabilities", "label"], feed))
         took_s.append(time.perf_counter() - started)
         if not abs(float(probabilities.sum()) - 1) < 1e-3:
-            raise SystemExit(f"probabilities of image {len(labels)} sum up to {probabilities.sum()}")
+            raise SystemExit(f"probabilities of item {len(labels)} sum up to {probabilities.sum()}")
         labels.append(str(label[0]))
     print(json.dumps({"load_s": load_s, "labels": labels, "took_s": took_s}))
 

@@ -205,7 +205,7 @@ def _latency(limits: LatencyLimits, found: Latency | None) -> GateResult:
         f"the median {found.median_ms:.1f} ms",
         judged=found.interval_ms[0],
         interval=found.interval_ms,
-        evidence=f"{found.runs} runs, after warm-up, of one image of {found.image_size_px} px on this machine",
+        evidence=f"{found.runs} runs, after warm-up, of one {found.item} on this machine",
     )
 
 

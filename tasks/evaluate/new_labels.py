@@ -72,7 +72,7 @@ def ask_champion(
     Args:
         arrived: columns label, uri; the index is the digest.
     """
-    classifier = Classifier(read_model(run.workspace, run.name, version))
+    classifier = Classifier.of_version(read_model(run.workspace, run.name, version))
     probabilities = score(run, classifier, arrived.reset_index()).probabilities
     names = np.array(current_names(classifier.labels, run.config.validation.rename), object)
     predicted = pd.Series(names[probabilities.argmax(axis=1)], arrived.index)

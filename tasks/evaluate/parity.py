@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.modality.images import decode, read_checked
+from tasks.modality.images import decode
+from tasks.modality.items import read_checked
+from tasks.modality.texts.tokens import Tokens
 from tasks.networks import keras_process
 from tasks.networks.extractor import build_extractor
 from tasks.networks.head_file import load_head
 from tasks.networks.onnx_graph import preprocessing
 from tasks.networks.onnx_session import available_cores, open_session
 from tasks.networks.registry import get_backbone
+from tasks.networks.text_batches import run_texts
 from tasks.records import FeatureExtractor, Head, Run, Snapshot
 from tasks.storage.feature_store import append_rows, load_features, stored_views
 from tasks.storage.snapshots import read_snapshot
@@ -76,8 +79,13 @@ def _key(extractor: FeatureExtractor) -> str:
 def _extractor_features(
     run: Run, extractor: FeatureExtractor, images: Sequence[tuple[str, str]]
 ) -> Iterator[np.ndarray]:
-    """Float32 [1, D] of each (sha256, uri), by the trunk's file."""
+    """Float32 [1, D] of each (sha256, uri), by the extractor's file."""
     session = open_session(run.workspace.local_file(extractor.onnx_path))
+    if extractor.task == "text":
+        tokens = Tokens(run.workspace.read_bytes(extractor.tokenizer_path), extractor.max_tokens)
+        read = [tokens.read(read_checked(uri, sha256)) for sha256, uri in images]
+        yield np.stack([row for [row] in run_texts(session, [extractor.output], read)])
+        return
 
     def answer(image: tuple[str, str]) -> np.ndarray:
         sha256, uri = image

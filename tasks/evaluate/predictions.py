@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tasks.errors import HeadstartError
 from tasks.evaluate.classes import ClassChanges, class_changes
-from tasks.modality.images import read_checked
+from tasks.modality.items import read_checked
 from tasks.networks.classifier import Classifier, Prediction
 from tasks.records import Head, Run
 from tasks.storage.artifacts import Artifact
@@ -73,7 +73,7 @@ def champion_predictions(run: Run, test: pd.DataFrame, labels: tuple[str, ...], 
     if version is None:
         return None
     try:
-        classifier = Classifier(read_model(run.workspace, run.name, version))
+        classifier = Classifier.of_version(read_model(run.workspace, run.name, version))
     except HeadstartError:
         return Champion(version=version)  # missing evidence, which the champion's gate refuses
     rename = run.config.validation.rename

@@ -21,14 +21,16 @@ from tasks.evaluate.comparison import ClassComparison, Comparison, compare, comp
 from tasks.evaluate.findings import Findings
 from tasks.evaluate.fresh_process import FreshProcess, predict_in_fresh_process
 from tasks.evaluate.gates import judge
-from tasks.evaluate.latency import measure_latency
+from tasks.evaluate.latency import measure_latency, noise
 from tasks.evaluate.metrics import calibration_error, chance_calibration_error, class_metrics, summary_metrics
 from tasks.evaluate.new_labels import ask_champion, since
 from tasks.evaluate.parity import measure_parity
 from tasks.evaluate.predictions import Champion, champion_predictions, score, validation_probabilities
 from tasks.evaluate.robustness import Changed, Robustness, Sample, measure_robustness
 from tasks.evaluate.thresholds import ChampionPolicy, Gates, Serving, load_gates
-from tasks.modality.images import decode, read_checked
+from tasks.modality.feeds import Feed, feed_of_image
+from tasks.modality.items import read_checked
+from tasks.modality.wording import worded_gate
 from tasks.networks import calibration
 from tasks.networks.classifier import Classifier
 from tasks.records import Candidate, Decision, GateResult, Run, Snapshot
@@ -37,6 +39,7 @@ from tasks.storage.snapshots import read_snapshot
 from tasks.storage.tables import write_table
 
 NEW_LABELS = "new labels"
+TYPICAL_TEXTS = 99  # of which the one of median length is timed
 PREDICTIONS = pa.schema(
     [
         *((name, pa.string()) for name in ("sha256", "path", "uri", "label", "split", "predicted")),
@@ -59,7 +62,8 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
     gates = load_gates(run.config.evaluate.gates, run.name)
     rows = _held_out(run, snapshot)
     model = _candidate_file(run, candidate)
-    classifier = Classifier(model)
+    tokenizer = candidate.tokenizer_path
+    classifier = Classifier(model, run.workspace.read_bytes(tokenizer) if tokenizer else None)
     familiarity = run.workspace.read_json(candidate.familiarity_path)
     targets = rows["label"].map({label: i for i, label in enumerate(snapshot.labels)}).to_numpy(np.int64)
     test = (rows["split"] == "test").to_numpy()
@@ -83,13 +87,20 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         metrics=metrics["test"],
         per_class=class_metrics(truth, scores.argmax(axis=1), len(snapshot.labels)),
         parity=measure_parity(run, head, images["sha256"].tolist(), scores) if len(images) else None,
-        fresh_process=_serves_alone(run, model, images, snapshot.labels, scores, gates.serving),
+        fresh_process=_serves_alone(run, model, classifier, images, scores, gates.serving),
         latency=measure_latency(
-            classifier, extractor.image_size_px, runs=gates.latency.runs, budget_s=gates.latency.budget_s
+            classifier,
+            _typical_item(run, classifier, images, extractor.image_size_px),
+            runs=gates.latency.runs,
+            budget_s=gates.latency.budget_s,
         ),
         size_bytes=len(model),
         robustness=_changed_images(
-            run, classifier, images, Sample([], truth, right, extractor.image_size_px), gates.robustness
+            run,
+            classifier,
+            images,
+            Sample([], truth, right, extractor.image_size_px, run.config.ingest.max_pixels),
+            gates.robustness,
         ),
         champion_version=standing and standing.version,
         comparison=comparison,
@@ -97,7 +108,7 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         changes=standing and standing.changes,
         unknown=familiarity["unknown_classes"],
     )
-    results = judge(gates, found)
+    results = tuple(worded_gate(each, extractor.task, snapshot.labels) for each in judge(gates, found))
     undecided = _undecided(results, comparison)
     if standing and not undecided and any(result.passed is False for result in results):
         results += _by_new_labels(run, standing, snapshot, gates)
@@ -142,14 +153,22 @@ def _held_out(run: Run, snapshot: Snapshot) -> pd.DataFrame:
 
 
 def _serves_alone(
-    run: Run, model: bytes, test: pd.DataFrame, labels: tuple[str, ...], probabilities: np.ndarray, limits: Serving
+    run: Run, model: bytes, classifier: Classifier, test: pd.DataFrame, probabilities: np.ndarray, limits: Serving
 ) -> FreshProcess | None:
     if test.empty:
         return None
     chosen = _sample(len(test), limits.images)
-    pixels = [read() for read in _readers(run, test.iloc[chosen])]
-    judged = [labels[index] for index in probabilities[chosen].argmax(axis=1)]
-    return predict_in_fresh_process(model, pixels, judged, limits.budget_s)
+    feeds = [classifier.read(read(), run.config.ingest.max_pixels) for read in _readers(test.iloc[chosen])]
+    judged = [classifier.labels[index] for index in probabilities[chosen].argmax(axis=1)]
+    return predict_in_fresh_process(model, feeds, judged, limits.budget_s)
+
+
+def _typical_item(run: Run, classifier: Classifier, test: pd.DataFrame, image_size_px: int) -> Feed:
+    """Noise of the backbone's own size; of texts, the one of median length among some of the test split."""
+    if classifier.task == "image":
+        return feed_of_image(noise(image_size_px))
+    contents = [read() for read in _readers(test.iloc[_sample(len(test), TYPICAL_TEXTS)])] or [b"a text"]
+    return classifier.read(sorted(contents, key=len)[len(contents) // 2])
 
 
 def _changed_images(
@@ -159,7 +178,7 @@ def _changed_images(
     chosen = _sample(len(found), limits.images)
     part = replace(
         sample,
-        readers=_readers(run, found.iloc[chosen]),
+        readers=_readers(found.iloc[chosen]),
         targets=sample.targets[chosen],
         right_before=sample.right_before[chosen],
     )
@@ -171,13 +190,9 @@ def _sample(n: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int))
 
 
-def _readers(run: Run, rows: pd.DataFrame) -> list[Callable[[], np.ndarray]]:
-    """A function for each row that returns its image, uint8 [H, W, 3]."""
-
-    def read(uri: str, sha256: str) -> np.ndarray:
-        return decode(read_checked(uri, sha256), run.config.ingest.max_pixels)
-
-    return [partial(read, *row) for row in rows[["uri", "sha256"]].itertuples(index=False)]
+def _readers(rows: pd.DataFrame) -> list[Callable[[], bytes]]:
+    """A function for each row that returns its item's bytes."""
+    return [partial(read_checked, *row) for row in rows[["uri", "sha256"]].itertuples(index=False)]
 
 
 def _validation_metrics(targets: np.ndarray, probabilities: np.ndarray, temperature: float) -> dict[str, float]:

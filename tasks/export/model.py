@@ -9,18 +9,21 @@ from dataclasses import asdict
 import onnx
 
 from tasks.export.familiar import fit_familiar
+from tasks.modality.feeds import INPUTS
 from tasks.networks.familiarity import attach
 from tasks.networks.head_file import load_head
 from tasks.networks.keras_export import to_onnx
 from tasks.networks.onnx_graph import chain, classification, describe, part
 from tasks.networks.outputs import THRESHOLD
-from tasks.records import Candidate, Head, Run
+from tasks.records import Candidate, FeatureExtractor, Head, Run
+from tasks.storage.repository import TOKENIZER
 
 
 def export_model(run: Run, head: Head, version: int) -> Candidate:
     """Writes `model.onnx`, the file that is evaluated, and published if the gates promote it; and `familiarity.json`.
 
-    Input `image` uint8 [N, H, W, 3] RGB, N, H and W dynamic; outputs `probabilities` float32 [N, C], `label` string [N]
+    Input `image` uint8 [N, H, W, 3] RGB, N, H and W dynamic, or, of texts, `input_ids` and `attention_mask` int64
+    [N, T], whose `tokenizer.json` is written beside it; outputs `probabilities` float32 [N, C], `label` string [N]
     and `familiarity` float32 [N] in 0..1; metadata `labels`, `name`, `version`, `snapshot`, `recipe`, and
     `familiarity`, with the threshold at which an image is familiar.
 
@@ -33,9 +36,8 @@ def export_model(run: Run, head: Head, version: int) -> Candidate:
         fitted = aside.submit(fit_familiar, run, head, keras_head.input_shape[1:])
         layers = to_onnx(keras_head, input_name=extractor.output, output_name="logits", channels_first=False)
         familiar, unknown = fitted.result()
-    body = part(
-        onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path)), ["image"], [extractor.output]
-    )
+    graph = onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path))
+    body = part(graph, INPUTS[extractor.task], [extractor.output])
     model = attach(chain(body, layers, classification(snapshot.labels, head.temperature)), familiar, extractor.output)
     del model.metadata_props[:]
     threshold = {"threshold": THRESHOLD, "familiar_share": run.config.export.familiar_share}
@@ -46,6 +48,7 @@ def export_model(run: Run, head: Head, version: int) -> Candidate:
         "snapshot": snapshot.id,
         "recipe": extractor.head_key,
         "familiarity": threshold,
+        **_about_texts(run, extractor),
     }
     describe(model, metadata)
     content = model.SerializeToString()
@@ -55,3 +58,16 @@ def export_model(run: Run, head: Head, version: int) -> Candidate:
         run.path("familiarity.json"), {**threshold, "unknown_classes": unknown and asdict(unknown)}
     )
     return Candidate(head=head, onnx_path=path, sha256=hashlib.sha256(content).hexdigest(), version=version)
+
+
+def _about_texts(run: Run, extractor: FeatureExtractor) -> dict[str, str]:
+    """Of a model for texts, its metadata and, beside it, its tokenizer."""
+    if extractor.task != "text":
+        return {}
+    tokenizer = run.workspace.read_bytes(extractor.tokenizer_path)
+    run.workspace.write_bytes(run.path(TOKENIZER), tokenizer)
+    return {
+        "task": "text",
+        "max_tokens": str(extractor.max_tokens),
+        TOKENIZER: hashlib.sha256(tokenizer).hexdigest(),
+    }

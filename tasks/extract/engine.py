@@ -7,6 +7,8 @@ in batches of 64 that use both cores.
 
 `tensorflow`, for a GPU: worker threads decode, augment and run the preprocessing graph, while the GPU runs the Keras
 feature extractor on the previous batch.
+
+Texts: `TextEngine`, in ONNX Runtime, in batches of texts of one length (`tasks.networks.text_batches`).
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ import numpy as np
 from tasks.config import is_onnx_file
 from tasks.errors import ConfigError
 from tasks.modality.augmentation import Augmenter
-from tasks.modality.images import decode, read_checked
+from tasks.modality.images import decode
+from tasks.modality.items import read_checked
+from tasks.modality.texts.tokens import Tokens
 from tasks.networks.onnx_session import available_cores, open_session
+from tasks.networks.text_batches import run_texts
 from tasks.records import FeatureExtractor, Run
 
 GPU_BATCH_IMAGES = 64
@@ -32,7 +37,7 @@ GPU_BATCH_IMAGES = 64
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One image to embed: which views of it, and which outputs of the feature extractor."""
+    """One item to embed: which views of it, and which outputs of the feature extractor."""
 
     sha256: str
     uri: str
@@ -42,14 +47,14 @@ class Task:
 
 # float16 [len(views), D] for each output of a task; an activation map is flattened to one row.
 Outputs = dict[str, np.ndarray]
-# Gives the views of a task's image, uint8 [H, W, 3] each; called on worker threads.
-Images = Callable[[Task], list[np.ndarray]]
+# Gives the views of a task's item: pixels uint8 [H, W, 3], or tokens int64 [T]; called on worker threads.
+Views = Callable[[Task], list[np.ndarray]]
 
 
 class Engine(Protocol):
-    """Runs the feature extractor; gives the outputs in the order of `tasks`."""
+    """Runs the feature extractor; gives the outputs of each of `tasks`."""
 
-    def embed(self, tasks: Sequence[Task], images: Images, workers: int) -> Iterator[tuple[Task, Outputs]]: ...
+    def embed(self, tasks: Sequence[Task], views: Views, workers: int) -> Iterator[tuple[Task, Outputs]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +80,11 @@ class Decoding:
 def embed(
     tasks: Sequence[Task],
     engine: Engine,
-    decoding: Decoding,
+    decoding: Decoding | Tokenising,
     workers: int = 0,
     on_image: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[Task, Outputs]]:
-    """Feature rows of each image, in the order of `tasks`.
+    """Feature rows of each item, in the order of `tasks`.
 
     Args:
         workers: threads; 0 means one for each core.
@@ -112,9 +117,34 @@ def choose_engine(run: Run, extractor: FeatureExtractor) -> Engine:
     """
     wanted = run.config.extract.engine
     check_engine(wanted, extractor.precision, extractor.backbone)
+    if extractor.task == "text":
+        return TextEngine(run.workspace.local_file(extractor.onnx_path))
     if wanted == "tensorflow" or (wanted == "auto" and extractor.in_keras and _has_gpu()):
         return TensorflowEngine(extractor)
     return OnnxRuntimeEngine(run.workspace.local_file(extractor.onnx_path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenising:
+    """How texts become tokens: as they are, for there are no other views of them."""
+
+    tokens: Tokens
+
+    def views(self, task: Task) -> list[np.ndarray]:
+        """Reads a task's text; see `embed` for the errors."""
+        return [self.tokens.read(read_checked(task.uri, task.sha256))]
+
+
+class TextEngine:
+    """The encoder of texts in ONNX Runtime."""
+
+    def __init__(self, onnx_file: str | bytes) -> None:
+        self._session = open_session(onnx_file)
+
+    def embed(self, tasks: Sequence[Task], views: Views, workers: int) -> Iterator[tuple[Task, Outputs]]:
+        tokens = [views(task)[0] for task in tasks]
+        for task, [row] in zip(tasks, run_texts(self._session, ["features"], tokens, workers), strict=True):
+            yield task, {"features": _row(row)[None]}
 
 
 class OnnxRuntimeEngine:
@@ -123,12 +153,12 @@ class OnnxRuntimeEngine:
     def __init__(self, onnx_file: str | bytes) -> None:
         self._session = open_session(onnx_file)
 
-    def embed(self, tasks: Sequence[Task], images: Images, workers: int) -> Iterator[tuple[Task, Outputs]]:
+    def embed(self, tasks: Sequence[Task], views: Views, workers: int) -> Iterator[tuple[Task, Outputs]]:
         def one(task: Task) -> tuple[Task, Outputs]:
-            views = [self._session.run(task.outputs, {"image": image[None]}) for image in images(task)]
+            found = [self._session.run(task.outputs, {"image": image[None]}) for image in views(task)]
             return task, {
                 name: np.stack([_row(np.asarray(values)) for values in column])
-                for name, column in zip(task.outputs, zip(*views, strict=True), strict=True)
+                for name, column in zip(task.outputs, zip(*found, strict=True), strict=True)
             }
 
         with ThreadPoolExecutor(workers, thread_name_prefix="embed") as pool:
@@ -157,10 +187,10 @@ class TensorflowEngine:
             lambda pixels: model(pixels, training=False), input_signature=[tf.TensorSpec(shape, tf.float32)]
         )
 
-    def embed(self, tasks: Sequence[Task], images: Images, workers: int) -> Iterator[tuple[Task, Outputs]]:
+    def embed(self, tasks: Sequence[Task], views: Views, workers: int) -> Iterator[tuple[Task, Outputs]]:
         def pixels(task: Task) -> np.ndarray:
-            views = [np.asarray(self._preprocessing.run(["pixels"], {"image": view[None]})[0]) for view in images(task)]
-            return np.concatenate(views).transpose(0, 2, 3, 1)
+            found = [np.asarray(self._preprocessing.run(["pixels"], {"image": view[None]})[0]) for view in views(task)]
+            return np.concatenate(found).transpose(0, 2, 3, 1)
 
         batches = [tasks[start : start + GPU_BATCH_IMAGES] for start in range(0, len(tasks), GPU_BATCH_IMAGES)]
         with ThreadPoolExecutor(workers, thread_name_prefix="embed") as pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 
@@ -12,8 +13,10 @@ from tasks.networks import keras_process
 from tasks.networks.extractor import build_extractor, build_upper, feature_widths
 from tasks.networks.keras_export import to_onnx
 from tasks.networks.onnx_backbone import extractor_graph
+from tasks.networks.onnx_description import read_text_description
 from tasks.networks.onnx_graph import chain, describe, keep_output, preprocessing
 from tasks.networks.registry import get_backbone
+from tasks.networks.text_backbone import read_tokenizer
 from tasks.records import FeatureExtractor, Run
 from tasks.storage.artifacts import Artifact
 from tasks.workspace import user_cache
@@ -32,6 +35,9 @@ def ensure_exported(run: Run, extractor: FeatureExtractor) -> FeatureExtractor:
         if record is None:
             content, widths = _exported(extractor) if extractor.is_file else keras_process.call(_exported, extractor)
             run.workspace.write_bytes(extractor.onnx_path, content)
+            if extractor.task == "text":
+                file = Path(extractor.weights)
+                run.workspace.write_bytes(extractor.tokenizer_path, read_tokenizer(file, read_text_description(file)))
             artifact.finish(record := {"widths": widths})
     return replace(extractor, widths=tuple(record.get("widths", ())))  # older ones have the last layer alone
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tasks.extract.engine import Decoding, Engine, Outputs, Task, embed
+from tasks.extract.engine import Decoding, Engine, Outputs, Task, Tokenising, embed
 from tasks.modality.augmentation import Augmenter, Policy
+from tasks.modality.texts.tokens import Tokens
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.storage.feature_store import append_rows, stored_views
 from tasks.storage.snapshots import read_snapshot
@@ -72,14 +73,10 @@ def embed_shard(
 
     Returns the number of images.
     """
-    decoding = Decoding(
-        max_pixels=run.config.ingest.max_pixels,
-        enough_px=DECODED_SCALE * extractor.image_size_px,
-        augmenter=Augmenter(policy) if any(task.views != (0,) for task in shard) else None,
-    )
+    reading = _reading(run, extractor, policy, shard)
     waiting: list[tuple[Task, Outputs]] = []
     waiting_bytes = 0
-    for task, outputs in embed(shard, engine, decoding, run.config.extract.workers, on_image):
+    for task, outputs in embed(shard, engine, reading, run.config.extract.workers, on_image):
         waiting.append((task, outputs))
         waiting_bytes += sum(rows.nbytes for rows in outputs.values())
         if waiting_bytes >= PART_BYTES:
@@ -87,6 +84,19 @@ def embed_shard(
             waiting, waiting_bytes = [], 0
     _append(run, extractor, waiting)
     return len(shard)
+
+
+def _reading(run: Run, extractor: FeatureExtractor, policy: Policy, shard: Sequence[Task]) -> Decoding | Tokenising:
+    """How the items of a shard become what the feature extractor takes."""
+    bounds = run.config.ingest
+    if extractor.task == "text":
+        tokenizer = run.workspace.read_bytes(extractor.tokenizer_path)
+        return Tokenising(tokens=Tokens(tokenizer, extractor.max_tokens, bounds.max_characters))
+    return Decoding(
+        max_pixels=bounds.max_pixels,
+        enough_px=DECODED_SCALE * extractor.image_size_px,
+        augmenter=Augmenter(policy) if any(task.views != (0,) for task in shard) else None,
+    )
 
 
 def _append(run: Run, extractor: FeatureExtractor, embedded: Sequence[tuple[Task, Outputs]]) -> None:

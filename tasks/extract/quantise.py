@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import onnx
 
-from tasks.modality.images import decode, read_checked
+from tasks.modality.images import decode
+from tasks.modality.items import read_checked
 from tasks.networks.extractor import key_digest
 from tasks.networks.onnx_graph import describe
 from tasks.networks.quantisation import quantise

@@ -16,9 +16,10 @@ import pandas as pd
 from tasks.ingest.corrected import DROPPED, Corrected, correct
 from tasks.ingest.entries import Entry
 from tasks.ingest.listing import listing_digest, listing_table, write_listing
-from tasks.ingest.reading import FACTS, Known, Progress, Read, chunks, inspection_table, read_all, stored_inspections
+from tasks.ingest.reading import Known, Progress, Read, chunks, inspection_table, read_all, stored_inspections
 from tasks.ingest.signatures import known_signatures
 from tasks.ingest.sources import list_source
+from tasks.modality.kinds import Kind, kind_of
 from tasks.records import Catalogue, Run
 from tasks.storage.assignments import work_of
 from tasks.storage.corrections import APPLIED, read_corrections
@@ -32,7 +33,7 @@ from tasks.storage.quarantine import (
     read_decisions,
     run_quarantine,
 )
-from tasks.storage.tables import CATALOGUE, write_table
+from tasks.storage.tables import catalogue_schema, write_table
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +59,15 @@ def build_catalogue(
     Raises:
         SourceError: see `list_source`; or a file could not be read for a temporary reason (its `__cause__`).
     """
+    kind = kind_of(run.config)
     listing = list_source(run)
     corrections = read_corrections(run.workspace)
     listed = listing_table(listing.entries, corrections)  # before any file is read: later changes then show as new
     if read_parts:
         reads = [read for part in read_parts(chunks(listing.entries)) for read in part]
-        inspections = stored_inspections(run.workspace)  # a part that was read twice returns no inspections
+        inspections = stored_inspections(run.workspace, kind)  # a part that was read twice returns no inspections
     else:
-        inspections = stored_inspections(run.workspace)
+        inspections = stored_inspections(run.workspace, kind)
         known = Known(set(inspections.index), known_signatures(run.workspace))
         reads = list(read_all(run, listing.entries, known, progress))
     decisions = read_decisions(run.workspace, run.name)
@@ -78,12 +80,14 @@ def build_catalogue(
     quarantine(run, left_out)
     quarantined = count_files(run_quarantine(run))
     path = run.path("catalogue.parquet")
-    digest = hashlib.sha256(repr([write_table(run.workspace, path, table), sorted(left_out, key=str)]).encode())
+    digest = hashlib.sha256(
+        repr([write_table(run.workspace, path, table, catalogue_schema(kind.task)), sorted(left_out, key=str)]).encode()
+    )
     write_listing(run, listed)
     counted = Counter(listing.left_out.values())
     counted += Counter({COPY_IN_ANOTHER_SPLIT: copies, DROPPED: corrected.dropped_files})
     ignored = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
-    log.info("%d images in %d classes; %d files quarantined", len(table), table["label"].nunique(), quarantined)
+    log.info("%d %s in %d classes; %d quarantined", len(table), kind.items, table["label"].nunique(), quarantined)
     if ignored:
         log.info("%d files left out: %s", sum(ignored.values()), count_by_reason(ignored))
     return Catalogue(
@@ -132,19 +136,19 @@ def _assemble(
 ) -> tuple[pd.DataFrame, list[LeftOut], int]:
     """The catalogue, the files that are quarantined, and the count of those that are copies in another split."""
     left_out = [LeftOut(read.entry.path, read.sha256, read.entry.label, read.fault) for read in reads if read.fault]
-    table = _join_facts([read for read in reads if not read.fault], inspections)
-    max_pixels = run.config.ingest.max_pixels
-    too_large = table["width_px"] * table["height_px"] > max_pixels  # inspected earlier, under another bound
-    left_out += name_rows(table[too_large], f"it has too many pixels (ingest.max_pixels: at most {max_pixels})")
+    kind, bounds = kind_of(run.config), run.config.ingest
+    table = _join_facts([read for read in reads if not read.fault], inspections, kind)
+    too_large, why = kind.too_large(table, bounds)  # inspected earlier, under another bound
+    left_out += name_rows(table[too_large], why)
     agreed, disputed = _resolve_conflicts(table[~too_large], decisions)
-    merged, copies = _merge_copies(agreed)
+    merged, copies = _merge_copies(agreed, catalogue_schema(kind.task).names)
     return merged, left_out + disputed, copies
 
 
-def _join_facts(sound: Sequence[Read], inspections: pd.DataFrame) -> pd.DataFrame:
+def _join_facts(sound: Sequence[Read], inspections: pd.DataFrame, kind: Kind) -> pd.DataFrame:
     """A row for each sound file, with the inspection of its content."""
-    fresh = inspection_table({read.sha256: read.inspection for read in sound if read.sha256 and read.inspection})
-    facts = pd.concat([inspections, fresh.to_pandas().set_index("sha256")[FACTS]])
+    fresh = inspection_table({read.sha256: read.inspection for read in sound if read.sha256 and read.inspection}, kind)
+    facts = pd.concat([inspections, fresh.to_pandas().set_index("sha256")[kind.facts]])
     columns = {
         "sha256": [read.sha256 for read in sound],
         "label": [read.entry.label for read in sound],
@@ -183,8 +187,8 @@ def _conflict(copies: pd.DataFrame) -> list[LeftOut]:
     return found
 
 
-def _merge_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """One row for each image: the first path, and the split of the highest priority; and how many files had another."""
+def _merge_copies(table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """One row for each item: the first path, and the split of the highest priority; and how many files had another."""
     table = table.assign(priority=table["split"].map(SPLIT_PRIORITY)).sort_values(["sha256", "label", "path"])
     copies = table.groupby("sha256")
     first = copies["priority"].transform("min")
@@ -196,4 +200,4 @@ def _merge_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
         )
     best = first.map({place: name for name, place in SPLIT_PRIORITY.items()})
     merged = table.assign(copies=copies["path"].transform("size"), split=best.astype(object), group=None)
-    return merged.drop_duplicates("sha256")[CATALOGUE.names].reset_index(drop=True), int(beaten.sum())
+    return merged.drop_duplicates("sha256")[list(columns)].reset_index(drop=True), int(beaten.sum())

@@ -17,7 +17,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.errors import SourceError
-from tasks.modality.images import read_bytes
+from tasks.modality.items import read_bytes
 from tasks.records import SPLITS
 
 # The usual names of splits: `valid`, `Training`, `train2017`, `test_set`, `hold-out`.
@@ -51,19 +51,22 @@ IMAGE_SUFFIXES = frozenset(
     # Images that can't be read: they are quarantined by name, not ignored as side files.
     | {".heic", ".heif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
 )
+TEXT_SUFFIXES = frozenset({".txt"})
+SUFFIXES = {"image": IMAGE_SUFFIXES, "text": TEXT_SUFFIXES}
 NO_LABEL = "it has no label"
 NOT_TEXT = "its name is not valid UTF-8: rename it"
 ALLOWED = (
     "a source is a folder with a sub-folder for each class; such folders under train/, validation/ and test/; a "
-    ".csv, .jsonl or .parquet file of path,label[,split]; Label Studio's .json export; or tfds:NAME"
+    ".csv, .jsonl or .parquet file of path,label[,split], or, for texts, of text,label[,split]; Label Studio's .json "
+    "export; or tfds:NAME"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One labelled file of the source.
+    """One labelled file of the source, or a text in one of its lines.
 
-    `path` is what the user sees, relative to the source; `uri` is what `tasks.modality.images.read_bytes` reads.
+    `path` is what the user sees, relative to the source; `uri` is what `tasks.modality.items.read_bytes` reads.
     `size_bytes`, `etag` and `signature` (see `remote_signature`) are set where the listing of a remote source has them.
     """
 

@@ -9,9 +9,10 @@ from typing import Any
 from tasks.errors import SourceError
 from tasks.ingest.entries import (
     ALLOWED,
-    IMAGE_SUFFIXES,
     NO_LABEL,
     NOT_TEXT,
+    SUFFIXES,
+    TEXT_SUFFIXES,
     Entry,
     Ignored,
     Listing,
@@ -28,7 +29,7 @@ from tasks.records import Run
 
 
 def list_folders(run: Run, fs: Any, root: str) -> Listing:
-    """Lists the files below class folders.
+    """Lists the images or texts below class folders.
 
     Raises:
         SourceError: the folder can't be listed, is empty, has no class folder with a file in it, or has one that can't
@@ -44,16 +45,17 @@ def list_folders(run: Run, fs: Any, root: str) -> Listing:
     usable = [item for item in found if item.ours]
     if not usable:
         raise SourceError(f"the source {source!r} is empty; {ALLOWED}")
-    splits = {} if run.config.ingest.layout == "classes" else _split_folders(source, usable)
+    splits = {} if run.config.ingest.layout == "classes" else _split_folders(source, usable, SUFFIXES[run.config.task])
     _refuse_lost_classes(source, usable, depth=2 if splits else 1)
-    listing = make_listing(_entry(item, splits) for item in found)
+    suffixes = SUFFIXES[run.config.task]
+    listing = make_listing(_entry(item, splits, suffixes) for item in found)
     if not listing.entries:
         shown = _some([item for item in usable if not item.folder] or usable)
         raise SourceError(f"the source {source!r} has no class folder with a file in it; found {shown}; {ALLOWED}")
     return listing
 
 
-def _split_folders(source: str, found: Sequence[Found]) -> Mapping[str, str]:
+def _split_folders(source: str, found: Sequence[Found], suffixes: frozenset[str]) -> Mapping[str, str]:
     """The split of each top folder; empty where the top folders are classes.
 
     `train` may be a class (of vehicles, for example), so it is a split only where all top folders are splits.
@@ -68,23 +70,24 @@ def _split_folders(source: str, found: Sequence[Found]) -> Mapping[str, str]:
                 f"the source {source!r} holds the splits {_names(named)} beside {_names(folders - set(named))}: its "
                 f"top folders must be either all splits or all classes, so move one kind away; {ALLOWED}"
             )
-    _refuse_unknown_splits(source, found)
+    _refuse_unknown_splits(source, found, suffixes)
     return {}
 
 
-def _refuse_unknown_splits(source: str, found: Sequence[Found]) -> None:
-    """Refuses top folders that look like splits of unusual names: they hold no images, and the same folders each."""
+def _refuse_unknown_splits(source: str, found: Sequence[Found], suffixes: frozenset[str]) -> None:
+    """Refuses top folders that look like splits of unusual names: they hold no items, and the same folders each."""
     below: dict[str, set[str]] = defaultdict(set)
     for item in found:
-        if len(item.parts) == 2 and not item.folder and suffix_of(item.parts[1]) in ("", *IMAGE_SUFFIXES):
+        if len(item.parts) == 2 and not item.folder and suffix_of(item.parts[1]) in ("", *suffixes):
             return
         if len(item.parts) > 2:
             below[item.parts[0]].add(item.parts[1])
     shared = set.intersection(*below.values()) if len(below) > 1 else set()
     if len(shared) > 1:
+        items = "texts" if suffixes is TEXT_SUFFIXES else "images"
         raise SourceError(
-            f"the source {source!r} has the folders {_names(below)}, which hold no images, but {_names(shared)} each: "
-            "are they splits? Splits are called train, validation and test. If they are the classes, set "
+            f"the source {source!r} has the folders {_names(below)}, which hold no {items}, but {_names(shared)} "
+            "each: are they splits? Splits are called train, validation and test. If they are the classes, set "
             "ingest.layout = classes"
         )
 
@@ -101,7 +104,7 @@ def _refuse_lost_classes(source: str, found: Sequence[Found], depth: int) -> Non
         )
 
 
-def _entry(item: Found, splits: Mapping[str, str]) -> Entry | Rejected | Ignored:
+def _entry(item: Found, splits: Mapping[str, str], suffixes: frozenset[str]) -> Entry | Rejected | Ignored:
     """What was found as an entry, or why it can't be one."""
     path, name = "/".join(item.parts), item.parts[-1]
     depth = 1 if splits else 0  # of the class folder
@@ -111,8 +114,9 @@ def _entry(item: Found, splits: Mapping[str, str]) -> Entry | Rejected | Ignored
     if item.fault:
         return Rejected(printable(path), item.fault, printable(label or ""))
     # Without a suffix a name says nothing: the content decides.
-    if (suffix := suffix_of(name)) and suffix not in IMAGE_SUFFIXES:
-        return Ignored(printable(path), f"its name is not an image's (*{printable(suffix)})")
+    if (suffix := suffix_of(name)) and suffix not in suffixes:
+        kind = "a text" if suffixes is TEXT_SUFFIXES else "an image"
+        return Ignored(printable(path), f"its name is not {kind}'s (*{printable(suffix)})")
     if label is None:
         return Ignored(printable(path), f"{NO_LABEL}: it is in no class folder")
     if not is_text(path):

@@ -1,4 +1,4 @@
-"""Label Studio's JSON export as a source: image classification by choices, one label for each image.
+"""Label Studio's JSON export as a source: classification by choices, one label for each image or text.
 
 Format: https://labelstud.io/guide/export#Label-Studio-JSON-format-of-annotated-tasks. All annotations of a task that
 were not cancelled must agree on one choice; where some are marked as ground truth, only those count. Tasks without a
@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tasks.config import Ingest
 from tasks.errors import SourceError
 from tasks.ingest.entries import (
     IMAGE_SUFFIXES,
@@ -24,12 +25,15 @@ from tasks.ingest.entries import (
     Listing,
     Rejected,
     checked_entry,
+    is_text,
     label_text,
     make_listing,
     open_url,
     read_list,
 )
 from tasks.ingest.manifest import locate, unreadable_scheme
+from tasks.modality.items import uri_of_text
+from tasks.modality.texts.content import tidy
 
 # Label Studio serves uploads as /data/upload/PATH, local storage as /data/local-files/?d=PATH, and its own storage as
 # /storage-data/uploaded/?filepath=PATH, each behind a host and a path of its own where it has one.
@@ -43,8 +47,8 @@ STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 EXPORT_AS = "export the project as JSON (not JSON-MIN), or give a .csv of path,label"
 
 
-def list_label_studio(source: str, fs: Any, path: str, images_root: str = "") -> Listing:
-    """Lists the labelled images of the export at `path` of `fs`.
+def list_label_studio(source: str, fs: Any, path: str, ingest: Ingest) -> Listing:
+    """Lists the labelled images or texts of the export at `path` of `fs`; a text is in its task.
 
     Paths of images start at `images_root` (a folder or an fsspec URL; by default the export's own folder) and can't
     leave it: those of uploads (`/data/upload/…`), of local storage (`/data/local-files/?d=…`) and plain relative ones.
@@ -56,13 +60,24 @@ def list_label_studio(source: str, fs: Any, path: str, images_root: str = "") ->
     """
     tasks = _read(source, fs, path)
     _check_one_choice(source, tasks)
+    images_root = ingest.images_root
     root_fs, root = open_url(images_root) if images_root else (fs, str(PurePosixPath(path).parent))
-    listing = make_listing(_entry(task, root_fs, root, images_root or source) for task in tasks)
+    column = ingest.text_column if ingest.task == "text" else None
+    listing = make_listing(_entry(task, root_fs, root, images_root or source, column) for task in tasks)
     if not listing.entries:
         first = next(iter(listing.rejected), None)
         found = f"; the first rejected one: {first.path}: {first.reason}" if first else ""
-        raise SourceError(f"the Label Studio export {source!r} has no labelled image among {len(tasks)} tasks{found}")
+        item = "text" if column else "image"
+        raise SourceError(f"the Label Studio export {source!r} has no labelled {item} among {len(tasks)} tasks{found}")
     return listing
+
+
+def is_of_texts(source: str, fs: Any, path: str, text_column: str) -> bool:
+    """Whether the tasks of an export hold texts and no images. Raises SourceError."""
+    tasks = _read(source, fs, path)
+    return any(isinstance(task["data"].get(text_column), str) for task in tasks) and not any(
+        _image(task["data"]) for task in tasks
+    )
 
 
 def _read(source: str, fs: Any, path: str) -> Sequence[Mapping[str, Any]]:
@@ -98,21 +113,28 @@ def _choices(annotation: Any) -> Iterator[tuple[Any, list[Any]]]:
             yield result.get("from_name"), value["choices"]
 
 
-def _entry(task: Mapping[str, Any], fs: Any, root: str, source: str) -> Entry | Rejected | Ignored:
+def _entry(
+    task: Mapping[str, Any], fs: Any, root: str, source: str, text_column: str | None
+) -> Entry | Rejected | Ignored:
     """A task as an entry, or why it can't be one."""
     shown = f"task {task.get('id', '(no id)')}"
     votes = _votes(task["annotations"])
     if not votes:
         return Ignored(shown, "it has no label yet")
-    image = _image(task["data"])
+    text = task["data"].get(text_column) if text_column else None
+    image = shown if text_column else _image(task["data"])
     if image is None:
         return Rejected(shown, "it is not clear which of its data is the image: name it 'image'")
+    if text_column and (not isinstance(text, str) or not tidy(text) or not is_text(text)):
+        return Rejected(shown, f"it has no text: its data need {text_column!r}")
     if several := next((labels for labels in votes if len(labels) > 1), None):
         return Rejected(image, f"{shown} gives it {len(several)} labels, {', '.join(several)}: one is allowed")
     if len(votes) > 1:
         given = ", ".join(f"{labels[0]!r} ({count})" for labels, count in sorted(votes.items()))
         return Rejected(image, f"the annotators of {shown} disagree: {given}; cancel the wrong annotation")
     [label] = next(iter(votes))
+    if isinstance(text, str):
+        return checked_entry(shown, label, task["data"].get("split"), uri_of_text(tidy(text)), "")
     path, uri, unreadable = _locate(image, fs, root, source)
     entry = checked_entry(image, label, task["data"].get("split"), uri, unreadable)
     return replace(entry, path=path) if isinstance(entry, Entry) else entry

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from tasks.errors import WorkspaceError
 from tasks.ingest.entries import Entry
+from tasks.modality.items import is_inline
 from tasks.records import Run
 from tasks.storage.corrections import Corrections
 from tasks.storage.tables import read_table, write_table
@@ -54,7 +55,7 @@ class Arrivals:
 
 def listing_table(entries: Iterable[Entry], corrections: Corrections) -> pd.DataFrame:
     """A row for each entry, with the present signature of each file, and for each decision that counts; sorted."""
-    rows = [(entry.path, entry.label, entry.split, _signature(entry)) for entry in entries]
+    rows = [(_name(entry), entry.label, entry.split, _signature(entry)) for entry in entries]
     rows += [(f"{DECISION}{sha256}", row.label, None, str(row.line)) for sha256, row in corrections.standing().items()]
     return pd.DataFrame(sorted(rows, key=lambda row: row[:2]), columns=COLUMNS, dtype=object)
 
@@ -120,8 +121,15 @@ def _rows(table: pd.DataFrame) -> set[tuple[str | None, ...]]:
     return set(table[COLUMNS].itertuples(index=False, name=None))
 
 
+def _name(entry: Entry) -> str:
+    """The path of a file; of a text in a table its digest, for lines may be inserted above it."""
+    return hashlib.sha256(entry.uri.encode()).hexdigest() if is_inline(entry.uri) else entry.path
+
+
 def _signature(entry: Entry) -> str | None:
-    """A local file's size and time, or the signature from the remote listing."""
+    """A local file's size and time, or the signature from the remote listing; none of a text in a table."""
+    if is_inline(entry.uri):
+        return None
     if "://" in entry.uri:
         return entry.signature
     try:

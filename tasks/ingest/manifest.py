@@ -1,4 +1,5 @@
-"""Manifests: a `.csv`, `.jsonl` or `.parquet` file of `path,label[,split]`, a line for each image."""
+"""Manifests: a `.csv`, `.jsonl` or `.parquet` file of `path,label[,split]`, a line for each image, or of
+`text,label[,split]`, a line for each text."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from tasks.config import Ingest
 from tasks.errors import SourceError
 from tasks.ingest.entries import (
     Entry,
@@ -21,64 +23,111 @@ from tasks.ingest.entries import (
     Rejected,
     checked_entry,
     is_blank,
+    is_text,
     make_listing,
     open_url,
     printable,
     read_list,
     uri_of,
 )
+from tasks.modality.items import uri_of_text
+from tasks.modality.texts.content import tidy
 from tasks.storage.tables import delimiter_of
 
-COLUMNS = ("path", "label")
+PATH, LABEL, SPLIT = "path", "label", "split"
+# What the column of labels is called in tables of texts that are to be had.
+LABEL_NAMES = (LABEL, "category", "class", "intent", "target")
 # By the first bytes; without them UTF-8.
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+Row = tuple[int, Mapping[str, Any]]
 # Numbered rows, the columns, and how the file was read, for a message.
-Rows = tuple[Sequence[tuple[int, Mapping[str, Any]]], Sequence[str], str]
+Rows = tuple[Sequence[Row], Sequence[str], str]
 LEADS_OUT = "its path leads out of what this manifest may name"
 
 
-def list_manifest(source: str, fs: Any, path: str, images_root: str = "") -> Listing:
-    """Lists the entries of the manifest at `path` of `fs`.
+def list_manifest(source: str, fs: Any, path: str, ingest: Ingest) -> Listing:
+    """Lists the entries of the manifest at `path` of `fs`; of texts, each line holds its own.
 
-    A relative path starts at `images_root`, or else at the manifest's folder. A local manifest may also name absolute
-    paths, paths above its folder, and URLs; a remote one may only name files on the same kind of storage, and relative
-    ones below its folder.
+    A relative path starts at `ingest.images_root`, or else at the manifest's folder. A local manifest may also name
+    absolute paths, paths above its folder, and URLs; a remote one may only name files on the same kind of storage, and
+    relative ones below its folder.
 
     Raises:
-        SourceError: the manifest can't be read, lacks a column, or has no line with a path and a label.
+        SourceError: the manifest can't be read, lacks a column, or has no line with a path (or a text) and a label.
     """
-    rows = _read(source, fs, path)
-    root_fs, folder = open_url(images_root) if images_root else (fs, posixpath.dirname(path))
-    listing = make_listing(_entry(number, row, root_fs, folder, images_root or source) for number, row in rows)
+    rows = _read(source, fs, path, ingest)
+    root = ingest.images_root
+    root_fs, folder = open_url(root) if root else (fs, posixpath.dirname(path))
+    texts = ingest.task == "text"
+    listing = make_listing(
+        _text_entry(number, row) if texts else _entry(number, row, root_fs, folder, root or source)
+        for number, row in rows
+    )
     if not listing.entries:
         found = f"; the first line: {listing.rejected[0].reason}" if listing.rejected else ""
-        raise SourceError(f"the manifest {source!r} has no line with a path and a label{found}")
+        raise SourceError(
+            f"the manifest {source!r} has no line with a {'text' if texts else 'path'} and a label{found}"
+        )
     return listing
 
 
-def _read(source: str, fs: Any, path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows with their numbers: lines of a text, counted from 1 with the header, or rows of a Parquet file."""
+def is_of_texts(fs: Any, path: str, text_column: str) -> bool:
+    """Whether a manifest has a column of texts and none of paths. Raises SourceError."""
+    names = {str(column).strip().lower() for column in _table(path, fs, path)[1]}
+    return text_column.lower() in names and PATH not in names
+
+
+def table_rows(source: str, fs: Any, path: str, wanted: Mapping[str, Sequence[str]]) -> Iterator[Row]:
+    """The rows of a table with their numbers: lines of a text, counted from 1 with the header, or rows of a Parquet
+    file.
+
+    Args:
+        wanted: by the keys of the result, the names that its column may have, the first that there is; without any of
+            them, a key is null.
+    """
+    rows, columns, _ = _table(source, fs, path)
+    return _picked(rows, _found(columns, wanted))
+
+
+def _read(source: str, fs: Any, path: str, ingest: Ingest) -> Iterator[Row]:
+    """The rows with the columns that an entry is made of. Raises SourceError where one is missing."""
+    rows, columns, shape = _table(source, fs, path)
+    item = ingest.text_column if ingest.task == "text" else PATH
+    labels = (ingest.label_column,) if ingest.label_column else LABEL_NAMES if ingest.task == "text" else (LABEL,)
+    found = _found(columns, {"item": (item,), LABEL: labels, SPLIT: (SPLIT,)})
+    if missing := [name for name, key in ((item, "item"), (labels[0], LABEL)) if found[key] is None]:
+        raise SourceError(
+            f"the manifest {source!r} has no column {' and no column '.join(missing)}; found "
+            f"{', '.join(map(str, columns)) or 'none'}{shape}; its first line has to be {item},{labels[0]} or "
+            f"{item},{labels[0]},split"
+        )
+    return _picked(rows, found)
+
+
+def _found(columns: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
+    named = {str(column).strip().lower(): column for column in reversed(list(columns))}
+    return {
+        key: next((named[name.lower()] for name in names if name.lower() in named), None)
+        for key, names in wanted.items()
+    }
+
+
+def _picked(rows: Sequence[Row], found: Mapping[str, str | None]) -> Iterator[Row]:
+    return (
+        (number, {key: row.get(column) if column is not None else None for key, column in found.items()})
+        for number, row in rows
+    )
+
+
+def _table(source: str, fs: Any, path: str) -> Rows:
+    """Raises SourceError where the file can't be read."""
     try:
         content = read_list(fs, path)
         if path.lower().endswith(".parquet"):
-            rows, columns, shape = _parquet_rows(content)
-        elif path.lower().endswith(".csv"):
-            rows, columns, shape = _csv_rows(content)
-        else:
-            rows, columns, shape = _json_rows(content)
+            return _parquet_rows(content)
+        return _csv_rows(content) if path.lower().endswith(".csv") else _json_rows(content)
     except (OSError, ValueError, AttributeError, TypeError, RecursionError, csv.Error) as exc:
         raise SourceError(f"the manifest {source!r} can't be read: {exc}") from exc
-    named = {str(column).strip().lower(): column for column in reversed(list(columns))}
-    if missing := [name for name in COLUMNS if name not in named]:
-        raise SourceError(
-            f"the manifest {source!r} has no column {' and no column '.join(missing)}; found "
-            f"{', '.join(map(str, columns)) or 'none'}{shape}; its first line has to be path,label or path,label,split"
-        )
-    keys = {name: named.get(name) for name in (*COLUMNS, "split")}
-    return (
-        (number, {name: row[key] if key in row and key is not None else None for name, key in keys.items()})
-        for number, row in rows
-    )
 
 
 def _csv_rows(content: bytes) -> Rows:
@@ -106,7 +155,7 @@ def _json_rows(content: bytes) -> Rows:
         if not isinstance(row, dict):
             raise TypeError(f"line {number} is no JSON object, but {line.strip()[:40]!r}")
         rows.append((number, row))
-    columns = sorted({key for _, row in rows for key in row}) if rows else [*COLUMNS]
+    columns = sorted({key for _, row in rows for key in row}) if rows else [PATH, LABEL]
     return rows, columns, f" (read as {encoding})"
 
 
@@ -123,16 +172,26 @@ def _decoded(content: bytes) -> tuple[str, str]:
 
 
 def _parquet_rows(content: bytes) -> Rows:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(io.BytesIO(content))
-    columns = file.schema_arrow.names
-    wanted = [name for name in columns if str(name).strip().lower() in (*COLUMNS, "split")]
-    return list(enumerate(file.read(wanted).to_pylist(), start=1)), columns, ""
+    flat = [field.name for field in file.schema_arrow if not pa.types.is_nested(field.type)]
+    return list(enumerate(file.read(flat).to_pylist(), start=1)), file.schema_arrow.names, ""
+
+
+def _text_entry(number: int, row: Mapping[str, Any]) -> Entry | Rejected | Ignored:
+    """A line of texts: what is in it is its content, so where the table lies plays no part."""
+    text, where = row["item"], f"line {number}"
+    if is_blank(text) or not isinstance(text, str):
+        return Rejected(where, f"its text is {'blank' if is_blank(text) else f'{text!r:.80}: a text is allowed'}")
+    if not is_text(text):
+        return Rejected(where, "its text holds a NUL or is not valid Unicode")
+    return checked_entry(where, row[LABEL], row[SPLIT], uri_of_text(tidy(text)), "")
 
 
 def _entry(number: int, row: Mapping[str, Any], fs: Any, folder: str, source: str) -> Entry | Rejected | Ignored:
-    path, where = row["path"], f"line {number} of the manifest"
+    path, where = row["item"], f"line {number} of the manifest"
     if is_blank(path):
         content = ", ".join(str(value) for value in row.values() if value)[:80]
         return Rejected("(no path)", f"{where} has no path: {printable(content) or 'it is blank'}")
@@ -142,7 +201,7 @@ def _entry(number: int, row: Mapping[str, Any], fs: Any, folder: str, source: st
     uri, fault = locate(path, fs, folder, source, above=True), LEADS_OUT
     if uri and "://" in uri and (missing := unreadable_scheme(uri.split("://", 1)[0])):
         uri, fault = None, missing
-    entry = checked_entry(path, row["label"], row["split"], uri, fault)
+    entry = checked_entry(path, row[LABEL], row[SPLIT], uri, fault)
     if isinstance(entry, Rejected):
         return Rejected(entry.path, f"{where}: {entry.reason}", entry.label)
     return entry

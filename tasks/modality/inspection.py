@@ -16,6 +16,7 @@ from tasks.errors import DecodeError
 from tasks.modality.images import load, open_image, to_rgb
 from tasks.modality.orientation import orientation_of, upright_size
 from tasks.storage.part_store import PartStore
+from tasks.storage.tables import IMAGE_FACTS
 from tasks.workspace import Workspace
 
 # Raise this whenever a value below is computed differently: rows of other versions are then ignored.
@@ -25,20 +26,7 @@ HASH_SIDE = 8
 DCT_SIDE = 32
 INNER_CROP = 0.025  # of each side
 
-SCHEMA = pa.schema(
-    [
-        ("sha256", pa.string()),
-        ("inspector", pa.int16()),
-        ("width_px", pa.int32()),
-        ("height_px", pa.int32()),
-        ("format", pa.string()),
-        ("mode", pa.string()),
-        ("brightness", pa.float32()),
-        ("contrast", pa.float32()),
-        ("sharpness", pa.float32()),
-        ("phash", pa.binary(2 * HASH_SIDE**2)),
-    ]
-)
+SCHEMA = pa.schema([("sha256", pa.string()), ("inspector", pa.int16()), *IMAGE_FACTS])
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.config import POOLED, Backbone, is_onnx_file
+from tasks.config import EMBEDDED_TEXT, POOLED, Backbone, Config, is_onnx_file
 from tasks.errors import ConfigError
 from tasks.modality.augmentation import Policy
 from tasks.networks.boundaries import check_boundary
 from tasks.networks.layers import feature_layers
-from tasks.networks.onnx_description import read_description
+from tasks.networks.onnx_description import read_description, read_text_description
 from tasks.networks.registry import build_network, get_backbone, weights_digest, weights_path
+from tasks.networks.text_backbone import encoder_file, read_tokenizer
 from tasks.records import FeatureExtractor, Run
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def extractor_of(run: Run, policy: Policy) -> FeatureExtractor:
     between identical exports.
     """
     config = run.config.backbone
+    if run.config.task == "text":
+        return _text_extractor(run.config)
     if is_onnx_file(config.name):
         return _file_extractor(config, policy)
     backbone = get_backbone(config.name)
@@ -141,6 +144,43 @@ def _file_extractor(config: Backbone, policy: Policy) -> FeatureExtractor:
         boundary=POOLED,
         image_size_px=description.image_size_px,
         layers=layers,
+    )
+
+
+def _text_extractor(config: Config) -> FeatureExtractor:
+    """The extractor of an encoder of texts. Raises ConfigError where what is asked for needs a network of images."""
+    asked = {
+        "backbone.weights": config.backbone.weights != "default",
+        "backbone.boundary": config.backbone.boundary != POOLED,
+        "backbone.image_size_px": config.backbone.image_size_px > 0,
+        "backbone.precision": config.backbone.precision != "fp32",
+        "augment.views": config.augment.views not in ("auto", 0),
+        "export.variants": bool(config.export.variants),
+    }
+    if wrong := next((key for key, is_asked in asked.items() if is_asked), None):
+        raise ConfigError(f"{wrong} is for images; of an encoder of texts, as its file is, the classifier is trained")
+    file = encoder_file(config.backbone.name)
+    if not file.is_file():
+        raise ConfigError(f"no ONNX file at {file}")
+    description, layers = read_text_description(file), _layers(config.backbone.features)
+    identity = {
+        "recipe_version": KEY_VERSION,
+        "network_sha256": weights_digest(file),
+        "tokenizer_sha256": hashlib.sha256(read_tokenizer(file, description)).hexdigest(),
+        "description": description.model_dump(exclude={"licence", "source", "tokenizer"}),
+        "features": layers,
+    }
+    key = key_digest(identity)
+    return FeatureExtractor(
+        key=key,
+        onnx_path=f"artifacts/extractor/{key}/extractor.onnx",
+        backbone=config.backbone.name if config.backbone.name == EMBEDDED_TEXT else file.name,
+        weights=str(file),
+        boundary=POOLED,
+        image_size_px=0,
+        layers=layers,
+        task="text",
+        max_tokens=description.max_tokens,
     )
 
 

@@ -12,49 +12,23 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from tasks.errors import ConfigError, DamagedFileError
-from tasks.networks.onnx_description import Description, description_path, read_description
-from tasks.networks.onnx_graph import OPSET, chain, check, check_names, preprocessing, with_opset
+from tasks.errors import ConfigError
+from tasks.networks.onnx_description import Description, description_path, read_description, read_text_description
+from tasks.networks.onnx_file import OWN, mean_over, read_graph
+from tasks.networks.onnx_graph import chain, check_names, preprocessing
 from tasks.networks.onnx_layers import late_values
 from tasks.networks.onnx_session import open_session
-from tasks.networks.self_contained import check_self_contained
+from tasks.networks.text_backbone import build_text_extractor
 from tasks.records import FeatureExtractor
 
-MAX_BYTES = 1 << 30
-STANDARD_DOMAINS = ("", "ai.onnx")
 PIXELS = "pixels"
-OWN = "network/"  # before the names of the file's own values, which may be anything
 
 
 def read_network(file: Path) -> onnx.ModelProto:
-    """The graph of a network, in the operators' version that headstart ships.
-
-    Raises:
-        ConfigError: no such file, a file that is too large, no ONNX graph, tensors in other files, custom operators, or
-            not one input of images.
-    """
-    if not file.is_file():
-        raise ConfigError(f"no ONNX file at {file}")
-    if file.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"{file} has {file.stat().st_size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:,.0f} are allowed")
-    try:
-        content = file.read_bytes()
-        check_self_contained(content)
-        model = check(onnx.load_model_from_string(content))
-    except DamagedFileError as exc:
-        raise ConfigError(f"{file} can't be a backbone: {exc}") from None
-    except Exception as exc:
-        raise ConfigError(f"{file} can't be a backbone: it is no valid ONNX graph ({exc})") from exc
-    operators = {(node.domain, node.op_type) for node in model.graph.node}
-    if custom := sorted(".".join(each) for each in operators if each[0] not in STANDARD_DOMAINS):
-        raise ConfigError(f"{file} can't be a backbone: {', '.join(custom[:3])} are no standard operators of ONNX")
-    image_input(model, file)
-    try:
-        return with_opset(model, OPSET)
-    except Exception as exc:
-        raise ConfigError(
-            f"{file} can't be converted to operators of version {OPSET}: export it with opset_version={OPSET} ({exc})"
-        ) from exc
+    """The graph of an image network. Raises ConfigError as `read_graph`, or where it has not one input of images."""
+    network = read_graph(file)
+    image_input(network, file)
+    return network
 
 
 def image_input(model: onnx.ModelProto, file: Path) -> onnx.ValueInfoProto:
@@ -65,14 +39,18 @@ def image_input(model: onnx.ModelProto, file: Path) -> onnx.ValueInfoProto:
     if kinds != [(TensorProto.FLOAT, 4)]:
         found = ", ".join(value.name for value in inputs) or "none"
         raise ConfigError(
-            f"{file} can't be a backbone: it needs one input, float32 [N, 3, S, S] or [N, S, S, 3]; found {found}"
+            f"{file} can't be a backbone of images: it needs one input, float32 [N, 3, S, S] or [N, S, S, 3]; found "
+            f"{found}"
         )
     return inputs[0]
 
 
 def extractor_graph(extractor: FeatureExtractor) -> tuple[onnx.ModelProto, dict[str, int]]:
-    """`build_file_extractor` of the file that an extractor names."""
+    """The graph of the file that an extractor names, and the widths of its layers: see `build_file_extractor` and
+    `build_text_extractor`."""
     file = Path(extractor.weights)
+    if extractor.task == "text":
+        return build_text_extractor(file, read_text_description(file), extractor.layers)
     return build_file_extractor(file, read_description(file), extractor.layers)
 
 
@@ -154,7 +132,7 @@ def _pool(
     if len(shape) == 4:
         # Convolutions give [N, C, h, w], whatever layout the network's own input and output have.
         last = is_output and description.layout == "NHWC"
-        _mean(graph, name, rows, [1, 2] if last else [2, 3])
+        mean_over(graph, name, rows, [1, 2] if last else [2, 3])
         return rows, shape[3] if last else shape[1]
     if len(shape) != 3:
         raise ConfigError(f"{name} has the shape {list(shape)}: images' rows, maps or tokens can be pooled")
@@ -164,12 +142,7 @@ def _pool(
         graph.node.append(helper.make_node("Gather", [name, f"{rows}_first"], [f"{rows}_class"], axis=1))
         parts.append(f"{rows}_class")
     if description.tokens != "class":
-        _mean(graph, name, f"{rows}_mean", [1])
+        mean_over(graph, name, f"{rows}_mean", [1])
         parts.append(f"{rows}_mean")
     graph.node.append(helper.make_node("Concat", parts, [rows], axis=1))
     return rows, len(parts) * shape[2]
-
-
-def _mean(graph: onnx.GraphProto, name: str, rows: str, axes: list[int]) -> None:
-    graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), f"{rows}_axes"))
-    graph.node.append(helper.make_node("ReduceMean", [name, f"{rows}_axes"], [rows], keepdims=0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -13,6 +13,7 @@ from tasks.errors import ConfigError
 from tasks.networks.registry import Normalisation
 
 Channels = tuple[float, float, float]
+AnyDescription = TypeVar("AnyDescription", bound=Section)
 
 
 class Description(Section):
@@ -48,6 +49,23 @@ class Description(Section):
         return Normalisation(scale=scale, bias=bias, reverse_channels=self.channels == "BGR")  # type: ignore[arg-type]
 
 
+class TextDescription(Section):
+    """FILE.toml of an encoder of texts; without one, these defaults are taken."""
+
+    max_tokens: int = Field(default=128, ge=8, le=8192)
+    """Longer texts are cut off behind so many tokens."""
+    pooling: Literal["mean", "class", "both"] = "mean"
+    """How tokens [N, T, D] become one row: their mean, the first one, or both side by side."""
+    tokenizer: str = Field(default="tokenizer.json", pattern=r"^[^/\\]+$")
+    """The file of its tokenizer, in the same folder."""
+    output: str = ""
+    """The output that is pooled; empty takes the first."""
+    licence: str = ""
+    """Of the weights."""
+    source: str = ""
+    """Where they are from."""
+
+
 def description_path(file: Path) -> Path:
     return file.with_suffix(".toml")
 
@@ -59,11 +77,21 @@ def read_description(file: Path) -> Description:
         raise ConfigError(
             f"{file} needs a description beside it, {path.name}: `headstart backbone inspect {file}` proposes one"
         )
+    return _read(path, Description)
+
+
+def read_text_description(file: Path) -> TextDescription:
+    """The description of an encoder of texts. Raises ConfigError where a key is wrong."""
+    path = description_path(file)
+    return _read(path, TextDescription) if path.is_file() else TextDescription()
+
+
+def _read(path: Path, kind: type[AnyDescription]) -> AnyDescription:
     try:
-        return Description.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} is not valid TOML: {exc}") from exc
     except ValidationError as exc:
         error = exc.errors()[0]
-        known = ", ".join(Description.model_fields)
+        known = ", ".join(kind.model_fields)
         raise ConfigError(f"{path}: {'.'.join(map(str, error['loc']))}: {error['msg']}; its keys are {known}") from None

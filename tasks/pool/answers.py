@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.errors import UsageError
+from tasks.modality.items import read_bytes
 from tasks.networks.outputs import THRESHOLD
 from tasks.pool.cut import CutModel
 from tasks.pool.embedding import SeenPool, see_pool
@@ -23,12 +24,18 @@ from tasks.records import Run
 from tasks.workspace import sync_folder
 
 FORMATS = (".parquet", ".csv", ".jsonl")
-SCHEMA = pa.schema(
-    [
-        *(("image", pa.string()), ("label", pa.string()), ("probability", pa.float32())),
-        ("familiarity", pa.float32()),  # null where the model does not say it
-    ]
-)
+
+
+def schema_of(task: str) -> pa.Schema:
+    """The columns of the answers; the first is `image` or `text`."""
+    return pa.schema(
+        [
+            *((task, pa.string()), ("label", pa.string()), ("probability", pa.float32())),
+            ("familiarity", pa.float32()),  # null where the model does not say it
+        ]
+    )
+
+
 BLOCK_ROWS = 8192
 
 
@@ -58,13 +65,18 @@ def predict_to(run: Run, model: CutModel, file: Path, unknown_label: str | None 
     answers = np.array(model.labels, object)[predicted.label]
     if unknown_label:
         answers[predicted.familiarity < THRESHOLD] = unknown_label
-    names = image_names(run.source, seen.table["path"].tolist(), seen.table["uri"].tolist())
-    with _written_aside(file) as aside, _writer(aside, file.suffix.lower()) as write:
+    uris = seen.table["uri"].tolist()
+    if model.task == "text":
+        names = [read_bytes(uri).decode(errors="replace") for uri in uris]
+    else:
+        names = image_names(run.source, seen.table["path"].tolist(), uris)
+    schema = schema_of(model.task)
+    with _written_aside(file) as aside, _writer(aside, file.suffix.lower(), schema) as write:
         for start in range(0, len(codes), BLOCK_ROWS):
             block = codes[start : start + BLOCK_ROWS]
             columns = [names[start : start + BLOCK_ROWS], answers[block], predicted.probability[block]]
             familiarity = pa.array(predicted.familiarity[block], from_pandas=True)  # NaN becomes null
-            write(pa.table([*map(pa.array, columns), familiarity], schema=SCHEMA))
+            write(pa.table([*map(pa.array, columns), familiarity], schema=schema))
     return seen
 
 
@@ -94,17 +106,17 @@ def _written_aside(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _writer(path: Path, suffix: str) -> Iterator[Callable[[pa.Table], Any]]:
+def _writer(path: Path, suffix: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], Any]]:
     """Writes blocks of answers to a new file."""
     if suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             yield writer.write_table
         return
     with path.open("w", encoding="utf-8", newline="") as file:
         if suffix == ".csv":
-            lines = csv.DictWriter(file, SCHEMA.names)
+            lines = csv.DictWriter(file, schema.names)
             lines.writeheader()
             yield lambda table: lines.writerows(_rows(table))
         else:

@@ -8,22 +8,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 
 from tasks.errors import HeadstartError
-from tasks.networks.classifier import Prediction
+from tasks.modality.feeds import INPUTS
+from tasks.modality.texts.tokens import Tokens
+from tasks.networks.classifier import Prediction, tokens_of
 from tasks.networks.onnx_graph import part
 from tasks.networks.onnx_session import open_model
 from tasks.networks.outputs import FAMILIARITY, PROBABILITIES
 from tasks.pool.published import read_champion
+from tasks.records import Run
+from tasks.storage.repository import MODEL, TOKENIZER
 from tasks.workspace import Workspace
 
 FEATURES = "features"  # the value that the classifier takes where the whole backbone is frozen
 HEAD_ROWS = 64  # some MB: what the head makes of one layer for the next stays in a core's cache
+ITEMS = {name for names in INPUTS.values() for name in names}
 KEY_DIGITS = 16  # as `tasks.networks.extractor.key_digest` has them
 
 
@@ -31,7 +36,8 @@ KEY_DIGITS = 16  # as `tasks.networks.extractor.key_digest` has them
 class CutModel:
     """The two parts of a model.onnx, as ONNX files.
 
-    `body` gives `output` float32 [N, D] of `image` uint8 [N, H, W, 3]; `head` gives `probabilities` float32 [N, C] of
+    `body` gives `output` float32 [N, D] of `image` uint8 [N, H, W, 3] or, of a model for texts, of the tokens that
+    `tokens` makes; `head` gives `probabilities` float32 [N, C] of
     `output` and, where the model says it of those rows alone, `familiarity` float32 [N]. `key` is that of the rows in
     the feature store; their first `last_width` columns are the last layer's, which shows likeness best (None: all).
     Large JPEGs are decoded for `image_size_px`, as its training did; where that is None, at full size.
@@ -46,14 +52,17 @@ class CutModel:
     image_size_px: int | None
     last_width: int | None
     has_familiarity: bool
+    task: Literal["image", "text"]
+    tokens: Tokens | None = field(repr=False)
     body: bytes = field(repr=False)
     head: bytes = field(repr=False)
 
 
-def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None) -> CutModel:
+def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None, tokenizer: bytes | None = None) -> CutModel:
     """Cuts a model.onnx.
 
     Args:
+        tokenizer: of a model for texts, the bytes of its tokenizer.json.
         manifest: of a verified version of the workspace: then its rows are those that its training stored. Those of any
             other file are kept by themselves, since nothing says that its extractor is the one that it names.
 
@@ -62,9 +71,10 @@ def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None) -> CutM
     """
     model = onnx.load_model_from_string(content)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
+    task = "text" if metadata.get("task") == "text" else "image"
     output = narrowest_value(model)
     if output is None or "labels" not in metadata:
-        raise HeadstartError("the model can't be cut: no value between its image and its probabilities is one row each")
+        raise HeadstartError("the model can't be cut: no value between its input and its probabilities is one row each")
     makers = _makers(model)
     # Where later layers were fine-tuned, it depends on what lies below them.
     has_familiarity = FAMILIARITY in makers and not _depends_on_image(makers, FAMILIARITY, output)
@@ -83,15 +93,22 @@ def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None) -> CutM
         image_size_px=extractor.get("image_size_px"),
         last_width=widths[0] if widths else None,
         has_familiarity=has_familiarity,
-        body=part(model, ["image"], [output]).SerializeToString(),
+        task=task,
+        tokens=tokens_of(metadata, tokenizer, "model.onnx") if task == "text" else None,
+        body=part(model, INPUTS[task], [output]).SerializeToString(),
         head=part(model, [output], outputs).SerializeToString(),
     )
 
 
 def cut_champion(workspace: Workspace, name: str, public_key: str | None = None) -> CutModel:
     """The champion in two parts; see `read_champion` for the errors."""
-    content, manifest = read_champion(workspace, name, public_key)
-    return cut_model(content, manifest)
+    files, manifest = read_champion(workspace, name, public_key)
+    return cut_model(files[MODEL], manifest, files.get(TOKENIZER))
+
+
+def for_model(run: Run, model: CutModel) -> Run:
+    """The run with the kind of items that a model takes: of a pool, the source does not say it."""
+    return replace(run, config=run.config.with_keys({"ingest.task": model.task}))
 
 
 def narrowest_value(model: onnx.ModelProto) -> str | None:
@@ -111,11 +128,11 @@ def _makers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 
 
 def _depends_on_image(makers: dict[str, onnx.NodeProto], result: str, cut: str) -> bool:
-    """Whether a result can be reached from the image without passing the cut, or doesn't depend on the cut."""
+    """Whether a result can be reached from the item without passing the cut, or doesn't depend on the cut."""
     waiting, seen = [result], set()
     while waiting:
         name = waiting.pop()
-        if name == "image":
+        if name in ITEMS:
             return True
         if name in seen or name == cut:
             seen.add(name)

@@ -14,8 +14,11 @@ from tasks.errors import DecodeError, SourceChangedError
 from tasks.extract.plan import DECODED_SCALE
 from tasks.ingest.reading import Known, read_all, stored_inspections
 from tasks.ingest.signatures import known_signatures
-from tasks.modality.images import decode, read_checked
+from tasks.modality.images import decode
+from tasks.modality.items import read_checked
+from tasks.modality.kinds import kind_of
 from tasks.networks.onnx_session import available_cores, open_model
+from tasks.networks.text_batches import run_texts
 from tasks.pool.cut import CutModel
 from tasks.pool.listing import list_pool
 from tasks.records import Run
@@ -45,7 +48,7 @@ def see_pool(run: Run, model: CutModel) -> SeenPool:
         SourceError: see `list_pool`; or the storage does not answer.
     """
     listing = list_pool(run)
-    inspected = set(stored_inspections(run.workspace).index)
+    inspected = set(stored_inspections(run.workspace, kind_of(run.config)).index)
     known = Known(inspected, known_signatures(run.workspace))
     with Progress("read", len(listing.entries), "images") as progress:
         reads = list(read_all(run, listing.entries, known, progress.report))
@@ -89,6 +92,28 @@ def embed_missing(run: Run, model: CutModel, table: pd.DataFrame) -> tuple[dict[
     return faults, len(todo) - len(faults)
 
 
+def _embedded_texts(
+    run: Run, model: CutModel, texts: list[tuple[str, str]], on_text: Callable[[], None]
+) -> Iterator[list[tuple[str, np.ndarray | str]]]:
+    """As `_embedded`, of texts."""
+    session, tokens = open_model(model.body) if texts else None, model.tokens
+    assert tokens
+    for start in range(0, len(texts), PART_IMAGES):
+        read: dict[str, np.ndarray] = {}
+        faults: dict[str, str] = {}
+        for sha256, uri in texts[start : start + PART_IMAGES]:
+            try:
+                read[sha256] = tokens.read(read_checked(uri, sha256))
+            except (DecodeError, SourceChangedError) as exc:
+                faults[sha256] = str(exc)
+        assert session
+        rows = run_texts(session, [model.output], list(read.values()), run.config.extract.workers)
+        for _ in read:
+            on_text()
+        made = {sha256: row.astype(np.float16) for sha256, [row] in zip(read, rows, strict=True)}
+        yield [*made.items(), *faults.items()]
+
+
 def _embedded(
     run: Run, model: CutModel, images: list[tuple[str, str]], on_image: Callable[[], None]
 ) -> Iterator[list[tuple[str, np.ndarray | str]]]:
@@ -96,6 +121,9 @@ def _embedded(
     bounds = run.config.ingest
     enough_px = DECODED_SCALE * model.image_size_px if model.image_size_px else None
     session = open_model(model.body) if images else None
+    if model.tokens:
+        yield from _embedded_texts(run, model, images, on_image)
+        return
 
     def one(image: tuple[str, str]) -> tuple[str, np.ndarray | str]:
         sha256, uri = image

@@ -14,7 +14,8 @@ import pandas as pd
 
 from tasks.display import Progress
 from tasks.errors import HeadstartError
-from tasks.modality.images import decode, read_bytes
+from tasks.modality.images import decode
+from tasks.modality.items import read_bytes
 from tasks.networks.occlusion import TYPICAL, Look, Occlusion
 from tasks.networks.onnx_session import available_cores
 from tasks.networks.outputs import THRESHOLD
@@ -24,6 +25,7 @@ from tasks.pool.neighbours import NEAREST
 from tasks.pool.published import read_champion
 from tasks.records import Run
 from tasks.storage.feature_store import row_blocks_of
+from tasks.storage.repository import MODEL
 from tasks.storage.similar import most_similar
 from tasks.storage.snapshots import read_snapshot
 
@@ -73,7 +75,8 @@ def explain(run: Run, images: Sequence[Path]) -> tuple[str, list[Explanation], d
         UsageError: no such model is published.
         DamagedFileError: it does not verify.
     """
-    content, manifest = read_champion(run.workspace, run.name)
+    files, manifest = read_champion(run.workspace, run.name)
+    content = files[MODEL]
     model = cut_model(content, manifest)
     occlusion = Occlusion(content, model.output)
     training = _training_photographs(run, model)

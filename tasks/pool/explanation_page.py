@@ -30,7 +30,7 @@ def render_explanations(run: Run, version: str, explanations: Sequence[Explanati
     pictures = pictures_of((each.image for each in shown), PICTURE_PX)
     small = pictures_of((uri for each in shown for uri, _ in each.near), NEAR_PX)
     return visible_lines(
-        page_environment()
+        page_environment("tasks.pool", run.config.task)
         .get_template("explain.html.j2")
         .render(
             run=run,

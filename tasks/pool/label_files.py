@@ -9,10 +9,13 @@ from xml.sax.saxutils import quoteattr
 
 import pandas as pd
 
-CHOICE, IMAGE = "label", "image"
+from tasks.modality.items import read_bytes
+
+CHOICE = "label"
+TAGS = {"image": "Image", "text": "Text"}  # of Label Studio, by the name of the item in a task's data
 
 
-def label_studio_tasks(batch: pd.DataFrame, model: str) -> list[dict[str, Any]]:
+def label_studio_tasks(batch: pd.DataFrame, model: str, task: str) -> list[dict[str, Any]]:
     """Tasks with a prediction each, which a person confirms or changes.
 
     Format: https://labelstud.io/guide/predictions. Local files are served by Label Studio's local storage, whose root
@@ -21,10 +24,11 @@ def label_studio_tasks(batch: pd.DataFrame, model: str) -> list[dict[str, Any]]:
     Args:
         batch: see `tasks.pool.batches.SCHEMA`.
         model: what the prediction is called, such as 'clothing 3'.
+        task: image or text.
     """
     return [
         {
-            "data": {IMAGE: _address(row["uri"]), "path": row["path"], "reason": row["reason"]},
+            "data": {task: _shown(row["uri"], task), "path": row["path"], "reason": row["reason"]},
             "predictions": [
                 {
                     "model_version": model,
@@ -32,7 +36,7 @@ def label_studio_tasks(batch: pd.DataFrame, model: str) -> list[dict[str, Any]]:
                     "result": [
                         {
                             "from_name": CHOICE,
-                            "to_name": IMAGE,
+                            "to_name": task,
                             "type": "choices",
                             "value": {"choices": [row["label"]]},
                         }
@@ -44,22 +48,29 @@ def label_studio_tasks(batch: pd.DataFrame, model: str) -> list[dict[str, Any]]:
     ]
 
 
-def label_studio_interface(labels: Sequence[str]) -> str:
+def label_studio_interface(labels: Sequence[str], task: str) -> str:
     """Label Studio's labelling interface for these classes, which names what the tasks' predictions name."""
     choices = "\n".join(f"    <Choice value={quoteattr(label)}/>" for label in labels)
     return (
-        f'<View>\n  <Image name="{IMAGE}" value="${IMAGE}"/>\n'
-        f'  <Choices name="{CHOICE}" toName="{IMAGE}" choice="single" showInLine="true">\n{choices}\n'
+        f'<View>\n  <{TAGS[task]} name="{task}" value="${task}"/>\n'
+        f'  <Choices name="{CHOICE}" toName="{task}" choice="single" showInLine="true">\n{choices}\n'
         "  </Choices>\n</View>\n"
     )
 
 
-def label_table(batch: pd.DataFrame) -> pd.DataFrame:
-    """The columns path (a full one, or a URL), reason, label, probability, second_label, second_probability."""
+def label_table(batch: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The columns path (a full one, or a URL; of a text in a table its line), reason, label, probability,
+    second_label, second_probability; and of texts, text."""
     columns = ["reason", "label", "probability", "second_label", "second_probability"]
     numbers = {name: batch[name].astype(float).round(4) for name in ("probability", "second_probability")}
+    if task == "text":
+        texts = [read_bytes(uri).decode(errors="replace") for uri in batch["uri"]]
+        return batch.assign(**numbers, text=texts)[["path", *columns, "text"]]
     return batch.assign(**numbers, path=batch["uri"])[["path", *columns]]
 
 
-def _address(uri: str) -> str:
+def _shown(uri: str, task: str) -> str:
+    """A text itself, or the address of an image."""
+    if task == "text":
+        return read_bytes(uri).decode(errors="replace")
     return uri if "://" in uri else f"/data/local-files/?d={quote(uri)}"

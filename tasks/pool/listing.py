@@ -1,4 +1,4 @@
-"""Lists a pool: a folder, a bucket or a table of images, whose labels, where it has any, are not looked at."""
+"""Lists a pool: a folder, a bucket or a table of images or texts, whose labels, where there are any, don't count."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pandas as pd
 
 from tasks.errors import SourceError
 from tasks.ingest.entries import (
-    IMAGE_SUFFIXES,
     MANIFEST_SUFFIXES,
     NOT_TEXT,
+    SUFFIXES,
     Entry,
     Ignored,
     Listing,
@@ -24,12 +24,17 @@ from tasks.ingest.entries import (
     read_list,
     suffix_of,
 )
-from tasks.ingest.manifest import LEADS_OUT, locate, unreadable_scheme
+from tasks.ingest.manifest import LEADS_OUT, locate, table_rows, unreadable_scheme
 from tasks.ingest.walk import Found, walk
+from tasks.modality.items import uri_of_text
+from tasks.modality.texts.content import tidy
 from tasks.records import Run
 from tasks.storage.tables import delimiter_of
 
-ALLOWED = "a pool is a folder or a bucket of images, or a .csv, .jsonl or .parquet file with a column 'path'"
+ALLOWED = (
+    "a pool is a folder or a bucket of images, or a .csv, .jsonl or .parquet file with a column 'path'; of texts, a "
+    "folder of .txt files, or such a file with a column 'text'"
+)
 UNLABELLED = ""
 
 
@@ -43,7 +48,7 @@ def list_pool(run: Run) -> Listing:
         fs, root = open_url(run.source)
         fs.invalidate_cache()
         if fs.isdir(root):
-            found = [_entry(item) for item in walk(run, fs, root.rstrip("/"))]
+            found = [_entry(item, run.config.task) for item in walk(run, fs, root.rstrip("/"))]
         elif not fs.exists(root):
             raise SourceError(f"the pool {run.source!r} does not exist; {ALLOWED}")
         elif not root.lower().endswith(MANIFEST_SUFFIXES):
@@ -60,22 +65,37 @@ def list_pool(run: Run) -> Listing:
     return listing
 
 
-def _entry(item: Found) -> Entry | Rejected | Ignored:
+def _entry(item: Found, task: str) -> Entry | Rejected | Ignored:
     path, suffix = "/".join(item.parts), suffix_of(item.parts[-1])
     if item.fault:
         return (Rejected if item.ours else Ignored)(printable(path), item.fault)
-    if suffix and suffix not in IMAGE_SUFFIXES:
-        return Ignored(printable(path), f"its name is not an image's (*{printable(suffix)})")
+    if suffix and suffix not in SUFFIXES[task]:
+        kind = "a text" if task == "text" else "an image"
+        return Ignored(printable(path), f"its name is not {kind}'s (*{printable(suffix)})")
     if not is_text(path):
         return Rejected(printable(path), NOT_TEXT)
     return Entry(path, item.uri, UNLABELLED, **item.remote)
 
 
 def _table_entries(run: Run, fs: Any, table: str) -> list[Entry | Rejected | Ignored]:
+    if run.config.task == "text":
+        return _texts(run, fs, table)
     root = run.config.ingest.images_root
     images, folder = open_url(root) if root else (fs, posixpath.dirname(table))
     paths = dict.fromkeys(_paths(read_list(fs, table), table.lower()))
     return [_located(str(path).strip(), images, folder, root or run.source) for path in paths]
+
+
+def _texts(run: Run, fs: Any, table: str) -> list[Entry | Rejected | Ignored]:
+    """The texts of a table, each once."""
+    column = run.config.ingest.text_column
+    found: dict[str, Entry | Rejected | Ignored] = {}
+    for number, row in table_rows(run.source, fs, table, {"text": (column,)}):
+        text, where = row["text"], f"line {number}"
+        tidied = tidy(text) if isinstance(text, str) and is_text(text) else ""
+        entry = Entry(where, uri_of_text(tidied), UNLABELLED) if tidied else Rejected(where, "it has no text")
+        found.setdefault(tidied or where, entry)
+    return list(found.values())
 
 
 def _paths(content: bytes, name: str) -> list[str]:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from tasks.display import visible_lines
+from tasks.modality.wording import worded
 from tasks.networks.onnx_session import available_cores
 from tasks.pool.selection import RANDOM, REASONS, UNFAMILIAR, UNSURE
 from tasks.records import Pool, Run
-from tasks.report.numbers import count, percent
+from tasks.report.templating import page_environment
 from tasks.report.thumbnails import thumbnail_uri
 
 SHOWN = 60  # of each reason, so that a page of a large batch stays small
@@ -48,9 +47,16 @@ def render_page(run: Run, pool: Pool, rows: pd.DataFrame, faults: Mapping[str, s
     for reason in REASONS:
         of_reason = rows[rows["reason"] == reason]
         cards = [_card(row, pictures, small) for row in shown[shown["reason"] == reason].to_dict("records")]
-        groups.append({"reason": reason, "meaning": MEANINGS[reason], "total": len(of_reason), "cards": cards})
+        groups.append(
+            {
+                "reason": reason,
+                "meaning": worded(MEANINGS[reason], run.config.task),
+                "total": len(of_reason),
+                "cards": cards,
+            }
+        )
     return visible_lines(
-        page_environment()
+        page_environment("tasks.pool", run.config.task)
         .get_template("next.html.j2")
         .render(
             run=run,
@@ -82,12 +88,3 @@ def pictures_of(uris: Iterable[str], side_px: int) -> dict[str, str]:
     with ThreadPoolExecutor(available_cores()) as pool:
         made = pool.map(lambda uri: thumbnail_uri(uri, side_px), wanted)
     return {uri: picture for uri, picture in zip(wanted, made, strict=True) if picture}
-
-
-@cache
-def page_environment() -> jinja2.Environment:
-    """Templates of this room and the report's style."""
-    loader = jinja2.ChoiceLoader([jinja2.PackageLoader("tasks.pool"), jinja2.PackageLoader("tasks.report")])
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=percent, count=count)
-    return environment

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.errors import DamagedFileError, UsageError
 from tasks.publish.verify import verify_version
-from tasks.storage.repository import MODEL, champion, published_models, read_manifest
+from tasks.storage.repository import champion, published_models, read_manifest
 from tasks.workspace import Workspace, check_name
 
 
-def read_champion(workspace: Workspace, name: str, public_key: str | None = None) -> tuple[bytes, dict[str, Any]]:
-    """model.onnx and the manifest of the champion, verified as `serve` does.
+def read_champion(
+    workspace: Workspace, name: str, public_key: str | None = None
+) -> tuple[Mapping[str, bytes], dict[str, Any]]:
+    """The files of the champion by their names, and its manifest, verified as `serve` does.
 
     Args:
         public_key: PEM file of the key that it must be signed with; None needs no signature.
@@ -27,4 +30,4 @@ def read_champion(workspace: Workspace, name: str, public_key: str | None = None
     found = verify_version(workspace, name, version, public_key=public_key)
     if not found.ok:
         raise DamagedFileError(f"version {version} of {name} does not verify: {'; '.join(found.problems)}")
-    return found.files[MODEL], read_manifest(workspace, name, version)
+    return found.files, read_manifest(workspace, name, version)

@@ -20,7 +20,7 @@ from tasks.pool.batches import (
     read_batch,
     write_batch,
 )
-from tasks.pool.cut import CutModel, cut_champion
+from tasks.pool.cut import CutModel, cut_champion, for_model
 from tasks.pool.embedding import see_pool
 from tasks.pool.familiar import FITTED, fit_familiar
 from tasks.pool.label_files import label_studio_interface, label_studio_tasks, label_table
@@ -56,6 +56,7 @@ def see(run: Run) -> Pool:
         SourceError: the pool is missing or has no usable image, or the storage does not answer.
     """
     model = cut_champion(run.workspace, run.name)
+    run = for_model(run, model)
     seen = see_pool(run, model)
     for path, reason in list(seen.faults.items())[:NAMED_FAULTS]:
         line(f"  left out  {path}: {reason}")
@@ -88,6 +89,7 @@ def choose_batch(run: Run, pool: Pool, count: int, again: bool = False) -> Batch
     if run.folder in batch_folders(run.workspace, run.name):  # a retry after success
         return _record(run, pool, read_batch(run.workspace, run.folder))
     model = cut_champion(run.workspace, run.name)
+    run = for_model(run, model)
     labelled = read_snapshot(run.workspace, model.snapshot, ["sha256", "uri", "label"]).drop_duplicates("sha256")
     out = no_batch() if again else handed_out(run.workspace, run.name)
     table = read_table(run.workspace, pool.table_path).drop_duplicates("sha256")
@@ -140,11 +142,11 @@ def _described(
 
 
 def _write(run: Run, model: CutModel, pool: Pool, rows: pd.DataFrame) -> None:
-    tasks = label_studio_tasks(rows, f"{run.name} {model.version}")
+    tasks = label_studio_tasks(rows, f"{run.name} {model.version}", model.task)
     faults = run.workspace.read_json(pool.faults_path)
     run.workspace.write_json(run.path("next.json"), tasks)
-    run.workspace.write_bytes(run.path("label_studio.xml"), label_studio_interface(model.labels).encode())
-    run.workspace.write_bytes(run.path("next.csv"), label_table(rows).to_csv(index=False).encode())
+    run.workspace.write_bytes(run.path("label_studio.xml"), label_studio_interface(model.labels, model.task).encode())
+    run.workspace.write_bytes(run.path("next.csv"), label_table(rows, model.task).to_csv(index=False).encode())
     run.workspace.write_bytes(run.path("next.html"), render_page(run, pool, rows, faults).encode())
     summary = {
         "version": pool.version,

@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.errors import RefusedError, UsageError
 from tasks.publish.signing import sign_files
-from tasks.publish.stage import judged_file, version_manifest
+from tasks.publish.stage import judged_files, version_manifest
 from tasks.records import Run
 from tasks.runs import finished_run, one_at_a_time, write_summary
 from tasks.storage.repository import champion, read_manifest, triton_config, version_path, write_version
@@ -83,7 +83,7 @@ def _publish(run: Run, summary: dict[str, Any], in_service: int | None, override
             f"run {run.run_id} was compared with version {decision['champion_version'] or 'none'} of {run.name}, and "
             f"{in_service or 'none'} is in service now; run the retrain again"
         )
-    content = judged_file(run.workspace, candidate["onnx_path"], candidate["sha256"])
+    files = judged_files(run.workspace, candidate["onnx_path"], candidate["sha256"])
     manifest = version_manifest(
         run_id=run.run_id,
         published_at=override["at"],
@@ -92,7 +92,6 @@ def _publish(run: Run, summary: dict[str, Any], in_service: int | None, override
         variants=(),
         lineage=summary["lineage"],
     )
-    files = {"model.onnx": content}
     write_version(
         run.workspace, run.name, candidate["version"], files, manifest, triton_config(run.name, manifest), sign_files
     )

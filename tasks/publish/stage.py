@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import onnx
+
 from tasks.errors import DamagedFileError
 from tasks.networks.self_contained import check_self_contained
 from tasks.publish.signing import sign_files
 from tasks.records import Decision, Run, Variant
 from tasks.storage.lineage import lineage
-from tasks.storage.repository import MODEL, triton_config, version_in_service, version_path, write_version
+from tasks.storage.repository import MODEL, TOKENIZER, triton_config, version_in_service, version_path, write_version
 from tasks.workspace import Workspace
 
 
@@ -33,7 +35,7 @@ def publish(run: Run, decision: Decision, variants: tuple[Variant, ...], artifac
     path = version_path(run.name, candidate.version, MODEL)
     if candidate.version == version_in_service(run.workspace, run.name, candidate.head):
         return path
-    files = {MODEL: judged_file(run.workspace, candidate.onnx_path, candidate.sha256)}
+    files = judged_files(run.workspace, candidate.onnx_path, candidate.sha256)
     # In a folder of their own: OpenVINO Model Server loads whichever .onnx it comes upon first beside the manifest.
     files |= {
         f"variants/{each.precision}.onnx": judged_file(run.workspace, each.onnx_path, each.sha256)
@@ -87,10 +89,26 @@ def version_manifest(
     }
 
 
+def judged_files(workspace: Workspace, path: str, sha256: str) -> dict[str, bytes]:
+    """A candidate that was judged, fit to be published: model.onnx and, of texts, the tokenizer that its metadata
+    names. Raises DamagedFileError where they are not what was judged."""
+    files = {MODEL: judged_file(workspace, path, sha256)}
+    tokenizer = f"{path.rpartition('/')[0]}/{TOKENIZER}"
+    if workspace.exists(tokenizer):
+        metadata = {entry.key: entry.value for entry in onnx.load_model_from_string(files[MODEL]).metadata_props}
+        files[TOKENIZER] = _unchanged(workspace, tokenizer, metadata.get(TOKENIZER, ""))
+    return files
+
+
 def judged_file(workspace: Workspace, path: str, sha256: str) -> bytes:
-    """The bytes of a file that was judged, fit to be published. Raises DamagedFileError where they are not."""
+    """The bytes of an ONNX file that was judged, fit to be published. Raises DamagedFileError where they are not."""
+    content = _unchanged(workspace, path, sha256)
+    check_self_contained(content)
+    return content
+
+
+def _unchanged(workspace: Workspace, path: str, sha256: str) -> bytes:
     content = workspace.read_bytes(path)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DamagedFileError(f"{path} changed after it was judged; run the retrain again")
-    check_self_contained(content)
     return content

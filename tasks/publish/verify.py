@@ -16,15 +16,25 @@ from typing import Any
 import numpy as np
 
 from tasks.display import visible
-from tasks.errors import DamagedFileError, WorkspaceError
+from tasks.errors import DamagedFileError, HeadstartError, WorkspaceError
+from tasks.modality.feeds import INPUTS
+from tasks.networks.classifier import tokens_of
 from tasks.networks.onnx_session import open_model
 from tasks.networks.self_contained import check_self_contained
 from tasks.publish.signing import signature_problem
-from tasks.storage.repository import MODEL, VERSION, version_path
+from tasks.storage.repository import MODEL, TOKENIZER, VERSION, version_path
 from tasks.storage.version_files import MANIFEST, SIGNATURE, VersionFiles, read_version_files
 from tasks.workspace import Workspace
 
 PROBE_PX = 64
+PROBES = {
+    "image": {"image": np.zeros((1, PROBE_PX, PROBE_PX, 3), np.uint8)},
+    "text": {name: np.ones((1, 8), np.int64) for name in INPUTS["text"]},
+}
+TAKES = {
+    "image": "one input, 'image', uint8 [N, H, W, 3]",
+    "text": "two inputs, 'input_ids' and 'attention_mask', int64 [N, T]",
+}
 PROBE_S = 30.0  # the largest backbones take a second
 
 
@@ -120,7 +130,7 @@ def _checks(files: VersionFiles, place: _Place, manifest: dict[str, Any], public
     signature = _signature(files, public_key)
     yield signature
     if digests.passed and signature.passed is not False:  # no graph is loaded that may be anybody's
-        yield _ask("graph", lambda: _graph(files.contents[MODEL], manifest))
+        yield _ask("graph", lambda: _graph(files.contents, manifest))
     yield _ask("parity", lambda: _parity(manifest))
     yield _ask("decision", lambda: _decision(manifest))
 
@@ -177,9 +187,10 @@ def _signature(files: VersionFiles, public_key: str | None) -> Check:
     return Check(name="signature", passed=problem is None, detail=problem or f"signed with the key of {public_key}")
 
 
-def _graph(content: bytes, manifest: dict[str, Any]) -> str:
+def _graph(contents: Mapping[str, bytes], manifest: dict[str, Any]) -> str:
     import onnx
 
+    content = contents[MODEL]
     try:
         check_self_contained(content)  # before onnx's checker, which opens other files
         model = onnx.load_model_from_string(content)
@@ -188,13 +199,16 @@ def _graph(content: bytes, manifest: dict[str, Any]) -> str:
         raise _Failed(f"{MODEL}: {exc}") from None
     except Exception as exc:  # noqa: BLE001 - protobuf's and onnx's errors share no base
         raise _Failed(f"{MODEL} is not a valid ONNX graph: {exc}") from None
-    _check_contract(model)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
+    texts = metadata.get("task") == "text"
+    _check_contract(model, "text" if texts else "image")
+    if texts:
+        _check_tokenizer(metadata, contents.get(TOKENIZER))
     labels = _labels(metadata)
     for key in ("name", "version"):
         if metadata.get(key) not in (None, str(manifest[key])):
             raise _Failed(f"{MODEL} is of the {_of(key, metadata[key])}, the manifest of {manifest[key]!r}")
-    _predicts(content)
+    _predicts(content, "text" if texts else "image")
     opset = max(entry.version for entry in model.opset_import)
     return f"valid ONNX of opset {opset}, {len(labels)} classes"
 
@@ -203,7 +217,14 @@ def _of(key: str, value: str) -> str:
     return f"model {value!r}" if key == "name" else f"version {value}"
 
 
-def _predicts(content: bytes) -> None:
+def _check_tokenizer(metadata: Mapping[str, str], content: bytes | None) -> None:
+    try:
+        tokens_of(metadata, content, MODEL).ids("a text")
+    except (HeadstartError, KeyError, ValueError) as exc:
+        raise _Failed(str(exc)) from None
+
+
+def _predicts(content: bytes, task: str) -> None:
     """One prediction, in bounded memory and time."""
     import onnxruntime as ort
 
@@ -211,8 +232,7 @@ def _predicts(content: bytes) -> None:
     alarm = threading.Timer(PROBE_S, setattr, (options, "terminate", True))
     alarm.start()
     try:
-        image = np.zeros((1, PROBE_PX, PROBE_PX, 3), np.uint8)
-        open_model(content).run(["probabilities", "label"], {"image": image}, options)
+        open_model(content).run(["probabilities", "label"], PROBES[task], options)
     except Exception as exc:  # noqa: BLE001 - ONNX Runtime's exceptions share no public base
         late = f" (it was stopped after {PROBE_S:g} s)" if options.terminate else ""
         raise _Failed(f"{MODEL} can't predict: {str(exc).splitlines()[0]}{late}") from None
@@ -220,15 +240,16 @@ def _predicts(content: bytes) -> None:
         alarm.cancel()
 
 
-def _check_contract(model: Any) -> None:
+def _check_contract(model: Any, task: str) -> None:
     import onnx
 
     initialised = {tensor.name for tensor in model.graph.initializer}
     inputs = {i.name: i.type.tensor_type for i in model.graph.input if i.name not in initialised}
     outputs = {o.name for o in model.graph.output}
-    uint8 = onnx.TensorProto.UINT8
-    if set(inputs) != {"image"} or inputs["image"].elem_type != uint8 or len(inputs["image"].shape.dim) != 4:
-        raise _Failed(f"{MODEL} should take one input, 'image', uint8 [N, H, W, 3]; it takes {sorted(inputs)}")
+    kind, rank = (onnx.TensorProto.INT64, 2) if task == "text" else (onnx.TensorProto.UINT8, 4)
+    fits = all(each.elem_type == kind and len(each.shape.dim) == rank for each in inputs.values())
+    if set(inputs) != set(INPUTS[task]) or not fits:
+        raise _Failed(f"{MODEL} should take {TAKES[task]}; it takes {sorted(inputs)}")
     if not {"probabilities", "label"} <= outputs:
         raise _Failed(f"{MODEL} should give 'probabilities' and 'label'; it gives {sorted(outputs)}")
 

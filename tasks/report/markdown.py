@@ -10,12 +10,14 @@ from typing import Any
 import jinja2
 
 from tasks.display import visible, visible_lines
+from tasks.modality.wording import worded
 from tasks.networks.intervals import wilson_interval
 from tasks.report.changes import data_changes
 from tasks.report.evidence import Evidence
 from tasks.report.forecast import forecast
 from tasks.report.numbers import amount, bounds_in, count, duration, figure, interval, percent, points, rule_of
 from tasks.report.statistics import most_confused
+from tasks.report.templating import TextWords
 from tasks.report.words import opening
 
 SIGNS = {True: "✓ passed", False: "✕ failed", None: "– not applicable"}
@@ -99,13 +101,13 @@ def override_sentence(override: Mapping[str, Any]) -> str:
 def _render(template: str, evidence: Evidence, **more: Any) -> str:
     confused = most_confused(evidence.judged, limit=5)
     text = (
-        _environment()
+        _environment(evidence.run.config.task)
         .get_template(template)
         .render(
             evidence=evidence,
             headline="! Promoted by hand" if evidence.override else HEADLINES.get(evidence.verdict, "No verdict"),
             version=f", version {evidence.version}" if evidence.version else "",
-            opening=opening(evidence),
+            opening=worded(opening(evidence), evidence.run.config.task, evidence.labels),
             override=override_sentence(evidence.override) if evidence.override else "",
             metrics=_metrics(evidence),
             gates=[tuple(row.values()) for row in gate_rows(evidence)],
@@ -117,9 +119,13 @@ def _render(template: str, evidence: Evidence, **more: Any) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment(task: str) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.report"), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=jinja2.PackageLoader("tasks.report"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        extensions=[TextWords] if task == "text" else [],
     )
     environment.filters.update(md=escape, percent=percent, count=count, figure=figure)
     return environment

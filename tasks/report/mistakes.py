@@ -11,7 +11,8 @@ import numpy as np
 
 from tasks.errors import HeadstartError
 from tasks.modality.heat_picture import heat_picture
-from tasks.modality.images import decode, read_bytes
+from tasks.modality.images import decode
+from tasks.modality.items import read_bytes
 from tasks.networks.occlusion import TYPICAL, Look, Occlusion
 from tasks.networks.onnx_session import available_cores
 from tasks.report.evidence import Evidence, Prediction

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jinja2
-
 from tasks.display import visible_lines
+from tasks.modality.wording import worded
 from tasks.networks.intervals import wilson_interval
 from tasks.records import Run
 from tasks.report import charts, run_facts
@@ -20,17 +18,7 @@ from tasks.report.evidence import Evidence, Prediction, read_evidence
 from tasks.report.forecast import forecast, gaining_classes
 from tasks.report.markdown import model_card, override_sentence
 from tasks.report.mistakes import explained
-from tasks.report.numbers import (
-    amount,
-    bounds_in,
-    count,
-    duration,
-    figure,
-    interval,
-    percent,
-    points,
-    rule_of,
-)
+from tasks.report.numbers import count, duration, interval, percent
 from tasks.report.statistics import (
     confusion_counts,
     flipped,
@@ -39,6 +27,7 @@ from tasks.report.statistics import (
     right_by_share,
     worst_mistakes,
 )
+from tasks.report.templating import page_environment
 from tasks.report.thumbnails import thumbnail_uri
 from tasks.report.words import next_steps, opening
 
@@ -77,24 +66,29 @@ def render_page(evidence: Evidence) -> str:
     kind, sign, word = VERDICTS.get(evidence.verdict, VERDICTS["unknown"])
     if evidence.override:
         kind, sign, word = "calm", "!", "Promoted by hand"
+    task, labels = evidence.run.config.task, evidence.labels
+
+    def said(sentence: str) -> str:
+        return worded(sentence, task, labels)
+
     return visible_lines(
-        _environment()
+        page_environment("tasks.report", task)
         .get_template("report.html.j2")
         .render(
             run=evidence.run,
             evidence=evidence,
             verdict={"kind": kind, "sign": sign, "word": word},
-            opening=opening(evidence),
+            opening=said(opening(evidence)),
             override=override_sentence(evidence.override) if evidence.override else "",
-            next_steps=next_steps(evidence),
-            key_figures=_key_figures(evidence),
+            next_steps=[(said(sentence), command) for sentence, command in next_steps(evidence)],
+            key_figures=[{key: said(each) for key, each in card.items()} for card in _key_figures(evidence)],
             gates=evidence.decision.get("gates") or [],
             champion=_champion(evidence),
             changes=_data_changes(evidence),
             corrections=corrections(evidence.corrections),
             robustness=_robustness(evidence),
             choice=_choice(evidence),
-            forecast=_forecast(evidence),
+            forecast=_forecast(evidence, said),
             confusion=_confusion(evidence),
             classes=_classes(evidence),
             learning=_learning(evidence),
@@ -110,27 +104,6 @@ def render_page(evidence: Evidence) -> str:
             config=run_facts.config(evidence),
         )
     )
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=percent,
-        count=count,
-        figure=figure,
-        duration=duration,
-        points=points,
-        amount=amount,
-        bounds_in=bounds_in,
-        rule_of=rule_of,
-    )
-    return environment
 
 
 def _key_figures(evidence: Evidence) -> list[dict[str, str]]:
@@ -248,14 +221,14 @@ def _choice(evidence: Evidence) -> dict[str, Any] | None:
     }
 
 
-def _forecast(evidence: Evidence) -> dict[str, Any] | None:
+def _forecast(evidence: Evidence, said: Callable[[str], str]) -> dict[str, Any] | None:
     """The expected gain from more labels."""
     curve = evidence.learning_curve
     if not curve:
         return None
     measured = [(point["images"], point["accuracy"]) for point in curve["points"]]
     return {
-        "words": forecast(curve),
+        "words": said(forecast(curve)),
         "figure": charts.doubling_figure(measured, min(1.0, measured[-1][1] + curve["next_gain"])),
         "classes": gaining_classes(curve),
     }

@@ -5,17 +5,17 @@ from __future__ import annotations
 import base64
 
 from tasks.errors import HeadstartError
-from tasks.modality.images import read_bytes
-from tasks.modality.thumbnails import thumbnail
+from tasks.modality.items import read_bytes
+from tasks.modality.thumbnails import picture_of
 
 
 def thumbnail_uri(uri: str, side_px: int = 200) -> str | None:
-    """The image at `uri`, its longer side at most `side_px`, as a JPEG in a `data:` URI.
+    """The item at `uri` as a small picture in a `data:` URI: an image, its longer side at most `side_px`, or a text.
 
-    None where the image can't be read any more: a report has to outlive its pictures.
+    None where it can't be read any more: a report has to outlive its pictures.
     """
     try:
-        return data_uri(thumbnail(read_bytes(uri), side_px), "image/jpeg")
+        return data_uri(*picture_of(uri, read_bytes(uri), side_px))
     except HeadstartError:
         return None
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # serving needs neither records nor pydantic
 log = logging.getLogger(__name__)
 
 MODEL = "model.onnx"
+TOKENIZER = "tokenizer.json"  # beside a model for texts
 CONFIG = "config.pbtxt"
 VERSION = re.compile("[1-9][0-9]{0,17}")  # digits of ASCII; Python would read those of other scripts as numbers, too
 ASIDE = ".publishing-"  # prefix of a folder that is being filled on a local disk
@@ -134,10 +135,12 @@ def read_manifest(workspace: Workspace, name: str, version: int) -> dict[str, An
         raise UsageError(f"{name} has no version {version}; it has {', '.join(map(str, known)) or 'none'}") from None
 
 
-def read_model(workspace: Workspace, name: str, version: int) -> bytes:
-    """The bytes of a version's model.onnx, checked against its manifest. Raises DamagedFileError."""
+def read_model(workspace: Workspace, name: str, version: int) -> dict[str, bytes]:
+    """A version's model.onnx and, where it has one, its tokenizer.json, checked against its manifest. Raises
+    DamagedFileError."""
     promised = read_manifest(workspace, name, version)["files"]
-    return _read_checked(workspace, version_path(name, version, MODEL), promised[MODEL])
+    files = [file for file in (MODEL, TOKENIZER) if file in promised]
+    return {file: _read_checked(workspace, version_path(name, version, file), promised[file]) for file in files}
 
 
 def read_version(workspace: Workspace, name: str, version: int) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -215,16 +218,26 @@ def _rename_into_place(workspace: Workspace, aside: str, target: str) -> None:
 def triton_config(name: str, manifest: Mapping[str, Any]) -> str:
     """`config.pbtxt` for ONNX Runtime's backend: dynamic batch, height and width.
 
+    A model for texts takes tokens: its clients run the tokenizer.
+
     It applies to all versions, so the number of classes is left open: a later version may have more. The outputs are
     those of the version in service, whose manifest is given.
     """
     familiarity = (
         ',\n  { name: "familiarity" data_type: TYPE_FP32 dims: [ -1 ] }' if manifest.get("familiarity") else ""
     )
+    extractor = (manifest.get("lineage", {}).get("features") or {}).get("extractor") or {}
+    if extractor.get("task") == "text":
+        inputs = ",\n".join(
+            f'  {{ name: "{each}" data_type: TYPE_INT64 dims: [ -1, -1 ] }}' for each in ("input_ids", "attention_mask")
+        )
+        taken = f"[\n{inputs}\n]"
+    else:
+        taken = '[ { name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, -1, 3 ] } ]'
     return f'''name: "{name}"
 backend: "onnxruntime"
 max_batch_size: 0
-input [ {{ name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, -1, 3 ] }} ]
+input {taken}
 output [
   {{ name: "probabilities" data_type: TYPE_FP32 dims: [ -1, -1 ] }},
   {{ name: "label" data_type: TYPE_STRING dims: [ -1 ] }}{familiarity}

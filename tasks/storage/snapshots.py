@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tasks.errors import DamagedFileError
 from tasks.records import Run
-from tasks.storage.tables import SNAPSHOT, write_table
+from tasks.storage.tables import snapshot_schema, write_table
 from tasks.workspace import Workspace
 
 ID_LENGTH = 16
@@ -38,7 +38,7 @@ def snapshot_id(table: pd.DataFrame) -> str:
 
 
 def read_snapshot(workspace: Workspace, snapshot: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A snapshot's rows, sorted by (sha256, label), with some of the columns of `tasks.storage.tables.SNAPSHOT`.
+    """A snapshot's rows, sorted by (sha256, label), with some of the columns of `tasks.storage.tables.snapshot_schema`.
 
     Raises:
         DamagedFileError: its content does not give its name, or can't be read.
@@ -79,7 +79,7 @@ def write_snapshot(run: Run, table: pd.DataFrame) -> str:
         places = read_snapshot(run.workspace, identity, ["uri"])["uri"].tolist()
     if run.name not in names or places != table["uri"].tolist():
         metadata = {"names": " ".join(sorted({*names, run.name}))}
-        write_table(run.workspace, path, table, SNAPSHOT.with_metadata(metadata))
+        write_table(run.workspace, path, table, snapshot_schema(run.config.task).with_metadata(metadata))
     return identity
 
 

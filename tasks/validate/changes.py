@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.modality.kinds import Kind
 from tasks.records import Run
 from tasks.storage.repository import champion, read_manifest
 from tasks.storage.snapshots import read_snapshot, snapshot_path
@@ -38,12 +39,13 @@ def champion_snapshot_id(run: Run) -> str | None:
     return None if version is None else read_manifest(run.workspace, run.name, version)["lineage"]["snapshot"]
 
 
-def describe_changes(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, Any]:
+def describe_changes(before: pd.DataFrame, now: pd.DataFrame, kind: Kind) -> dict[str, Any]:
     """The metrics that `expectations/changes.json` checks; `x_note` names the items that `x` counts.
 
     Args:
         before: the champion's snapshot.
         now: the current catalogue.
+        kind: of its items.
     """
     new = now[~now["sha256"].isin(before["sha256"])]
     known = now[["sha256", "label"]].merge(before[["sha256", "label"]], on="sha256", suffixes=("_now", "_before"))
@@ -65,7 +67,7 @@ def describe_changes(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, Any]:
         "classes_renamed_note": ", ".join(f'{old} = "{name}"' for old, name in renamed.items()) or None,
         "relabelled": len(moved),
         **_label_mix(before, new),
-        **_image_drift(before, new),
+        **_property_drift(before, new, kind),
         "embedding_p_value": None,  # computed once features are stored: `tasks.validate.review`
     }
 
@@ -98,17 +100,11 @@ def _label_mix(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _image_drift(before: pd.DataFrame, new: pd.DataFrame) -> dict[str, float | None]:
-    """The distance of each property of the images within classes, and its p-value: see `tasks.validate.drift`."""
+def _property_drift(before: pd.DataFrame, new: pd.DataFrame, kind: Kind) -> dict[str, float | None]:
+    """The distance of each property of the items within classes, and its p-value: see `tasks.validate.drift`."""
     sample = draw_sample(before["label"], new["label"])
-    columns = {
-        "brightness": lambda table: table["brightness"],
-        "contrast": lambda table: table["contrast"],
-        "sharpness": lambda table: table["sharpness"],
-        "side": lambda table: table[["width_px", "height_px"]].min(axis=1),
-    }
     found: dict[str, float | None] = {}
-    for name, values in columns.items():
+    for name, values in kind.properties.items():
         drift = property_drift(values(before), values(new), sample) if sample else None
         found[f"{name}_drift"], found[f"{name}_drift_p_value"] = drift or (None, None)
     return found

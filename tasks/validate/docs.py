@@ -38,7 +38,7 @@ def build_docs(run: Run, validated: Catalogue) -> None:
 
     gx = great_expectations()
     context = gx.get_context(mode="ephemeral")
-    for suite in (run.config.validation.suite, run.config.validation.changes_suite):
+    for suite in (run.config.suite, run.config.validation.changes_suite):
         context.suites.add_or_update(gx_suite(load_suite(suite)))
     for part, results in {**_kept(run, validated.folder), **_kept(run, run.folder)}.items():
         for number, result in enumerate(results, start=1):

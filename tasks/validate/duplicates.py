@@ -1,4 +1,7 @@
-"""Near-duplicates: copies of an image that were recompressed, resized, mirrored, slightly cropped or made brighter.
+"""Near-duplicates: copies of an image that were recompressed, resized, mirrored, slightly cropped or made brighter; and
+texts of which some words were changed (`tasks.modality.texts.shingles`).
+
+Of images:
 
 1. Candidates are pairs with similar perceptual hashes (see `tasks.validate.neighbours`).
 2. Pixels decide: an affine alignment (ECC; Evangelidis and Psarakis 2008) maps one image onto the other, and they are
@@ -20,7 +23,10 @@ import pandas as pd
 from PIL import Image
 
 from tasks.errors import DecodeError, SourceError
-from tasks.modality.images import decode, load, open_image, read_bytes, to_rgb
+from tasks.modality.images import decode, load, open_image, to_rgb
+from tasks.modality.items import is_text_uri, read_bytes
+from tasks.modality.texts.content import decode_text, words_of
+from tasks.modality.texts.shingles import MIN_SIMILARITY, candidate_pairs, shingles, similarity
 from tasks.validate.neighbours import Pairs, near_pairs
 
 log = logging.getLogger(__name__)
@@ -38,22 +44,25 @@ _EVERYWHERE = np.full((ALIGN_SIDE_PX, ALIGN_SIDE_PX), 255, dtype=np.uint8)
 
 
 def find_groups(table: pd.DataFrame, assignments: pd.DataFrame) -> pd.Series:
-    """The group of each image of a catalogue; near-duplicates share one.
+    """The group of each item of a catalogue; near-duplicates share one.
 
     Args:
-        table: columns sha256, uri, phash.
+        table: columns sha256, uri, and phash or minhash.
         assignments: columns sha256 and group, of known images.
 
     Returns:
         The name of each row's group: that of its first known member, or the smallest digest of its members.
     """
     known = table["sha256"].map(assignments.set_index("sha256")["group"]).astype(object)
+    new = known.isna().to_numpy()
+    if "minhash" in table:
+        return join_groups(table, known, near_texts(table["minhash"], new))
     hashes = np.frombuffer(b"".join(table["phash"]), np.int8).reshape(len(table), 2, 64)
-    return join_groups(table, known, near_pairs(hashes, known.isna().to_numpy()))
+    return join_groups(table, known, near_pairs(hashes, new))
 
 
 def join_groups(table: pd.DataFrame, known: pd.Series, candidates: Pairs) -> pd.Series:
-    """The groups of a table's images, after joining the candidates that are copies by their pixels.
+    """The groups of a table's items, after joining the candidates that are copies by their pixels or shingles.
 
     Args:
         table: columns sha256, uri.
@@ -70,6 +79,13 @@ def join_groups(table: pd.DataFrame, known: pd.Series, candidates: Pairs) -> pd.
     least = np.full(component.max(initial=-1) + 1, len(names))
     np.minimum.at(least, component, ranks)
     return pd.Series(names[least[component]], table.index, dtype=object, name="group").str.slice(1)
+
+
+def content_digests(table: pd.DataFrame, max_pixels: int) -> pd.Series:
+    """A digest of what a person sees of each item: of texts, their words; of images, see `pixel_digests`."""
+    if "same_words" in table:
+        return table["same_words"].map(bytes.hex)
+    return pixel_digests(table, max_pixels)
 
 
 def pixel_digests(table: pd.DataFrame, max_pixels: int) -> pd.Series:
@@ -96,8 +112,36 @@ def pixel_digests(table: pd.DataFrame, max_pixels: int) -> pd.Series:
     return found
 
 
+def near_texts(signatures: pd.Series, new: np.ndarray) -> Pairs:
+    """Pairs of texts that may be near-duplicates; at least one of each is new, bool [N]."""
+    first, second = candidate_pairs(signatures.tolist(), new).T
+    return Pairs(first, second, np.zeros(len(first), bool), np.ones(len(first), np.float32))
+
+
 def verify(pairs: Pairs, uris: pd.Series) -> np.ndarray:
-    """Which pairs are copies of one image, bool [P], by their pixels; images that can't be read are not."""
+    """Which pairs are copies of one item, bool [P], by their pixels or shingles; what can't be read is none."""
+    wanted = np.unique(np.concatenate([pairs.first, pairs.second]))
+    if len(wanted) and is_text_uri(uris.iloc[wanted[0]]):
+        return _verify_texts(pairs, uris)
+    return _verify_images(pairs, uris)
+
+
+def _verify_texts(pairs: Pairs, uris: pd.Series) -> np.ndarray:
+    made: dict[int, set[str]] = {}
+
+    def of(row: int) -> set[str]:
+        if row not in made:
+            try:
+                made[row] = shingles(words_of(decode_text(read_bytes(uris.iloc[row]))))
+            except (SourceError, DecodeError):
+                made[row] = set()
+        return made[row]
+
+    rows = zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
+    return np.array([similarity(of(one), of(other)) >= MIN_SIMILARITY for one, other in rows], bool)
+
+
+def _verify_images(pairs: Pairs, uris: pd.Series) -> np.ndarray:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         wanted = np.unique(np.concatenate([pairs.first, pairs.second])).tolist()
         images = dict(zip(wanted, pool.map(_small_image, [uris.iloc[row] for row in wanted]), strict=True))

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from tasks.errors import InvalidDataError
+from tasks.modality.kinds import kind_of
 from tasks.records import Catalogue, Run
 from tasks.storage.assignments import read_assignments
 from tasks.storage.quarantine import (
@@ -26,10 +27,10 @@ from tasks.storage.quarantine import (
     quarantine,
     read_decisions,
 )
-from tasks.storage.tables import read_table, write_table
+from tasks.storage.tables import catalogue_schema, read_table, write_table
 from tasks.validate.changes import champion_snapshot, champion_snapshot_id, describe_changes
 from tasks.validate.docs import build_docs, keep_results
-from tasks.validate.duplicates import find_groups, pixel_digests
+from tasks.validate.duplicates import content_digests, find_groups
 from tasks.validate.suite import Finding, SuiteRunner, Verdict, load_suite
 
 log = logging.getLogger(__name__)
@@ -49,11 +50,11 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
             budget.
         ConfigError: the suite can't be read or is not valid.
     """
-    suite = load_suite(run.config.validation.suite)
+    suite = load_suite(run.config.suite)
     table = read_table(run.workspace, catalogue.table_path)
     if run.config.validation.near_duplicates:
         table["group"] = find_groups(table, read_assignments(run))
-        table["pixels"] = pixel_digests(table, run.config.ingest.max_pixels)
+        table["pixels"] = content_digests(table, run.config.ingest.max_pixels)
     runner = SuiteRunner(suite, run.config.validation.model_dump())
     released = _released(table, read_decisions(run.workspace, run.name))
     passes, kept, rejected = _run_until_unchanged(runner, table, released)
@@ -66,7 +67,7 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
     findings += judge_changes(run, kept)
     write_findings(run, findings)
     path = run.path("validated.parquet")
-    digest = write_table(run.workspace, path, kept)
+    digest = write_table(run.workspace, path, kept, catalogue_schema(run.config.task))
     validated = replace(
         catalogue, digest=digest, images=len(kept), table_path=path, folder=run.folder, ingested=catalogue
     )
@@ -85,13 +86,13 @@ def rules(run: Run, catalogue: Catalogue) -> list[Any]:
     config = run.config.validation
     champion = champion_snapshot_id(run)
     decisions = read_decisions(run.workspace, run.name).digest()
-    return [run.name, config, load_suite(config.suite), load_suite(config.changes_suite), champion, decisions]
+    return [run.name, config, load_suite(run.config.suite), load_suite(config.changes_suite), champion, decisions]
 
 
 def judge_changes(run: Run, table: pd.DataFrame) -> list[Finding]:
     """The findings of the suite of changes since the champion's snapshot; none without a champion."""
     before = champion_snapshot(run)
-    return [] if before is None else judge_metrics(run, describe_changes(before, table))
+    return [] if before is None else judge_metrics(run, describe_changes(before, table, kind_of(run.config)))
 
 
 def judge_metrics(run: Run, metrics: Mapping[str, Any], part: str = "changes") -> list[Finding]:
@@ -124,27 +125,28 @@ def warn(findings: Sequence[Finding]) -> None:
 def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
     """A catalogue with further columns for expectations.
 
-    `side_px`: the shorter side. `aspect_ratio`: longer side / shorter side. `class_images`: images of the row's class.
-    `imbalance`: images of the largest class / `class_images`. `group_labels`: number of labels in the row's group of
-    near-duplicates; `group_labels_note` names its images. `pixel_labels`, `pixel_labels_note`: the same of the images
-    with the very same pixels.
+    `class_images`: items of the row's class. `imbalance`: items of the largest class / `class_images`. `group_labels`:
+    number of labels in the row's group of near-duplicates; `group_labels_note` names its items. `pixel_labels`,
+    `pixel_labels_note`: the same of the items with the very same pixels or words. Of images: `side_px`, the shorter
+    side, and `aspect_ratio`, longer side / shorter side.
     """
-    sides = table[["width_px", "height_px"]]
     class_images = table.groupby("label")["label"].transform("size").astype("int64")
     groups = table["group"].where(table["group"].notna(), table["sha256"])
     pixels = table["pixels"].where(table["pixels"].notna(), table["sha256"]) if "pixels" in table else table["sha256"]
     labels = table.groupby(groups)["label"].transform("nunique").astype("int64")
     pixel_labels = table.groupby(pixels)["label"].transform("nunique").astype("int64")
-    return table.assign(
+    table = table.assign(
         group_labels=labels,
         group_labels_note=_name_members(table, groups, labels > 1),
         pixel_labels=pixel_labels,
         pixel_labels_note=_name_members(table, pixels, pixel_labels > 1),
-        side_px=sides.min(axis=1),
-        aspect_ratio=sides.max(axis=1) / sides.min(axis=1).clip(lower=1),
         class_images=class_images,
         imbalance=class_images.max() / class_images,
     )
+    if "width_px" not in table:
+        return table
+    sides = table[["width_px", "height_px"]]
+    return table.assign(side_px=sides.min(axis=1), aspect_ratio=sides.max(axis=1) / sides.min(axis=1).clip(lower=1))
 
 
 def _name_members(table: pd.DataFrame, groups: pd.Series, wanted: pd.Series) -> pd.Series:

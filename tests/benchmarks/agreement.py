@@ -106,7 +106,7 @@ def by_onnxruntime(version: str, model_file: Path, images: list[np.ndarray]) -> 
     command = ["uv", "run", "--isolated", "--no-project", "--with", f"onnxruntime=={version}", "python", "-I", RUNNER]
     labels, model = [], model_file.read_bytes()
     for start in range(0, len(images), PARTS):
-        given = arrays(model, images[start : start + PARTS])
+        given = arrays(model, [{"image": image[None]} for image in images[start : start + PARTS]])
         labels += json.loads(subprocess.run(command, input=given, capture_output=True, check=True).stdout)["labels"]
     return labels
 

@@ -37,6 +37,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from tasks.extract.engine import OnnxRuntimeEngine, Task
 from tasks.modality.images import decode
 from tasks.modality.inspection import inspect
+from tasks.modality.kinds import KINDS
 from tasks.storage.feature_store import load_features
 from tasks.storage.repository import champion, read_manifest
 from tasks.storage.snapshots import read_snapshot
@@ -132,7 +133,7 @@ def unsure(images: Images) -> np.ndarray:
 def measure(old: Images, new: Images) -> dict[str, Any]:
     """The metrics of a delivery, and the seconds that they took."""
     started = time.perf_counter()
-    metrics = describe_changes(old.table, pd.concat([old.table, new.table], ignore_index=True))
+    metrics = describe_changes(old.table, pd.concat([old.table, new.table], ignore_index=True), KINDS["image"])
     changes_s = time.perf_counter() - started
     if sample := draw_sample(old.table["label"], new.table["label"]):
         drawn = np.concatenate([old.features[sample.old], new.features[sample.new]])

@@ -20,7 +20,8 @@ from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.extract.quantise import quantised
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.augmentation import Policy, policy_of
-from tasks.modality.images import decode, read_bytes
+from tasks.modality.images import decode
+from tasks.modality.items import read_bytes
 from tasks.networks.extractor import extractor_of
 from tasks.networks.onnx_session import available_cores, open_session
 from tasks.records import FeatureExtractor, Run

@@ -48,7 +48,7 @@ def main() -> None:
 
 def measured(given: argparse.Namespace, version: int) -> dict[str, Any]:
     manifest = read_manifest(given.workspace, given.name, version)
-    content = read_model(given.workspace, given.name, version)
+    content = read_model(given.workspace, given.name, version)["model.onnx"]
     classifier, rng = Classifier(content), np.random.default_rng(0)
     snapshot = read_snapshot(given.workspace, manifest["lineage"]["snapshot"], ["sha256", "uri", "split"])
     test = snapshot[snapshot["split"] == "test"]["uri"].tolist()

@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tasks.modality.kinds import KINDS
 from tasks.records import Features, Snapshot
 from tasks.storage.feature_store import append_rows
-from tasks.storage.tables import CATALOGUE, write_table
+from tasks.storage.tables import catalogue_schema, write_table
 from tests.runs import keep_snapshot, make_catalogue, make_extractor_record, make_run
 
 WIDTH, CLASSES, PART_ROWS, KEY = 1280, 10, 16_384, "synthetic"
@@ -43,7 +44,7 @@ def synthetic_catalogue(count: int, first: int = 0) -> pd.DataFrame:
     """A catalogue of `count` images, sorted by digest; the label is decided by the digest."""
     sha256 = np.sort(np.array(digests(first, count), dtype=object))
     label = np.array(LABELS, object)[[int(digest[:8], 16) % CLASSES for digest in sha256]]
-    filled = CATALOGUE.empty_table().to_pandas().reindex(range(count))
+    filled = catalogue_schema("image").empty_table().to_pandas().reindex(range(count))
     for column in ("copies", "size_bytes", "width_px", "height_px"):
         filled[column] = 200
     for column in ("brightness", "contrast", "sharpness"):
@@ -98,7 +99,7 @@ def measure_split(folder: Path, rows: int) -> dict[str, float]:
     for number, table in enumerate((before, grown)):
         of = make_run(folder, "photos", f"r{number}")
         references.append(make_catalogue(of, images=len(table), work=of.run_id))
-        write_table(workspace, references[-1].table_path, table)
+        write_table(workspace, references[-1].table_path, table, catalogue_schema("image"))
     del grown, before
     first = make_snapshot(make_run(folder, "photos", "r0"), references[0])
     run, seconds, started = make_run(folder, "photos", "r1"), {}, time.perf_counter()
@@ -111,7 +112,7 @@ def measure_split(folder: Path, rows: int) -> dict[str, float]:
     lap("run_key")
     second = make_snapshot(run, references[1])
     lap("snapshot_and_split")
-    describe_changes(read_snapshot(workspace, first.id), read_snapshot(workspace, second.id))
+    describe_changes(read_snapshot(workspace, first.id), read_snapshot(workspace, second.id), KINDS["image"])
     lap("diff")
     assert (first.images, second.new) == (rows * 10 // 11, rows - rows * 10 // 11)
     return {**seconds, "seconds": round(sum(seconds.values()), 2)}

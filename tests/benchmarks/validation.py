@@ -43,7 +43,7 @@ from tasks.runs import new_run
 from tasks.split.assign import make_snapshot
 from tasks.storage.feature_store import load_features
 from tasks.storage.quarantine import run_quarantine
-from tasks.storage.tables import CATALOGUE, read_table, write_table
+from tasks.storage.tables import catalogue_schema, read_table, write_table
 from tasks.validate import suite
 from tasks.validate.label_issues import FOLDS, find_label_errors, out_of_fold_logits
 from tasks.validate.review import review_snapshot
@@ -200,7 +200,7 @@ def seconds_of_many_rows(workspace: str, like: pd.DataFrame, rows: int) -> float
     digests = sorted(rng.bytes(32).hex() for _ in range(rows))
     table = drawn.assign(sha256=digests, phash=[row.tobytes() for row in hashes], group=None, split=None)
     run = new_run("many", "many", workspace, parse_config({}))
-    write_table(run.workspace, run.path("catalogue.parquet"), table, CATALOGUE)
+    write_table(run.workspace, run.path("catalogue.parquet"), table, catalogue_schema("image"))
     started = time.perf_counter()
     validate(run, make_catalogue(run, images=rows))
     return time.perf_counter() - started

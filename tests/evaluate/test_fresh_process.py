@@ -12,7 +12,7 @@ IMAGES = [np.full((20, 30, 3), [200 * (channel == own) for channel in range(3)],
 
 
 def answer(content: bytes, budget_s: float = 60) -> FreshProcess:
-    return predict_in_fresh_process(content, IMAGES, COLOURS, budget_s)
+    return predict_in_fresh_process(content, [{"image": image[None]} for image in IMAGES], COLOURS, budget_s)
 
 
 def test_a_good_file_is_loaded_and_answers():

@@ -11,7 +11,7 @@ from tasks.errors import SourceChangedError, SourceError
 from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.reading import read_files
 from tasks.ingest.sources import list_source
-from tasks.modality.images import read_bytes, read_checked
+from tasks.modality.items import read_bytes, read_checked
 from tests.photos import class_folders, encoded, photo, save
 from tests.runs import make_run
 
@@ -80,7 +80,7 @@ def test_a_storage_that_does_not_answer_is_tried_again(tmp_path, source, monkeyp
         raise SourceError("can't read") from OSError(116, "Stale file handle")
 
     run = make_run(tmp_path / "w", source)
-    monkeypatch.setattr("tasks.modality.images.read_bytes", stale)
+    monkeypatch.setattr("tasks.modality.items.read_bytes", stale)
     with pytest.raises(SourceError):
         read_files(run, list_source(run).entries)
 

@@ -6,7 +6,7 @@ import pytest
 from tasks.ingest import signatures
 from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.entries import Entry
-from tasks.modality import images
+from tasks.modality import items
 from tasks.storage.tables import read_table
 from tests.photos import class_folders, encoded, photo
 from tests.runs import make_run
@@ -15,8 +15,8 @@ from tests.runs import make_run
 @pytest.fixture
 def reads(monkeypatch):
     """The files that are read."""
-    read, real = [], images.read_bytes
-    monkeypatch.setattr(images, "read_bytes", lambda uri, *bounds: read.append(uri) or real(uri, *bounds))
+    read, real = [], items.read_bytes
+    monkeypatch.setattr(items, "read_bytes", lambda uri, *bounds: read.append(uri) or real(uri, *bounds))
     return read
 
 

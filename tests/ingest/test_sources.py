@@ -7,7 +7,7 @@ import pytest
 
 from tasks.errors import SourceError
 from tasks.ingest.sources import list_source
-from tasks.modality.images import read_bytes
+from tasks.modality.items import read_bytes
 from tests.photos import class_folders, encoded, photo, save
 from tests.runs import make_run
 

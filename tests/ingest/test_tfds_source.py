@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 
 from tasks.errors import SourceError
 from tasks.ingest.sources import list_source
-from tasks.modality.images import read_bytes
+from tasks.modality.items import read_bytes
 from tests.photos import encoded, photo
 from tests.runs import make_run
 

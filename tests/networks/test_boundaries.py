@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from tasks.config import BACKBONE_NAMES, POOLED
+from tasks.config import POOLED
 from tasks.errors import ConfigError
 from tasks.networks import embedded
 from tasks.networks.boundaries import FILE, check_boundary, known_boundaries
-from tasks.networks.registry import EMBEDDED, get_backbone
+from tasks.networks.registry import BACKBONES, EMBEDDED, get_backbone
 
 SMALL_PX = 96
 
@@ -34,16 +34,13 @@ def boundaries_of(name: str) -> list[str]:
 
 def regenerate() -> None:
     """Run `uv run python -c "from tests.networks.test_boundaries import regenerate; regenerate()"`."""
-    lines = [f"  {json.dumps(name)}: {json.dumps(boundaries_of(name))}" for name in BACKBONE_NAMES]
+    lines = [f"  {json.dumps(name)}: {json.dumps(boundaries_of(name))}" for name in BACKBONES]
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in (EMBEDDED, "mobilenet_v2") else pytest.param(name, marks=pytest.mark.slow)
-        for name in BACKBONE_NAMES
-    ],
+    [name if name in (EMBEDDED, "mobilenet_v2") else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES],
 )
 def test_the_list_is_what_keras_builds(name: str):
     """Where Keras has changed a network, see `regenerate`."""
@@ -51,8 +48,8 @@ def test_the_list_is_what_keras_builds(name: str):
 
 
 def test_every_backbone_is_listed_with_the_boundary_that_auto_tries():
-    assert tuple(json.loads(FILE.read_text())) == BACKBONE_NAMES
-    for name in BACKBONE_NAMES:
+    assert tuple(json.loads(FILE.read_text())) == tuple(BACKBONES)
+    for name in BACKBONES:
         check_boundary(name, get_backbone(name).boundary or POOLED)
 
 

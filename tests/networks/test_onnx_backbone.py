@@ -13,7 +13,7 @@ from PIL import Image
 
 from tasks.errors import ConfigError
 from tasks.modality.augmentation import load_policy
-from tasks.networks import onnx_backbone
+from tasks.networks import onnx_file
 from tasks.networks.extractor import extractor_of
 from tasks.networks.onnx_backbone import build_file_extractor, read_network
 from tasks.networks.onnx_description import Description, read_description
@@ -139,7 +139,7 @@ def test_what_cant_be_a_backbone_says_why(tmp_path: Path, monkeypatch: pytest.Mo
     refused(
         "does not run on two images of 32 pixels: export it with a dynamic first dimension", fixed.SerializeToString()
     )
-    monkeypatch.setattr(onnx_backbone, "MAX_BYTES", 100)
+    monkeypatch.setattr(onnx_file, "MAX_BYTES", 100)
     refused("at most 0 are allowed", whole.SerializeToString())
 
 

@@ -73,7 +73,7 @@ def test_the_very_file_is_published_and_the_override_shows_everywhere(workspace:
     command = ["promote", RUN, "--by", WHO["by"], "--reason", WHO["reason"], "--workspace", workspace.url, "--json"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    assert read_model(workspace, NAME, 2) == CANDIDATE
+    assert read_model(workspace, NAME, 2)["model.onnx"] == CANDIDATE
     decision = read_manifest(workspace, NAME, 2)["decision"]
     assert decision["override"]["gates"] == ["accuracy"]
     assert [each["passed"] for each in decision["gates"]] == [True, False]  # their answers stay

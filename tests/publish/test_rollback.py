@@ -27,7 +27,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def answer(workspace: Workspace, version: int) -> tuple[str, np.ndarray]:
-    classifier = Classifier(read_model(workspace, NAME, version))
+    classifier = Classifier(read_model(workspace, NAME, version)["model.onnx"])
     return classifier.metadata.get("version", "none"), classifier.probabilities(RED)
 
 

@@ -15,7 +15,7 @@ from tasks.split.assign import RANK_SALT, make_snapshot
 from tasks.storage.assignments import assignments_path, no_assignments
 from tasks.storage.digests import uniform
 from tasks.storage.snapshots import snapshot_id
-from tasks.storage.tables import CATALOGUE, read_table, write_table
+from tasks.storage.tables import catalogue_schema, read_table, write_table
 from tests.runs import make_catalogue, make_run
 
 NOTHING = no_assignments()
@@ -29,7 +29,7 @@ def digest(number):
 def images(numbers, label="cat", split=None):
     """Rows of a catalogue; what is not asked about is filled with something valid."""
     numbers = list(numbers)
-    filled = CATALOGUE.empty_table().to_pandas().reindex(range(len(numbers)))
+    filled = catalogue_schema("image").empty_table().to_pandas().reindex(range(len(numbers)))
     filled[["copies", "size_bytes", "width_px", "height_px"]] = 1
     return filled.assign(
         sha256=[digest(n) for n in numbers],
@@ -216,7 +216,7 @@ def test_a_hundred_thousand_images_take_a_moment():
 
 
 def catalogue_of(run, table):
-    write_table(run.workspace, run.path("validated.parquet"), table)
+    write_table(run.workspace, run.path("validated.parquet"), table, catalogue_schema("image"))
     return make_catalogue(run, "validated.parquet", images=len(table), quarantined=2, work=run.run_id)
 
 

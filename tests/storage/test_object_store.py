@@ -23,7 +23,7 @@ from tasks.runs import finished_runs
 from tasks.storage.corrections import Correction, Corrections, decide, read_corrections, undo
 from tasks.storage.feature_store import append_rows, feature_store, load_features, load_rows, stored_views
 from tasks.storage.repository import champion, read_model, versions, write_version
-from tasks.storage.tables import write_table
+from tasks.storage.tables import catalogue_schema, write_table
 from tasks.workspace import Workspace
 from tests import photos
 from tests.flows.cli.test_clean import catalogue_of
@@ -71,7 +71,7 @@ def test_versions_are_whole_or_not_at_all(s3: ObjectStore):
     assert versions(workspace, "shapes") == [1]
     write_version(workspace, "shapes", 3, {"model.onnx": b"three"}, {}, "config")
     assert champion(workspace, "shapes") == 3
-    assert read_model(workspace, "shapes", 3) == b"three"
+    assert read_model(workspace, "shapes", 3)["model.onnx"] == b"three"
 
 
 def test_finished_runs_are_found(s3: ObjectStore):
@@ -126,7 +126,12 @@ def test_a_damaged_part_is_dropped(stored: Workspace):
 
 def test_cleaning_merges_there_too(stored: Workspace):
     run = make_run(stored.url, "photos", "20260101T000000-shapes-aaaaaa")
-    write_table(run.workspace, run.path("catalogue.parquet"), catalogue_of(range(1500)).assign(sha256=KEYS[:1500]))
+    write_table(
+        run.workspace,
+        run.path("catalogue.parquet"),
+        catalogue_of(range(1500)).assign(sha256=KEYS[:1500]),
+        catalogue_schema("image"),
+    )
     clean(stored)
     assert len(feature_store(stored, "r").parts()) == 1
     assert (load_features(stored, "r", KEYS[:1500], 0) == VALUES[:1500]).all()

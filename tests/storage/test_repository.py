@@ -43,7 +43,7 @@ def test_versions_go_up_and_the_highest_is_in_service(workspace: Workspace):
     for version in (1, 2, 10 - 7):
         publish(workspace, version, b"model %d" % version)
     assert versions(workspace, "hats") == [1, 2, 3]
-    assert read_model(workspace, "hats", 3) == b"model 3"
+    assert read_model(workspace, "hats", 3)["model.onnx"] == b"model 3"
     with pytest.raises(WorkspaceError, match="can't be published"):
         publish(workspace, 3)
     with pytest.raises(UsageError, match="has no version 9; it has 1, 2, 3"):
@@ -54,7 +54,7 @@ def test_a_damaged_model_is_not_read(workspace: Workspace, tmp_path: Path):
     publish(workspace, 1)
     (tmp_path / "models/hats/1/model.onnx").write_bytes(b"other")
     with pytest.raises(DamagedFileError, match="its SHA-256 is not the"):
-        read_model(workspace, "hats", 1)
+        read_model(workspace, "hats", 1)["model.onnx"]
 
 
 def test_a_publish_that_dies_leaves_no_version(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):

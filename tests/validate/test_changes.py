@@ -4,6 +4,7 @@ import pytest
 
 from tasks.errors import InvalidDataError
 from tasks.ingest.catalogue import build_catalogue
+from tasks.modality.kinds import KINDS
 from tasks.storage.tables import read_table
 from tasks.validate.changes import champion_snapshot, describe_changes
 from tasks.validate.validation import judge_metrics, validate
@@ -31,7 +32,7 @@ def rows(counts, start=0, darkened_by=0.0, seed=0):
 
 
 def failed(tmp_path, before, now):
-    findings = judge_metrics(make_run(tmp_path / "w", "s"), describe_changes(before, now))
+    findings = judge_metrics(make_run(tmp_path / "w", "s"), describe_changes(before, now, KINDS["image"]))
     return {finding.expectation: finding for finding in findings if not finding.success}
 
 
@@ -93,7 +94,9 @@ def test_a_darkened_delivery_is_drift_of_its_brightness_alone(tmp_path, counts):
 
 def test_the_label_mix_is_reported_apart(tmp_path):
     before = rows({"cat": 200, "dog": 200, "eel": 100})
-    metrics = describe_changes(before, pd.concat([before, rows({"cat": 15, "dog": 45, "fox": 10}, start=1000)]))
+    metrics = describe_changes(
+        before, pd.concat([before, rows({"cat": 15, "dog": 45, "fox": 10}, start=1000)]), KINDS["image"]
+    )
     assert metrics["label_mix_distance"] == pytest.approx(0.35)  # shares 0.25, 0.75, 0 instead of 0.4, 0.4, 0.2
     [finding] = [
         each for each in judge_metrics(make_run(tmp_path / "w", "s"), metrics) if each.expectation == "label-mix"
@@ -104,9 +107,11 @@ def test_the_label_mix_is_reported_apart(tmp_path):
 def test_classes_that_the_champion_hardly_knows_are_left_out():
     before = rows({"cat": 200, "dog": 9})
     unknown = rows({"dog": 60, "eel": 60}, start=1000, darkened_by=0.2)
-    alone = describe_changes(before, pd.concat([before, unknown]))
+    alone = describe_changes(before, pd.concat([before, unknown]), KINDS["image"])
     assert (alone["brightness_drift"], alone["side_drift_p_value"]) == (None, None)
-    with_cats = describe_changes(before, pd.concat([before, unknown, rows({"cat": 60}, start=2000, seed=1)]))
+    with_cats = describe_changes(
+        before, pd.concat([before, unknown, rows({"cat": 60}, start=2000, seed=1)]), KINDS["image"]
+    )
     assert with_cats["brightness_drift"] < 0.3
 
 

@@ -12,7 +12,7 @@ from tasks.records import Features
 from tasks.storage.assignments import read_assignments, write_assignments
 from tasks.storage.corrections import Correction, decide
 from tasks.storage.feature_store import append_rows
-from tasks.storage.tables import SNAPSHOT
+from tasks.storage.tables import snapshot_schema
 from tasks.validate.review import review_snapshot, rules
 from tests.photos import encoded, photo
 from tests.runs import keep_snapshot, make_extractor_record, make_run
@@ -23,7 +23,7 @@ EXTRACTOR = make_extractor_record(key="recipe")
 
 def features_of(run, features, labels, **columns):
     """Stores a snapshot of images, and a row of features for each; the split is `train` unless given."""
-    table = SNAPSHOT.empty_table().to_pandas().reindex(range(len(labels)))
+    table = snapshot_schema("image").empty_table().to_pandas().reindex(range(len(labels)))
     table[["copies", "size_bytes", "width_px", "height_px"]] = 1
     digests = [f"{n:064x}" for n in range(len(labels))]
     table = table.assign(sha256=digests, label=labels, split="train", uri="u", group=digests)

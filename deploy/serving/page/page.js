@@ -9,24 +9,30 @@ async function showModel() {
   const response = await fetch("about");
   const about = await response.json();
   if (!response.ok) throw new Error(about.error);
-  document.title = `${about.name}: classify a picture`;
+  const texts = about.task === "text";
+  document.title = `${about.name}: classify a ${texts ? "text" : "picture"}`;
+  by("drop").hidden = texts;
+  by("write").hidden = !texts;
+  if (texts) {
+    by("item").textContent = "text";
+    by("arguments").textContent = `--json '{"text": "…"}'`;
+  }
   by("name").textContent = about.name;
   const share = about.collected_share;
-  by("kept").textContent = share ? `; ${+(100 * share).toPrecision(2)} % of all pictures are kept there for up to 30 days, to improve the model` : ", and is not kept";
+  by("kept").textContent = share ? `; ${+(100 * share).toPrecision(2)} % of all ${texts ? "texts" : "pictures"} are kept there for up to 30 days, to improve the model` : ", and is not kept";
   by("about").textContent = `version ${about.version}, ${about.labels.length} classes`;
 }
 
-async function classify(file) {
+async function classify(body, type) {
   const question = ++asked;
-  showPicture(file);
   by("drop").classList.add("busy");
   by("result").setAttribute("aria-busy", "true");
   const started = performance.now();
   try {
     const response = await fetch("classify", {
       method: "POST",
-      headers: { "Content-Type": "application/octet-stream" },
-      body: file,
+      headers: { "Content-Type": type },
+      body,
     });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
@@ -39,6 +45,16 @@ async function classify(file) {
       by("result").setAttribute("aria-busy", "false");
     }
   }
+}
+
+function classifyPicture(file) {
+  if (by("drop").hidden) return;
+  showPicture(file);
+  classify(file, "application/octet-stream");
+}
+
+function classifyText() {
+  if (by("write").reportValidity()) classify(JSON.stringify({ text: by("text").value }), "application/json");
 }
 
 function showPicture(file) {
@@ -57,9 +73,9 @@ function showAnswer(answer, elapsed_ms) {
   by("probability").textContent = percent(answer.probability);
   by("unfamiliar").hidden = answer.familiar !== false;
   by("classes").replaceChildren(...answer.classes.map(row));
-  const { width_px, height_px } = answer.image;
+  const size = answer.image ? `${answer.image.width_px} × ${answer.image.height_px} px, ` : "";
   by("about").textContent = by("about").textContent.replace(/^version \d+/, `version ${answer.version}`);
-  by("detail").textContent = `${width_px} × ${height_px} px, answered in ${Math.round(elapsed_ms)} ms by version ${answer.version}`;
+  by("detail").textContent = `${size}answered in ${Math.round(elapsed_ms)} ms by version ${answer.version}`;
 }
 
 function row({ label, probability }) {
@@ -82,7 +98,14 @@ const drop = by("drop");
 by("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
   event.target.value = ""; // so that the same file can be chosen again
-  if (file) classify(file);
+  if (file) classifyPicture(file);
+});
+by("write").addEventListener("submit", (event) => {
+  event.preventDefault();
+  classifyText();
+});
+by("text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) classifyText();
 });
 by("picture").addEventListener("error", () => {
   by("picture").hidden = true; // not one that the browser can show: the server says what is wrong with it
@@ -102,10 +125,10 @@ for (const type of ["dragleave", "drop"]) {
 }
 document.addEventListener("drop", (event) => {
   const [file] = event.dataTransfer.files;
-  if (file) classify(file);
+  if (file) classifyPicture(file);
 });
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;
-  if (file) classify(file);
+  if (file) classifyPicture(file);
 });
 showModel().catch(showProblem);

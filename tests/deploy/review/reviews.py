@@ -11,7 +11,7 @@ from typing import Any
 from deploy.review.app import create_app
 from deploy.review.session import Session, open_session
 from tasks.storage.quarantine import LeftOut, quarantine
-from tasks.storage.tables import SNAPSHOT
+from tasks.storage.tables import snapshot_schema
 from tasks.workspace import Workspace
 from tests.deploy.serving.running import running_app
 from tests.photos import photo, save
@@ -34,7 +34,7 @@ def make_review(folder: Path, cards: int = 4, conflict: bool = False) -> Workspa
         | {"copies": [{**rows[-1], "label": "dog"}] if n == 0 else [], "neighbours": neighbours}
         for n, row in enumerate(rows[:cards])
     ]
-    table = SNAPSHOT.empty_table().to_pandas().reindex(range(len(rows)))
+    table = snapshot_schema("image").empty_table().to_pandas().reindex(range(len(rows)))
     table[["copies", "size_bytes", "width_px", "height_px"]] = 1
     table = table.assign(**{name: [row[name] for row in rows] for name in rows[0]}, split="train", group="g")
     snapshot = keep_snapshot(run, table)

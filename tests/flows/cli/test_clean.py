@@ -21,7 +21,7 @@ from tasks.records import Run
 from tasks.runs import one_at_a_time
 from tasks.storage.feature_store import append_rows, feature_store, load_features
 from tasks.storage.repository import versions, write_version
-from tasks.storage.tables import CATALOGUE, SNAPSHOT, write_table
+from tasks.storage.tables import catalogue_schema, snapshot_schema, write_table
 from tasks.workspace import Workspace
 from tests.runs import make_run
 
@@ -41,7 +41,7 @@ def store_rows(workspace: Workspace, numbers: list[int], key: str = KEY) -> None
     append_rows(workspace, key, [digest(number) for number in numbers], [0] * len(numbers), values(numbers))
 
 
-def catalogue_of(numbers: range, kind=CATALOGUE) -> pd.DataFrame:
+def catalogue_of(numbers: range, kind=catalogue_schema("image")) -> pd.DataFrame:
     filled = kind.empty_table().to_pandas().reindex(range(len(numbers)))
     filled[["copies", "size_bytes", "width_px", "height_px"]] = 1
     return filled.assign(sha256=sorted(digest(number) for number in numbers), label="cat", split="train")
@@ -50,8 +50,13 @@ def catalogue_of(numbers: range, kind=CATALOGUE) -> pd.DataFrame:
 def decided(folder: Path, run_id: str, images: range, key: str = KEY) -> Run:
     """A run whose catalogue, snapshot and summary are there."""
     run = make_run(folder, "photos", run_id)
-    write_table(run.workspace, run.path("catalogue.parquet"), catalogue_of(images))
-    write_table(run.workspace, f"snapshots/{run_id}.parquet", catalogue_of(images, SNAPSHOT), SNAPSHOT)
+    write_table(run.workspace, run.path("catalogue.parquet"), catalogue_of(images), catalogue_schema("image"))
+    write_table(
+        run.workspace,
+        f"snapshots/{run_id}.parquet",
+        catalogue_of(images, snapshot_schema("image")),
+        snapshot_schema("image"),
+    )
     lineage = {"snapshot": run_id, "recipe": key}
     run.workspace.write_json(run.path("summary.json"), {"run_id": run_id, "lineage": lineage})
     return run
@@ -156,14 +161,16 @@ def test_bytes_runs_and_writes_that_nobody_needs_go(workspace: Workspace, tmp_pa
 
 def test_images_of_a_run_that_has_not_finished_are_needed(workspace: Workspace, tmp_path: Path):
     run = make_run(tmp_path, "photos", "20260103T000000-shapes-cccccc")
-    write_table(run.workspace, run.path("catalogue.parquet"), catalogue_of(range(100, 103)))
+    write_table(run.workspace, run.path("catalogue.parquet"), catalogue_of(range(100, 103)), catalogue_schema("image"))
     assert {digest(101), digest(20)} <= what_is_needed(workspace).images
     assert digest(0) not in what_is_needed(workspace).images
 
 
 def test_without_runs_everything_that_a_model_met_is_needed(tmp_path: Path):
     run = make_run(tmp_path, "photos")
-    write_table(run.workspace, "snapshots/assignments/shapes.parquet", catalogue_of(range(3)))
+    write_table(
+        run.workspace, "snapshots/assignments/shapes.parquet", catalogue_of(range(3)), catalogue_schema("image")
+    )
     assert what_is_needed(run.workspace).images == {digest(0), digest(1), digest(2)}
 
 
