@@ -20,7 +20,10 @@ def backbone() -> None:
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="An ONNX file of an image network.", metavar="FILE.onnx")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="An ONNX file of a network of images, or of an encoder of texts.", metavar="FILE.onnx"),
+    ],
     photos: Annotated[
         Path | None, typer.Option(help="A folder with a subfolder a class: ordinary normalisations are tried on it.")
     ] = None,

@@ -35,11 +35,18 @@ def verdict_text(summary: dict[str, Any], workspace: Workspace) -> str:
         ("report", summary["report"]),
         ("next", "\n".join(_next(summary, decision))),
     ]
-    task, names = summary["config"]["ingest"].get("task", "image"), summary.get("labels") or ()
-    if task == "text":
-        rows = [(worded(label, task), worded(text, task, names) if text else text) for label, text in rows]
-    lines = (_row(label, text) for label, text in rows if text)
+    task, names = _task(summary), summary.get("labels") or ()
+    lines = (
+        _row(worded(label, task), text if label == "next" else worded(text, task, names))
+        for label, text in rows
+        if text
+    )
     return "\n".join([f"{summary['name']}: {summary['verdict']}{version}", *lines])
+
+
+def _task(summary: dict[str, Any]) -> str:
+    """Of a run's items; runs of earlier releases were of images."""
+    return summary.get("config", {}).get("ingest", {}).get("task") or "image"
 
 
 def _row(label: str, text: str) -> str:
@@ -112,7 +119,8 @@ def _took(timings: dict[str, float]) -> str:
 def _next(summary: dict[str, Any], decision: dict[str, Any]) -> Iterator[str]:
     name, run_id = summary["name"], summary["run_id"]
     if summary["verdict"] in ("promoted", "unchanged"):
-        yield f"headstart predict {name} PHOTO"
+        item = "TEXT" if _task(summary) == "text" else "PHOTO"
+        yield f"headstart predict {name} {item}"
         yield f"headstart serve {name}"
         if summary.get("label_issues"):
             yield f"headstart review {name}   # labels that may be wrong"

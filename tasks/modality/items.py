@@ -22,6 +22,11 @@ def uri_of_text(text: str) -> str:
     return TEXT + quote(text)
 
 
+def shown(uri: str) -> str:
+    """An address as a person is shown it: of a text that is its own address the text."""
+    return unquote_to_bytes(uri.removeprefix(TEXT)).decode() if is_inline(uri) else uri
+
+
 def is_text_uri(uri: str) -> bool:
     """Whether an address is that of a text: in a line of a table, or in a .txt file."""
     return is_inline(uri) or uri.lower().endswith(".txt")

@@ -19,7 +19,7 @@ def picture_of(uri: str, content: bytes, side_px: int, **bounds: int) -> tuple[b
         DecodeError: it is no image, or no text.
     """
     if is_text_uri(uri):
-        return text_card(decode_text(content)), "image/svg+xml"
+        return text_card(decode_text(content), side_px), "image/svg+xml"
     return thumbnail(content, side_px, **bounds), "image/jpeg"
 
 

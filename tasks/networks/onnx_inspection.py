@@ -16,8 +16,16 @@ import onnx
 from tasks.errors import ConfigError
 from tasks.modality.images import decode
 from tasks.networks.onnx_backbone import build_file_extractor, image_input, read_network
-from tasks.networks.onnx_description import Description, description_path, read_description
+from tasks.networks.onnx_description import (
+    Description,
+    TextDescription,
+    description_path,
+    read_description,
+    read_text_description,
+)
+from tasks.networks.onnx_file import read_graph
 from tasks.networks.onnx_session import open_session
+from tasks.networks.text_backbone import IDS, build_text_extractor, read_tokenizer
 
 DEFAULT_SIZE_PX = 224
 LAYERS = 8  # late blocks that are shown
@@ -42,6 +50,9 @@ def inspect_network(file: Path, photos: Path | None = None) -> dict[str, Any]:
     Raises:
         ConfigError: the file can't be a backbone, or there are too few photographs.
     """
+    graph = read_graph(file)
+    if IDS in {value.name for value in graph.graph.input}:
+        return _inspect_encoder(file, graph)
     network = read_network(file)
     given = read_description(file) if description_path(file).is_file() else None
     proposed = given or _proposal(network, file)
@@ -61,6 +72,23 @@ def inspect_network(file: Path, photos: Path | None = None) -> dict[str, Any]:
         "probe": probe,
         "description": _toml(proposed),
         "warnings": warnings,
+    }
+
+
+def _inspect_encoder(file: Path, encoder: onnx.ModelProto) -> dict[str, Any]:
+    """The same of an encoder of texts, whose tokenizer.json has to lie beside it."""
+    description = read_text_description(file)
+    _, widths = build_text_extractor(file, description, LAYERS)
+    read_tokenizer(file, description)
+    return {
+        "file": str(file),
+        "size_mb": round(file.stat().st_size / 1e6, 3),
+        "input": ", ".join(value.name for value in encoder.graph.input),
+        "outputs": [f"{output.name} {_shape(output)}" for output in encoder.graph.output],
+        "layers": [{"name": name, "width": width} for name, width in list(widths.items())[1:]],
+        "probe": [],
+        "description": _toml(description),
+        "warnings": [],
     }
 
 
@@ -134,10 +162,10 @@ def _shape(value: onnx.ValueInfoProto) -> str:
     return f"[{', '.join(str(each.dim_value or each.dim_param) for each in value.type.tensor_type.shape.dim)}]"
 
 
-def _toml(description: Description) -> str:
+def _toml(description: Description | TextDescription) -> str:
     """The description as TOML, each key with its meaning."""
     lines = []
-    for key, field in Description.model_fields.items():
+    for key, field in type(description).model_fields.items():
         value = getattr(description, key)
         text = f'"{value}"' if isinstance(value, str) else str(list(value)) if isinstance(value, tuple) else str(value)
         lines.append(f"{key} = {text}  # {' '.join((field.description or '').split())}")

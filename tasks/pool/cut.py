@@ -34,7 +34,7 @@ KEY_DIGITS = 16  # as `tasks.networks.extractor.key_digest` has them
 
 @dataclass(frozen=True, kw_only=True)
 class CutModel:
-    """The two parts of a model.onnx, as ONNX files.
+    """The two parts of a model.onnx, as ONNX files, and `whole`, the file itself.
 
     `body` gives `output` float32 [N, D] of `image` uint8 [N, H, W, 3] or, of a model for texts, of the tokens that
     `tokens` makes; `head` gives `probabilities` float32 [N, C] of
@@ -54,6 +54,7 @@ class CutModel:
     has_familiarity: bool
     task: Literal["image", "text"]
     tokens: Tokens | None = field(repr=False)
+    whole: bytes = field(repr=False)
     body: bytes = field(repr=False)
     head: bytes = field(repr=False)
 
@@ -95,6 +96,7 @@ def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None, tokeniz
         has_familiarity=has_familiarity,
         task=task,
         tokens=tokens_of(metadata, tokenizer, "model.onnx") if task == "text" else None,
+        whole=content,
         body=part(model, INPUTS[task], [output]).SerializeToString(),
         head=part(model, [output], outputs).SerializeToString(),
     )

@@ -19,13 +19,11 @@ from tasks.modality.items import read_bytes
 from tasks.networks.occlusion import TYPICAL, Look, Occlusion
 from tasks.networks.onnx_session import available_cores
 from tasks.networks.outputs import THRESHOLD
-from tasks.pool.cut import CutModel, Head, cut_model
+from tasks.pool.cut import CutModel, Head
 from tasks.pool.embedding import embed_missing
 from tasks.pool.neighbours import NEAREST
-from tasks.pool.published import read_champion
 from tasks.records import Run
 from tasks.storage.feature_store import row_blocks_of
-from tasks.storage.repository import MODEL
 from tasks.storage.similar import most_similar
 from tasks.storage.snapshots import read_snapshot
 
@@ -34,11 +32,12 @@ CLASSES = 3  # the likeliest ones that are shown
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Why one photograph was given its class.
+    """Why one photograph or text was given its class.
 
     `classes` are the likeliest with their probabilities; `heat` is as `Occlusion.heat` gives it for the first of them,
-    None where the model has no maps; `near` are the URIs and labels of training photographs, the most similar first;
-    `familiarity`, in 0..1, is None where the model does not say it.
+    None where the model has no maps; `words` are those of a text, with how much each speaks for that class; `near` are
+    the URIs and labels of training items, the most similar first; `familiarity`, in 0..1, is None where the model does
+    not say it.
     """
 
     image: str
@@ -48,6 +47,7 @@ class Explanation:
     heat: np.ndarray | None
     near: tuple[tuple[str, str], ...]
     familiarity: float | None
+    words: tuple[tuple[str, float], ...] = ()
 
     @property
     def familiar(self) -> bool | None:
@@ -64,41 +64,34 @@ class _Seen:
     heat: np.ndarray | None
 
 
-def explain(run: Run, images: Sequence[Path]) -> tuple[str, list[Explanation], dict[str, str]]:
-    """Explains what the run's model, the published one of this name, says of some photographs.
+def explain(run: Run, model: CutModel, images: Sequence[Path]) -> tuple[list[Explanation], dict[str, str]]:
+    """Explains what a published model says of some photographs.
 
     Returns:
-        The model's version; an explanation for each image, in the given order; and of images that can't be used the
-        reason, by path.
-
-    Raises:
-        UsageError: no such model is published.
-        DamagedFileError: it does not verify.
+        An explanation for each image, in the given order; and of images that can't be used the reason, by path.
     """
-    files, manifest = read_champion(run.workspace, run.name)
-    content = files[MODEL]
-    model = cut_model(content, manifest)
-    occlusion = Occlusion(content, model.output)
-    training = _training_photographs(run, model)
+    occlusion = Occlusion(model.whole, model.output)
+    training = training_items(run, model)
     seen, faults = _look_at(run, occlusion, images, _typical(run, occlusion, training))
-    near = _nearest(run, model, training, list(seen.values()))
+    rows = np.stack([each.look.row for each in seen.values()]) if seen else np.empty((0, 0), np.float32)
+    near = nearest_training(run, model, training, [each.sha256 for each in seen.values()], rows)
     familiarity = _familiarity(model, list(seen.values()))
     found = [
         Explanation(
             image=image,
             width_px=each.sides_px[0],
             height_px=each.sides_px[1],
-            classes=_likeliest(model, each.look.probabilities),
+            classes=likeliest(model, each.look.probabilities),
             heat=each.heat,
             near=near_ones,
             familiarity=share,
         )
         for (image, each), near_ones, share in zip(seen.items(), near, familiarity, strict=True)
     ]
-    return model.version, found, faults
+    return found, faults
 
 
-def _training_photographs(run: Run, model: CutModel) -> pd.DataFrame:
+def training_items(run: Run, model: CutModel) -> pd.DataFrame:
     """Columns sha256, uri and label."""
     table = read_snapshot(run.workspace, model.snapshot, ["sha256", "uri", "label", "split"])
     training = table[table["split"] == "train"].drop_duplicates("sha256").sort_values("sha256")
@@ -141,20 +134,26 @@ def _look_at(
     return {path: each for path, each in found.items() if not isinstance(each, str)}, faults
 
 
-def _nearest(
-    run: Run, model: CutModel, training: pd.DataFrame, seen: Sequence[_Seen]
+def nearest_training(
+    run: Run, model: CutModel, training: pd.DataFrame, sha256s: Sequence[str], rows: np.ndarray
 ) -> list[tuple[tuple[str, str], ...]]:
-    """(URI, label) of the training photographs that resemble each image most; never the image itself."""
-    if not seen:
+    """(URI, label) of the training items that resemble each item most; never the item itself.
+
+    Args:
+        training: see `training_items`.
+        rows: what the head takes of each, [N, D].
+    """
+    if not len(rows):
         return []
     bad, _ = embed_missing(run, model, training)
     training = training[~training["sha256"].isin(bad.keys())].reset_index(drop=True)
     place = dict(zip(training["sha256"], training.index, strict=True))
-    own = np.array([place.get(each.sha256, -1) for each in seen])
-    rows = np.stack([each.look.row for each in seen])[:, : model.last_width]
+    own = np.array([place.get(sha256, -1) for sha256 in sha256s])
     blocks = row_blocks_of(run.workspace, model.key, training["sha256"].tolist(), np.float16)
     places = list(zip(training["uri"], training["label"], strict=True))
-    return [tuple(places[at] for at in found) for found in most_similar(rows, blocks, NEAREST, own)]
+    return [
+        tuple(places[at] for at in found) for found in most_similar(rows[:, : model.last_width], blocks, NEAREST, own)
+    ]
 
 
 def _familiarity(model: CutModel, seen: Sequence[_Seen]) -> list[float | None]:
@@ -162,6 +161,6 @@ def _familiarity(model: CutModel, seen: Sequence[_Seen]) -> list[float | None]:
     return [None] * len(seen) if found is None else [float(share) for share in found]
 
 
-def _likeliest(model: CutModel, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:
+def likeliest(model: CutModel, probabilities: np.ndarray) -> tuple[tuple[str, float], ...]:
     order = np.argsort(-probabilities, kind="stable")[:CLASSES]
     return tuple((model.labels[at], float(probabilities[at])) for at in order)

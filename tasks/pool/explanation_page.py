@@ -11,6 +11,7 @@ from typing import Any
 
 from tasks.display import visible_lines
 from tasks.modality.heat_picture import heat_picture
+from tasks.modality.items import shown
 from tasks.pool.explanation import Explanation
 from tasks.pool.page import NEAR_PX, page_environment, pictures_of
 from tasks.records import Run
@@ -26,9 +27,9 @@ def render_explanations(run: Run, version: str, explanations: Sequence[Explanati
     Args:
         faults: why images are left out, by path.
     """
-    shown = explanations[:SHOWN]
-    pictures = pictures_of((each.image for each in shown), PICTURE_PX)
-    small = pictures_of((uri for each in shown for uri, _ in each.near), NEAR_PX)
+    first = explanations[:SHOWN]
+    pictures = pictures_of((each.image for each in first), PICTURE_PX)
+    small = pictures_of((uri for each in first for uri, _ in each.near), NEAR_PX)
     return visible_lines(
         page_environment("tasks.pool", run.config.task)
         .get_template("explain.html.j2")
@@ -36,8 +37,8 @@ def render_explanations(run: Run, version: str, explanations: Sequence[Explanati
             run=run,
             version=version,
             total=len(explanations),
-            cards=[_card(each, pictures, small) for each in shown],
-            has_heat=any(each.heat is not None for each in shown),
+            cards=[_card(each, pictures, small) for each in first],
+            has_heat=any(each.heat is not None for each in first),
             faults=faults,
         )
     )
@@ -46,10 +47,17 @@ def render_explanations(run: Run, version: str, explanations: Sequence[Explanati
 def _card(each: Explanation, pictures: dict[str, str], small: dict[str, str]) -> dict[str, Any]:
     heat = None if each.heat is None else heat_picture(each.heat, each.width_px, each.height_px)
     return {
-        "image": each.image,
+        "image": shown(each.image),
+        "words": _shaded(each.words),
         "picture": pictures.get(each.image),
         "heat": heat and data_uri(heat, "image/png"),
         "classes": each.classes,
         "unfamiliar": each.familiar is False,
         "near": [{"label": label, "picture": small.get(uri)} for uri, label in each.near],
     }
+
+
+def _shaded(words: Sequence[tuple[str, float]]) -> list[tuple[str, int]]:
+    """The words of a text, each with the strength of its shade, 0 to 100: its weight as a share of the greatest."""
+    most = max((weight for _, weight in words), default=0.0)
+    return [(word, round(100 * max(weight, 0) / most) if most > 0 else 0) for word, weight in words]

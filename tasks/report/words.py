@@ -43,7 +43,7 @@ def next_steps(evidence: Evidence) -> list[tuple[str, str]]:
         return steps
     if evidence.verdict in ("promoted", "unchanged"):
         return [
-            ("Try it:", f"headstart predict {name} PHOTO"),
+            ("Try it:", f"headstart predict {name} {'TEXT' if evidence.run.config.task == 'text' else 'PHOTO'}"),
             ("Serve it:", f"headstart serve {name}"),
             *_review(evidence),
         ]

@@ -1,4 +1,4 @@
-"""A text as a small picture, for pages that show items as pictures: its first lines on a card, in SVG."""
+"""A text as a small picture, for pages that show items as pictures: its first lines on a square card, in SVG."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from xml.sax.saxutils import escape
 
 from tasks.modality.texts.content import tidy
 
-LINE_CHARACTERS = 24
-MAX_LINES = 9
-FONT_PX, LINE_PX, MARGIN_PX = 13, 19, 14
-WIDTH_PX = 200
-STYLE = (
-    "rect{fill:#f4f5f7}text{font:13px system-ui,-apple-system,sans-serif;fill:#1c2024}"
-    "@media(prefers-color-scheme:dark){rect{fill:#24282d}text{fill:#e6e8eb}}"
+SIDE = 200  # of the card's own units
+MARGIN = 12
+SMALL_PX = 120  # a card that is shown no larger has larger letters, and fewer
+LETTERS, SMALL_LETTERS = 15, 25
+WIDTH_OF_LETTER = 0.53  # as a share of the height, in the mean over English text in the fonts below
+STYLE = (  # no ground of its own: it lies on the frame that a page has for pictures
+    "text{font-family:system-ui,-apple-system,sans-serif;fill:#1c2024}"
+    "@media(prefers-color-scheme:dark){text{fill:#e6e8eb}}"
 )
 
 
-def text_card(text: str) -> bytes:
-    """The card of a text; what does not fit ends with '…'."""
-    lines = textwrap.wrap(tidy(text), LINE_CHARACTERS, max_lines=MAX_LINES, placeholder=" …")
-    height = 2 * MARGIN_PX + LINE_PX * max(len(lines), 1)
+def text_card(text: str, side_px: int) -> bytes:
+    """The card of a text that is shown `side_px` wide; what does not fit ends with '…'."""
+    size = SMALL_LETTERS if side_px <= SMALL_PX else LETTERS
+    step, room = round(1.35 * size), SIDE - 2 * MARGIN
+    lines = textwrap.wrap(tidy(text), int(room / (WIDTH_OF_LETTER * size)), max_lines=room // step, placeholder=" …")
+    top = (SIDE - step * len(lines)) / 2 + size
     drawn = "".join(
-        f'<text x="{MARGIN_PX}" y="{MARGIN_PX + FONT_PX + LINE_PX * place}">{escape(line)}</text>'
-        for place, line in enumerate(lines)
+        f'<text x="{MARGIN}" y="{top + step * place:g}">{escape(line)}</text>' for place, line in enumerate(lines)
     )
-    size = f'viewBox="0 0 {WIDTH_PX} {height}" width="{WIDTH_PX}" height="{height}"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>'
-        f'<rect width="{WIDTH_PX}" height="{height}" rx="8"/>{drawn}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIDE} {SIDE}" width="{side_px}" height="{side_px}">'
+        f'<style>{STYLE}</style><g font-size="{size}">{drawn}</g></svg>'
     ).encode()

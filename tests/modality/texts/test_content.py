@@ -1,7 +1,7 @@
 import pytest
 
 from tasks.errors import DecodeError
-from tasks.modality.texts.card import MAX_LINES, text_card
+from tasks.modality.texts.card import text_card
 from tasks.modality.texts.content import decode_text, shortened, tidy, words_of
 
 
@@ -30,8 +30,10 @@ def test_forms_that_are_compared():
 
 
 def test_a_card_shows_the_first_lines_and_runs_no_markup():
-    card = text_card("<script>alert('&')</script> " + "word " * 200).decode()
-    assert "<script>" not in card
-    assert "&lt;script&gt;" in card
-    assert card.count("<text") == MAX_LINES
-    assert "…" in card
+    text = "<script>alert('&')</script> " + "word " * 200
+    large, small = text_card(text, 200).decode(), text_card(text, 88).decode()
+    assert "<script>" not in large
+    assert "&lt;script&gt;" in large
+    assert large.count("<text") > small.count("<text") > 1
+    assert "…" in large
+    assert "…" in small
