@@ -18,7 +18,7 @@ from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
 from tasks.modality.augmentation import policy_of
 from tasks.networks import keras_process
-from tasks.networks.extractor import extractor_of
+from tasks.networks.extractor import extractor_of, load_extractor
 from tasks.records import Run
 from tasks.validate import suite
 
@@ -68,6 +68,8 @@ def _prepare(run: Run) -> None:
         importlib.import_module("onnxruntime")
         if policy.views:
             importlib.import_module("albumentations")
-        ensure_exported(run, extractor)
+        extractor = ensure_exported(run, extractor)
+        if run.config.backbone.precision == "fp32" and extractor.in_keras:  # parity's reference takes it
+            keras_process.call(load_extractor, extractor)
     except Exception as exc:  # noqa: BLE001 - the stage that needs it raises the same error
         log.debug("nothing was prepared: %s", exc)
