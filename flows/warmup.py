@@ -10,15 +10,17 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+from dataclasses import replace
 
 from flows.summary import looks_new
 from tasks.errors import HeadstartError
+from tasks.evaluate.parity import prepare_reference
 from tasks.extract.export import ensure_exported
 from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
 from tasks.modality.augmentation import policy_of
 from tasks.networks import keras_process
-from tasks.networks.extractor import extractor_of, load_extractor
+from tasks.networks.extractor import extractor_of
 from tasks.records import Run
 from tasks.validate import suite
 
@@ -69,7 +71,7 @@ def _prepare(run: Run) -> None:
         if policy.views:
             importlib.import_module("albumentations")
         extractor = ensure_exported(run, extractor)
-        if run.config.backbone.precision == "fp32" and extractor.in_keras:  # parity's reference takes it
-            keras_process.call(load_extractor, extractor)
+        if replace(extractor, precision=run.config.backbone.precision).in_keras:
+            keras_process.call(prepare_reference, extractor)
     except Exception as exc:  # noqa: BLE001 - the stage that needs it raises the same error
         log.debug("nothing was prepared: %s", exc)

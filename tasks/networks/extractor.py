@@ -89,11 +89,6 @@ def build_extractor(extractor: FeatureExtractor) -> keras.Model:
     return keras.Model(network.input, output, name=f"{extractor.backbone}_trunk")
 
 
-def load_extractor(extractor: FeatureExtractor) -> None:
-    """Builds the feature extractor in Keras, for a later `build_extractor` of this process."""
-    build_extractor(extractor)
-
-
 def build_upper(extractor: FeatureExtractor) -> keras.Model:
     """The layers above a lower boundary, as they were pre-trained: activations [N, h, w, C] to features [N, D].
 
