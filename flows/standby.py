@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from sysconfig import get_path
 from typing import Any
 
 from tasks.processes import ROOT, child_environ, collect_rarely, module_command
@@ -27,7 +28,7 @@ Process = subprocess.Popen[bytes]
 
 
 class Standby:
-    """The waiting process, and how Prefect's runner starts a run in it; to be used from one thread.
+    """The waiting process, and how Prefect's runner starts a run in it.
 
     Args:
         run: its source, workspace and configuration say what to load.
@@ -51,7 +52,6 @@ class Standby:
 
     async def run_process(
         self,
-        command: list[str],
         *,
         env: Mapping[str, str],
         task_status: Any,
@@ -110,9 +110,9 @@ def _send(process: Process, message: Any) -> None:
 
 
 def _code() -> dict[Path, int]:
-    """When our modules were changed, and the folders of packages, which change with each that is installed."""
-    files = [file for folder in ("flows", "tasks", "expectations") for file in (ROOT / folder).rglob("*.py")]
-    return {path: path.stat().st_mtime_ns for path in [*files, *map(Path, sys.path)] if path.exists()}
+    """When our modules were changed, and the folder of packages, which changes with each that is installed."""
+    modules = [file for folder in ("flows", "tasks") for file in (ROOT / folder).rglob("*.py")]
+    return {path: path.stat().st_mtime_ns for path in [*modules, Path(get_path("purelib"))]}
 
 
 def _memory_mb(process: Process) -> int:

@@ -75,7 +75,7 @@ class Runs:
             during()
 
         handed: Any = {"task_status": SimpleNamespace(started=started), "task_status_handler": lambda process: process}
-        asyncio.run(self.standby.run_process(["python"], env=environ, stream_output=True, **handed))
+        asyncio.run(self.standby.run_process(command=["python"], env=environ, **handed))
         return self.processes[-1].returncode
 
 
@@ -136,7 +136,7 @@ def test_a_runner_that_stops_ends_its_run(run: Run, monkeypatch: pytest.MonkeyPa
     }
 
     async def stopped() -> None:
-        running = asyncio.create_task(runs.standby.run_process(["python"], env={}, **handed))
+        running = asyncio.create_task(runs.standby.run_process(command=["python"], env={}, **handed))
         while not found:
             await asyncio.sleep(0.05)
         running.cancel()
