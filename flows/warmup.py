@@ -1,4 +1,5 @@
-"""Starts what a whole retrain needs in the background, while the main thread waits for Prefect's server.
+"""Starts what a whole retrain needs in the background, while the main thread waits for Prefect's server, or for a run
+(`flows.standby`).
 
 Great Expectations takes 3 s to import, TensorFlow 5 s and the trunk's export 3 s, of one core; Prefect's ephemeral
 server takes 4 s of another to start, and 10 s where its database has to be made. A run with nothing new needs none of
