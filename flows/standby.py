@@ -43,8 +43,14 @@ class Standby:
 
     def prepare(self) -> None:
         """Starts the waiting process, unless there is one, or a run needs the cores."""
-        if not (self._waiting or self._under_way or self._closed):
+        if self._waiting or self._under_way or self._closed:
+            return
+        try:
             self._waiting, self._code = self._started(), _code()
+        except (
+            OSError
+        ) as exc:  # no memory, perhaps; raised here, Prefect would call the run crashed that has just ended
+            self._report(f"no process waits for the next run: {exc}")
 
     def close(self) -> None:
         """No process is started from now on; the one that waits ends with this one, or is stopped like a run's."""
@@ -116,7 +122,7 @@ def _code() -> dict[Path, int]:
 
 
 def _memory_mb(process: Process) -> int:
-    """Of the process and its children, each page that they share counted once."""
+    """Of the process and its children, what no other process shares."""
     import psutil
 
     with suppress(psutil.Error):

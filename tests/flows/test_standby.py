@@ -126,6 +126,19 @@ def test_a_run_that_is_killed_ends_with_that_status_and_after_a_stop_no_process_
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_run_that_ended_well_did_so_though_no_next_process_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch):
+    runs = Runs(run)
+    runs.standby.prepare()
+
+    def started(standby: Standby) -> subprocess.Popen[bytes]:
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(Standby, "_started", started)
+    assert runs.start(STATUS="0") == 0
+    assert runs.reports[-1] == "no process waits for the next run: Cannot allocate memory"
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_runner_that_stops_ends_its_run(run: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(standby, "_send", lambda process, message: None)  # so it goes on for ever
     runs = Runs(run)
