@@ -1,10 +1,10 @@
 """`headstart up`: everything that keeps a model fresh, on one machine, until it is stopped.
 
-A Prefect server with its UI (unless one is configured), the deployments, a runner that starts their runs as processes,
-and the sensor. Runs that a stop or a crash interrupted are scheduled again, so the next start resumes them. A run whose
-process crashed is started again from here, too: the runner, which is part of this process, reports the crash, so no
-automation on the server is needed. (Prefect's `on_crashed` hook is not enough for this: where the server is unavailable
-at that moment, the hook is lost, and with it the run.)
+A Prefect server with its UI (unless one is configured), the deployments, a runner that starts each of their runs in a
+process that waited for it (`flows.standby`), and the sensor. Runs that a stop or a crash interrupted are scheduled
+again, so the next start resumes them. A run whose process crashed is started again from here, too: the runner, which is
+part of this process, reports the crash, so no automation on the server is needed. (Prefect's `on_crashed` hook is not
+enough for this: where the server is unavailable at that moment, the hook is lost, and with it the run.)
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.runner import Runner
+from prefect.runner import Runner, _starter_engine
 from prefect.states import AwaitingRetry, Failed, Scheduled
 
 from flows.debounce import DebounceSettings
 from flows.deployments import FLOWS, deployments
 from flows.run_state import GIVEN_UP, INTERRUPTED, MAX_CRASHES, RESUMED, crashes
 from flows.server import LocalServer
+from flows.standby import Standby
 from flows.watch import Report, watch
 from tasks.errors import HeadstartError
 from tasks.records import Run
@@ -75,6 +76,10 @@ def keep_fresh(
     wanted = list(deployments(run, cron, pool))
     names = [each["name"] for _, each in wanted]
     halt = threading.Event()  # stops the runner, after the processes of its runs were stopped
+    standby = Standby(run, report)
+    standby.prepare()
+    # The place that Prefect's own documentation of the starter names for another way to start a run's process.
+    _starter_engine.run_process = standby.run_process  # type: ignore[reportPrivateImportUsage]
     parts = [
         _Part("runner", lambda: _serve(wanted, halt, report)),
         _Part("sensor", lambda: watch(run, settings, stop, report)),
@@ -87,6 +92,7 @@ def keep_fresh(
             for part in parts:
                 part.check()
     finally:
+        standby.close()
         interrupted: set[UUID] = set()
         # The runs' processes go first, while their own child processes can still be found; then once more, for a run
         # that was picked up meanwhile.

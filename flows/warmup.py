@@ -1,4 +1,5 @@
-"""Starts what a whole retrain needs in the background, while the main thread waits for Prefect's server.
+"""Starts what a whole retrain needs in the background, while the main thread waits for Prefect's server, or for a run
+(`flows.standby`).
 
 Great Expectations takes 3 s to import, TensorFlow 5 s and the trunk's export 3 s, of one core; Prefect's ephemeral
 server takes 4 s of another to start, and 10 s where its database has to be made. A run with nothing new needs none of
@@ -10,9 +11,11 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+from dataclasses import replace
 
 from flows.summary import looks_new
 from tasks.errors import HeadstartError
+from tasks.evaluate.parity import prepare_reference
 from tasks.extract.export import ensure_exported
 from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
@@ -68,6 +71,8 @@ def _prepare(run: Run) -> None:
         importlib.import_module("onnxruntime")
         if policy.views:
             importlib.import_module("albumentations")
-        ensure_exported(run, extractor)
+        extractor = ensure_exported(run, extractor)
+        if replace(extractor, precision=run.config.backbone.precision).in_keras:
+            keras_process.call(prepare_reference, extractor)
     except Exception as exc:  # noqa: BLE001 - the stage that needs it raises the same error
         log.debug("nothing was prepared: %s", exc)

@@ -21,7 +21,7 @@ import typer
 from flows.cli.options import WatchFlags
 from flows.cli.output import seconds_since_start
 from tasks.display import STAGE_WIDTH, Progress, line
-from tasks.processes import child_environ, collect_as_usual
+from tasks.processes import collect_as_usual
 
 if TYPE_CHECKING:
     from flows.debounce import DebounceSettings
@@ -123,9 +123,6 @@ def keep_model_fresh(run: Run, settings: DebounceSettings, nightly: str, port: i
         # For a configured server with our automations, which may call a run crashed that is silent for 90 s, as those
         # of deploy/compose.yaml do; the runs' processes take this over.
         os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
-        # Prefect starts the runs' processes in the current folder, whose `tasks.py` is not ours.
-        # They end with this one: else the next `up` would begin the same run beside them.
-        os.environ.update(child_environ(PYTHONSAFEPATH="1", HEADSTART_UP_PID=str(os.getpid())))
         _quiet_prefect()
         from flows.server import configured_server, start_lasting_server
 

@@ -59,6 +59,11 @@ def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) ->
     return len(missing)
 
 
+def prepare_reference(extractor: FeatureExtractor) -> None:
+    """Loads what `make_reference` needs in this process for an extractor that Keras can compute."""
+    build_extractor(extractor)
+
+
 def measure_parity(run: Run, head: Head, sha256s: Sequence[str], probabilities: np.ndarray) -> Parity:
     """Compares `probabilities` float32 [N, C], of model.onnx, with the reference's on the same images."""
     from scipy.special import softmax

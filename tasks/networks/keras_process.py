@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 # Keras first: it and TensorFlow import each other. Two threads that begin at different ends wait for each other, and
 # Python resolves the deadlock with partly initialised modules.
-MODULES = ("keras", "tensorflow", "tf2onnx")
+MODULES = ("keras", "tensorflow", "tf2onnx.convert")
 # Otherwise TensorFlow takes all of a GPU's memory, which another process may need for the feature extractor.
 ENVIRON = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from tasks.display import Progress
 from tasks.networks.onnx_session import available_cores
@@ -117,9 +116,7 @@ def _scored(
         for start in range(0, len(images), BLOCK_ROWS)
     )
     ahead = available_cores()  # blocks in memory beside the ones that are worked on
-    # Each block has a core of its own: threads of the matrix library would wait for each other.
-    limits = threadpool_limits(1, user_api="blas")
-    with limits, Progress(what, len(sha256s), "images") as progress, ThreadPoolExecutor(ahead) as pool:
+    with Progress(what, len(sha256s), "images") as progress, ThreadPoolExecutor(ahead) as pool:
         waiting: deque[tuple[np.ndarray, Future[T]]] = deque()
 
         def oldest() -> tuple[np.ndarray, T]:

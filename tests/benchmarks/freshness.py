@@ -4,8 +4,9 @@
     uv run python -m tests.benchmarks.freshness burst
 
 `arrival` takes a folder of class folders (or of splits with those), makes a first model of 3,000 of its photographs,
-then copies 40 more, as often as `--times` says; it prints, for each time, the seconds from the last file's landing to
-the run's start beyond the quiet period, from there to its end, and the machine's load (processes that want a core).
+then copies 40 more, as often as `--times` says, each time half a minute after the last run; it prints, for each time,
+the seconds from the last file's landing to the run's start beyond the quiet period, from there to its end, those of
+processor time of all processes meanwhile, and the machine's load (processes that want a core).
 `burst` lets 50 batches of made-up photographs arrive at random within 10 minutes, and exits with 1 where an image was
 lost or embedded twice, two runs were there at once, or the last snapshot is not the folder.
 """
@@ -20,8 +21,11 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tasks.storage.repository import versions
 from tasks.workspace import Workspace
@@ -31,6 +35,7 @@ from tests.up import Up, moment, running
 
 NAME = "fresh"
 KNOWN, NEW = 3000, 40
+REST_S = 30  # before each delivery: the process of the next run is loaded when a run has ended
 BATCHES, LONGEST_BATCH, MINUTES = 50, 8, 10.0
 TIMEOUT_S = 900
 
@@ -50,6 +55,8 @@ def arrival(folder: Path, photographs: Path, times: int, settle_s: float, flags:
         first = _ended(up, 0)
         for time_number in range(times):
             start = KNOWN + NEW * time_number
+            time.sleep(REST_S)
+            spent_s = _processor_s(up)
             _copy(files[start : start + NEW], source)
             landed = time.time()
             run = _ended(up, time_number + 1)
@@ -58,6 +65,7 @@ def arrival(folder: Path, photographs: Path, times: int, settle_s: float, flags:
                     "start_beyond_quiet": round(moment(run["start_time"]) - landed - settle_s, 1),
                     "picked_up_beyond_quiet": round(_state_time(up, run, "PENDING") - landed - settle_s, 1),
                     "run": round(moment(run["end_time"]) - moment(run["start_time"]), 1),
+                    "processor_s": round(_processor_s(up) - spent_s, 1),
                     "load": os.getloadavg()[0],
                     "versions": len(versions(Workspace(str(folder / "w")), NAME)),
                     "timings": _timings(folder / "w"),
@@ -111,6 +119,15 @@ def _ended(up: Up, number: int) -> dict[str, Any]:
         return runs[number] if len(runs) > number and runs[number]["end_time"] else None
 
     return up.wait_for(ended, TIMEOUT_S)
+
+
+def _processor_s(up: Up) -> float:
+    """Of `headstart up` and all below it, those that have ended among them."""
+    parent, spent_s = psutil.Process(up.process.pid), 0.0
+    for process in [parent, *parent.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            spent_s += sum(process.cpu_times()[:4])  # its own, and those of its children that have ended
+    return spent_s
 
 
 def _state_time(up: Up, run: dict[str, Any], kind: str) -> float:

@@ -129,6 +129,7 @@ def test_the_next_start_goes_on_with_that_run_and_the_one_retrain_is_promoted(up
     assert last_snapshot(place.workspace, "tints") == digests(place.source)
     time.sleep(QUIET_S + 3)  # nothing more comes of it
     assert (len(up.events()), len(up.unfinished()), len(up.runs())) == (1, 0, 1)
+    assert "a run starts, in the process that waited for it" in up.log.read_text()
 
 
 @pytest.mark.slow
@@ -181,6 +182,19 @@ def test_a_run_that_died_too_often_fails_and_says_so(up: Up):
         up.ask(f"{path}/set_state", state=state, force=True)
     up.wait_for(lambda: up.get(path)["state_type"] == "FAILED")
     assert up.get(path)["state"]["message"] == GIVEN_UP
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_that_is_cancelled_ends_and_is_not_started_again(up: Up):
+    [manual] = [each for each in up.ask("/deployments/filter") if each["name"] == "tints-manual"]
+    created = up.ask(f"/deployments/{manual['id']}/create_flow_run", parameters={"force": True})
+    path = f"/flow_runs/{created['id']}"
+    process = up.wait_for(lambda: process_of(up.process.pid, "tints"))
+    up.ask(f"{path}/set_state", state={"type": "CANCELLING"})
+    up.wait_for(lambda: up.get(path)["state_type"] == "CANCELLED")
+    up.wait_for(lambda: not process.is_running())
+    assert [state["type"] for state in states(up, created)][-2:] == ["CANCELLING", "CANCELLED"]
 
 
 def states(up: Up, run: dict[str, Any]) -> list[dict[str, Any]]:
