@@ -15,6 +15,7 @@ from tasks.storage.quarantine import FILE, count_by_reason, read_entries
 from tasks.workspace import Workspace
 
 LABEL_WIDTH = 12
+WHOLE = ("model", "report", "next")  # rows of paths and commands
 WEAKEST_CLASSES, REASONS = 3, 3
 
 
@@ -37,7 +38,7 @@ def verdict_text(summary: dict[str, Any], workspace: Workspace) -> str:
     ]
     task, names = _task(summary), summary.get("labels") or ()
     lines = (
-        _row(worded(label, task), text if label == "next" else worded(text, task, names))
+        _row(worded(label, task), text if label in WHOLE else worded(text, task, names))
         for label, text in rows
         if text
     )
@@ -52,7 +53,7 @@ def _task(summary: dict[str, Any]) -> str:
 def _row(label: str, text: str) -> str:
     """A path or a command stays in one line, to be copied."""
     start = f"  {label:<{LABEL_WIDTH}}"
-    if label in ("model", "report", "next"):
+    if label in WHOLE:
         return start + text.replace("\n", "\n" + " " * len(start))
     width = max(shutil.get_terminal_size().columns, 40)
     return textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * len(start))
