@@ -3,9 +3,9 @@
     uv run python -m tests.benchmarks.scale            both, at 1,000,000 rows
     uv run python -m tests.benchmarks.scale --rows 50000 --only head --width 5312
 
-`head`: rows of 1280 float16 (`--width`) are written to a store, then one epoch of the head is trained on them, in a process of its
-own whose peak resident memory is what is asked about. `split`: the run's key, the split, the snapshot and the
-difference from the earlier snapshot (a tenth of the images is new), in another process.
+`head`: rows of 1280 float16 (`--width`) are written to a store, then one epoch of the head is trained on them, in a
+process of its own whose peak resident memory is what is asked about. `split`: the run's key, the split, the snapshot
+and the difference from the earlier snapshot (a tenth of the images is new), in another process.
 """
 
 from __future__ import annotations
