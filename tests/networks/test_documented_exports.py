@@ -20,7 +20,7 @@ SMALL_SIGLIP = """transformers.SiglipModel(
         vision_config={"num_hidden_layers": 3},
     )
 )"""
-DESCRIBED = Description(image_size_px=224, mean=(127.5,) * 3, std=(127.5,) * 3, tokens="mean")
+DESCRIBED = Description(image_size_px=224, mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), tokens="mean")
 
 
 def documented(library: str) -> str:
