@@ -141,7 +141,7 @@ def test_help_and_light_commands_import_nothing_heavy(command: str):
 
 @pytest.mark.usefixtures("prefect_api")
 def test_the_whole_journey(tmp_path: Path, capfd: Capture):
-    """A first model, nothing new and new images, each in a process of its own; a prediction, the status, a promotion."""
+    """A first model, nothing new and new images, each in a process of its own; prediction, status, promotion."""
     source = photos.class_folders(tmp_path / "my photos", {"red": 40, "blau-grün": 40, "it's": 40})
     (source / "red" / "broken.jpg").write_bytes(photos.truncated_jpeg())
     (source / "red" / ".DS_Store").write_bytes(b"x")
