@@ -11,8 +11,6 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 from prefect.client.schemas.objects import State, StateType
-from prefect.server.events.schemas.automations import EventTrigger
-from prefect.server.events.schemas.events import ReceivedEvent, Resource
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from flows import run_state, up
@@ -72,6 +70,9 @@ def test_silence_is_ended_by_every_end_and_by_a_place_in_the_queue(automations: 
 
 @pytest.mark.parametrize("flow", [flow.name for flow in FLOWS.values()])
 def test_a_run_of_any_of_the_deployments_is_covered(automations: dict[str, Any], flow: str):
+    from prefect.server.events.schemas.automations import EventTrigger  # a second, which no other test needs
+    from prefect.server.events.schemas.events import ReceivedEvent, Resource
+
     run = Resource.model_validate({"prefect.resource.id": f"prefect.flow-run.{uuid4()}"})
     roles = {"flow": flow, "deployment": "clothing-something"}
     related = [
