@@ -30,11 +30,11 @@ def late_values(model: onnx.ModelProto, output: str) -> list[str]:
     return [name for name in reversed(found) if not graph.is_output(name)]
 
 
-def late_sums(model: onnx.ModelProto) -> list[str]:
+def late_sums(model: onnx.ModelProto, output: str) -> list[str]:
     """The output of each block of a transformer, from the last but one down: where a normalisation follows the sum, the
     normalised one. Of two in a block the second: of the attention, and of the layers behind it."""
     normalised = [node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"]
-    return normalised[::-1][2::2] if normalised else late_values(model)
+    return normalised[::-1][2::2] if normalised else late_values(model, output)
 
 
 class _Graph:
