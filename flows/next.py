@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
+from flows.run_state import check_restarts
 from flows.slot import one_run_at_a_time
 from tasks.config import Config, with_environment
 from tasks.errors import SourceError
@@ -43,6 +44,7 @@ def choose_next(
     Returns:
         What `headstart next --json` prints, but for the paths of the files.
     """
+    check_restarts()
     if not pool:
         raise SourceError(f"no pool is given; {ALLOWED}")
     run = new_run(pool, name, workspace, with_environment(config, os.environ))

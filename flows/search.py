@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.augment.task import choose_policy
-from tasks.extract.task import extract_features, make_extractor
+from tasks.extract.task import copy_features, extract_features, make_extractor
 from tasks.finetune.choice import (
+    FEATURES,
     RECORD,
     ROUNDS,
     candidates,
@@ -61,4 +62,7 @@ def _try(run: Run, snapshot: Snapshot, settings: dict[str, Any]) -> Trial:
         cost = measure_cost(attempt, extractor)
         if not cost.fits(run.config.auto):
             return cost
+    if settings["backbone.features"] != FEATURES[0]:
+        widest = replace(run, config=attempt.config.with_keys({"backbone.features": FEATURES[0]}))
+        copy_features(attempt, snapshot, make_extractor(widest, snapshot, policy), extractor)
     return try_head(attempt, extract_features(attempt, snapshot, extractor, policy))

@@ -20,7 +20,7 @@ from tasks.runs import finished_runs, write_summary
 from tasks.storage.corrections import read_corrections
 from tasks.storage.lineage import lineage
 from tasks.storage.quarantine import FILE, count_files, keep_run_quarantine, read_decisions, read_entries
-from tasks.storage.repository import champion, read_manifest, version_path
+from tasks.storage.repository import champion, read_manifest, version_path, was_in_service
 from tasks.storage.tables import read_table
 from tasks.validate.suite import load_suite
 
@@ -125,7 +125,7 @@ def summarise(run: Run, catalogue: Catalogue, review: Review, decision: Decision
     """The summary of a run that came to a decision."""
     candidate, snapshot = decision.candidate, decision.candidate.head.features.snapshot
     verdict, reasons = "promoted" if decision.promote else "refused", list(decision.reasons)
-    if decision.promote and _was_in_service(run, candidate.version):
+    if decision.promote and was_in_service(run, candidate.version):
         verdict = "unchanged"
         reasons = [f"the retrain came to the very model that is in service as version {candidate.version}"]
     version = candidate.version if decision.promote else decision.champion_version
@@ -212,12 +212,6 @@ def _left_out(run: Run, catalogue: Catalogue, account: Account) -> Iterator[Any]
     folders = [catalogue.folder, *(account.artifacts.get(stage) for stage in ("validate", "split"))]
     for folder in filter(None, folders):
         yield from read_entries(run.workspace, f"{folder}/{FILE}")
-
-
-def _was_in_service(run: Run, version: int) -> bool:
-    """Whether a version was published by a run before this one, and not by one that was interrupted behind that."""
-    made_by = read_manifest(run.workspace, run.name, version).get("run_id")
-    return made_by != run.run_id and run.workspace.exists(f"runs/{made_by}/summary.json")
 
 
 def _model(run: Run, version: int | None) -> str | None:

@@ -69,6 +69,7 @@ POOLED = "avg_pool"  # the freeze boundary above the last feature map's global a
 CHOSEN = (
     "backbone.name",
     "backbone.boundary",
+    "backbone.features",
     "augment.views",
     "finetune.hidden_units",
     "finetune.heads",
@@ -254,10 +255,11 @@ class Finetune(Section):
 
 
 class Auto(Section):
-    """`--auto`: validation chooses the backbone, its boundary, the views, the head and its regularisation."""
+    """`--auto`: validation chooses backbone, boundary, layers, views, head and its regularisation."""
 
     enabled: bool = False
-    """Choose backbone, boundary, views, head and regularisation by the loss on validation, whatever their keys say."""
+    """Choose backbone, boundary, layers, views, head and regularisation by the loss on validation, whatever their keys
+    say."""
     backbones: list[BackboneName] = []
     """Backbones to choose among; none: `backbone.name` alone."""
     latency_ms: float = Field(default=0, ge=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -45,7 +47,8 @@ def convolutions(file: Path, *, nhwc: bool = False, opset: int = 17) -> Path:
 
 
 def tokens(file: Path) -> Path:
-    """Sixteen patches and a class token of 6 numbers, through two blocks of one residual sum each: [N, 17, 6]."""
+    """Sixteen patches and a class token of 6 numbers, through two blocks of two residual sums each, and a sum inside
+    the activation: [N, 17, 6]. Above that a second output, with another sum, [17, N, 6]."""
     rng = np.random.default_rng(1)
     constants = [
         numpy_helper.from_array(rng.normal(size=(6, 3, 8, 8)).astype(np.float32), "patch"),
@@ -66,10 +69,16 @@ def tokens(file: Path) -> Path:
             helper.make_node("Softmax", [f"mixed{block}"], [f"shares{block}"]),
             helper.make_node("Add", [f"block{block - 1}", f"shares{block}"], [f"half{block}"]),
             helper.make_node("Tanh", [f"half{block}"], [f"bent{block}"]),
-            helper.make_node("Add", [f"half{block}", f"bent{block}"], [f"block{block}"]),
+            helper.make_node("Mul", [f"bent{block}", f"bent{block}"], [f"squared{block}"]),
+            helper.make_node("Add", [f"bent{block}", f"squared{block}"], [f"active{block}"]),
+            helper.make_node("Add", [f"half{block}", f"active{block}"], [f"block{block}"]),
         ]
-    nodes.append(helper.make_node("Tanh", ["block2"], ["features"]))
-    return _save(file, nodes, constants, ["N", 3, SIDE_PX, SIDE_PX], ["N", 17, 6], 18)
+    nodes += [
+        helper.make_node("Tanh", ["block2"], ["features"]),
+        helper.make_node("Transpose", ["features"], ["turned"], perm=[1, 0, 2]),
+        helper.make_node("Add", ["turned", "turned"], ["above"]),
+    ]
+    return _save(file, nodes, constants, ["N", 3, SIDE_PX, SIDE_PX], ["N", 17, 6], 18, {"above": [17, "N", 6]})
 
 
 def _save(
@@ -79,12 +88,16 @@ def _save(
     shape: list[str | int],
     answer: list[str | int],
     opset: int,
+    others: Mapping[str, list[str | int]] = MappingProxyType({}),
 ) -> Path:
     graph = helper.make_graph(
         nodes,
         "network",
         [helper.make_tensor_value_info("photo", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, answer)],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+            for name, dims in {"features": answer, **others}.items()
+        ],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

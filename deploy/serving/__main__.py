@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from deploy.serving.limits import CollectLimits
 from deploy.serving.server import DEFAULT_PORT, serve
 from tasks.errors import HeadstartError
 from tasks.workspace import Workspace
@@ -34,6 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--collect", metavar="SHARE", help="keep a share of the images in the workspace's inbox/, such as 1%%"
     )
+    bounds = CollectLimits()
+    for option, kind, bound, what in (
+        ("--collect-images", int, bounds.max_images, "images that are kept at most"),
+        ("--collect-mb", float, bounds.max_mb, "megabytes that they take at most"),
+        ("--collect-days", float, bounds.days, "days after which an image is removed"),
+    ):
+        parser.add_argument(option, type=kind, default=bound, metavar="N", help=f"{what} (default: %(default)s)")
     parser.add_argument("--wait", action="store_true", help="start before the first version is published")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -48,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
             wait=options.wait,
             allowed_hosts=options.allowed_hosts,
             collect=options.collect,
+            collect_limits=CollectLimits(
+                max_images=options.collect_images, max_mb=options.collect_mb, days=options.collect_days
+            ),
             on_start=lambda url: print(f"serving on {url}", file=sys.stderr, flush=True),
         )
     except HeadstartError as exc:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deploy.serving.limits import MIB
+from deploy.serving.limits import CollectLimits
 from deploy.serving.metrics import Metrics
 from deploy.serving.model import Answer
 from tasks.errors import UsageError, WorkspaceError
@@ -40,17 +40,6 @@ TOP_CLASSES = 5
 TIDY_S = 3600.0
 WARN_S = 60.0  # between two warnings
 CLOSE_S = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectLimits:
-    """What the collected images of one model may take, and what may wait to be kept."""
-
-    max_images: int = 10_000
-    max_bytes: int = 1024 * MIB
-    days: float = 30.0
-    max_waiting: int = 64
-    max_waiting_bytes: int = 64 * MIB
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +159,8 @@ class Collector:
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 in self._kept:
             return
-        if len(self._kept) >= self.limits.max_images or sum(self._kept.values()) + len(content) > self.limits.max_bytes:
+        kept_bytes = sum(self._kept.values()) + len(content)
+        if len(self._kept) >= self.limits.max_images or kept_bytes > 1e6 * self.limits.max_mb:
             self._metrics.collected.labels("dropped, full").inc()
             self._warn("%s is full: no more images are kept for --collect until older ones are removed", self._folder)
             return

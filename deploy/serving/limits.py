@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tasks.errors import UsageError
+
 MIB = 1024 * 1024
 
 
@@ -25,3 +27,23 @@ class Limits:
     """Of all bodies and decoded images under way together. One more is answered with 503."""
     max_batch: int = 16
     """Images of one size that the model answers together, where it is faster so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectLimits:
+    """What the collected images of one model may take, and what may wait to be kept."""
+
+    max_images: int = 10_000
+    max_mb: float = 1000
+    """Of 10^6 bytes."""
+    days: float = 30.0
+    """An older image is removed."""
+    max_waiting: int = 64
+    """Requests."""
+    max_waiting_bytes: int = 64 * MIB
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a bound that leaves nothing."""
+        for option, bound in (("images", self.max_images), ("mb", self.max_mb), ("days", self.days)):
+            if not bound > 0:
+                raise UsageError(f"--collect-{option} takes a number above 0; found {bound}")

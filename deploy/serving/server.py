@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from deploy.serving.app import create_app
 from deploy.serving.collecting import Collector, parse_share
 from deploy.serving.hosts import AllowedHosts
-from deploy.serving.limits import Limits
+from deploy.serving.limits import CollectLimits, Limits
 from deploy.serving.listening import listen
 from deploy.serving.metrics import Metrics
 from deploy.serving.model_slot import ModelSlot
@@ -30,6 +30,7 @@ def serve(
     limits: Limits | None = None,
     allowed_hosts: Sequence[str] = (),
     collect: str | None = None,
+    collect_limits: CollectLimits | None = None,
     on_start: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves the newest verified version of `name` until SIGINT or SIGTERM.
@@ -43,6 +44,7 @@ def serve(
         allowed_hosts: names by which it may be asked, beside those of loopback and `host`; each may be several, with
             commas between them.
         collect: the share of the images that are kept in the workspace, such as '1%'; None keeps none.
+        collect_limits: what these images may take.
         on_start: told the server's URL once it listens.
 
     Raises:
@@ -62,7 +64,7 @@ def serve(
     if not slot.ready and not wait:
         raise UsageError(_nothing_to_serve(slot))
     names = [name for each in allowed_hosts for name in each.split(",")]
-    collector = Collector(workspace, name, share, metrics) if share else None
+    collector = Collector(workspace, name, share, metrics, collect_limits) if share else None
     hosts = AllowedHosts(host, names)
     app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s, hosts=hosts, collector=collector)
     listen(app, host=host, port=port, on_start=on_start)

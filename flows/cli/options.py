@@ -109,10 +109,12 @@ Collect = Annotated[
     str | None,
     typer.Option(
         metavar="SHARE",
-        help="Keep a share of the images, such as 1%, in inbox/NAME of the workspace, as what to label next: at most "
-        "10,000 images and 1 GB, for 30 days.",
+        help="Keep a share of the images, such as 1%, in inbox/NAME of the workspace, as what to label next.",
     ),
 ]
+CollectImages = Annotated[int, typer.Option(metavar="N", help="Images that --collect keeps at most.")]
+CollectMb = Annotated[float, typer.Option(metavar="N", help="Megabytes that they take at most.")]
+CollectDays = Annotated[float, typer.Option(metavar="N", help="Days after which such an image is removed.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Start before the first version is published.")]
 Webhook = Annotated[
     str | None,

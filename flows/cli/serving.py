@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from deploy.serving.limits import CollectLimits
 from flows.cli import options
 from flows.cli.output import plain_errors
 from tasks.processes import collect_as_usual
@@ -21,6 +22,9 @@ def serve(
     wait: options.Wait = False,
     allowed_hosts: options.AllowedHosts = None,
     collect: options.Collect = None,
+    collect_images: options.CollectImages = CollectLimits.max_images,
+    collect_mb: options.CollectMb = CollectLimits.max_mb,
+    collect_days: options.CollectDays = CollectLimits.days,
     workspace: options.Workspace = "./workspace",
 ) -> None:
     """Serve the model over HTTP: Open Inference Protocol v2, POST /classify, a web page, metrics."""
@@ -40,5 +44,6 @@ def serve(
             wait=wait,
             allowed_hosts=allowed_hosts or (),
             collect=collect,
+            collect_limits=CollectLimits(max_images=collect_images, max_mb=collect_mb, days=collect_days),
             on_start=on_start,
         )

@@ -10,6 +10,7 @@ from tasks.display import Progress
 from tasks.extract import plan
 from tasks.extract.engine import Engine, Task, choose_engine
 from tasks.extract.export import ensure_exported
+from tasks.extract.narrow import copy_columns
 from tasks.extract.quantise import quantised
 from tasks.modality.augmentation import Policy
 from tasks.networks.extractor import extractor_of
@@ -45,6 +46,12 @@ def extract_features(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, 
                 show(done / len(todo))
     count_embedded(len(todo))
     return Features(snapshot=snapshot, extractor=extractor, views=policy.views, embedded=len(todo))
+
+
+@stage("copy-features")
+def copy_features(run: Run, snapshot: Snapshot, wide: FeatureExtractor, narrow: FeatureExtractor) -> None:
+    """Copies missing rows of fewer layers from rows of more (`--auto`)."""
+    copy_columns(run, snapshot, wide, narrow)
 
 
 @stage("extract-shard")

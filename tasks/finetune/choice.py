@@ -17,8 +17,9 @@ from tasks.records import Run, Snapshot
 from tasks.storage.repository import champion, read_manifest
 
 RECORD = "auto.json"  # in the run's folder
-ROUNDS = ("backbone", "head", "regularisation", "heads", "layers", "views")
+ROUNDS = ("backbone", "head", "regularisation", "features", "heads", "layers", "views")
 HIDDEN_UNITS = (128, 0)
+FEATURES = (5, 2, "last")  # the widest first, of whose rows those of the others are copied
 HEADS = (1, 3)
 REGULARISATIONS = (
     {"finetune.dropout": 0.4, "finetune.mixup": 0.0},
@@ -36,12 +37,14 @@ def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[
     """
     if step == "backbone":
         start = {"backbone.boundary": POOLED, "augment.views": 0, "finetune.hidden_units": HIDDEN_UNITS[0]}
-        start["finetune.heads"] = HEADS[0]
+        start |= {"finetune.heads": HEADS[0], "backbone.features": FEATURES[0]}
         return [{"backbone.name": name, **start, **REGULARISATIONS[0]} for name in config.backbones()]
     if step == "head":
         return [{**current, "finetune.hidden_units": units} for units in HIDDEN_UNITS]
     if step == "regularisation":
         return [{**current, **regularisation} for regularisation in REGULARISATIONS]
+    if step == "features":
+        return [{**current, "backbone.features": features} for features in FEATURES]
     if step == "heads":
         several = HEADS if current["finetune.hidden_units"] else HEADS[:1]
         return [{**current, "finetune.heads": heads} for heads in several]
@@ -92,6 +95,8 @@ def valid_choice(run: Run, snapshot: Snapshot) -> dict[str, Any] | None:
     lineage = read_manifest(run.workspace, run.name, version)["lineage"] if version is not None else {}
     record = lineage.get("auto")
     if not record or lineage["config_digest"] != run.config.digest() or record["labels"] != list(snapshot.labels):
+        return None
+    if set(record["chosen"]) != set(CHOSEN):  # a search that decided other keys
         return None
     grown = snapshot.images >= record["images"] * (1 + run.config.auto.again_at_growth)
     return None if grown and snapshot.images > record["images"] else record

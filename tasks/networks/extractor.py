@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Part of every key: raise it when the preprocessing, the decoder or the layout of rows changes what a row holds.
 KEY_VERSION = 3
+FILE_KEY_VERSION = 4  # of ONNX files: raise it when other late blocks are found in a graph, too
 
 
 def extractor_of(run: Run, policy: Policy) -> FeatureExtractor:
@@ -129,7 +130,7 @@ def _file_extractor(config: Backbone, policy: Policy) -> FeatureExtractor:
         )
     layers = _layers(config.features)
     identity = {
-        "recipe_version": KEY_VERSION,
+        "recipe_version": FILE_KEY_VERSION,
         "network_sha256": weights_digest(file),
         "description": description.model_dump(exclude={"licence", "source"}),
         "augmentation": policy.digest(),

@@ -69,7 +69,7 @@ def build_file_extractor(
     network = read_network(file)
     size = description.image_size_px
     output = description.output or network.graph.output[0].name
-    late = late_values(network) if isinstance(layers, int) else list(layers)
+    late = late_values(network, output) if isinstance(layers, int) else list(layers)
     check_names(network, [output, *late], str(file))
     network, output, late = compose.add_prefix(network, OWN), OWN + output, [OWN + name for name in late]
     _put_pixels(network, file, description)

@@ -14,38 +14,43 @@ GATES = ("Sigmoid", "HardSigmoid")  # SiLU and hard swish, written out: a value 
 POOLING = ("GlobalAveragePool", "ReduceMean", "AveragePool", "Flatten", "Squeeze", "Reshape", "Identity")
 
 
-def late_values(model: onnx.ModelProto) -> list[str]:
-    """A value of each block, from the last block down: its depthwise convolution; in a network without those, its sum
-    or concatenation; in a plain one, each convolution. With the activation behind it."""
-    graph = _Graph(model.graph)
-    found = [graph.activated(node) for node in model.graph.node if graph.is_depthwise(node)]
-    if not found:
-        for kinds in (("Add",), ("Concat",), ("Conv",)):
-            nodes = (node for node in model.graph.node if node.op_type in kinds and graph.joins(node))
-            found = found or [graph.activated(node) for node in nodes]
-        if any(node.op_type == "Softmax" for node in model.graph.node):  # attention: two sums a block
-            found = found[::-1][2::2][::-1]  # not the last block's, of which the output is made
+def late_values(model: onnx.ModelProto, output: str) -> list[str]:
+    """A value of each block below an output, from the last block down: its depthwise convolution; in a network without
+    those, its sum or concatenation; in a plain one, each convolution. With the activation behind it."""
+    graph = _Graph(model.graph, output)
+    found = [graph.activated(node) for node in graph.nodes if graph.is_depthwise(node)]
+    sums = [node for node in graph.nodes if node.op_type == "Add" and graph.joins(node)]
+    if not found and any(node.op_type == "Softmax" for node in graph.nodes):
+        # Attention: two sums a block, each of which the next branch and the next sum use. Not the last block's, of
+        # which the output is made.
+        found = [node.output[0] for node in sums[:-1] if graph.branches(node)][1::2]
+    joined = [node for node in graph.nodes if node.op_type == "Concat" and graph.joins(node)]
+    for nodes in (sums, joined, [node for node in graph.nodes if node.op_type == "Conv"]):
+        found = found or [graph.activated(node) for node in nodes]
     return [name for name in reversed(found) if not graph.is_output(name)]
 
 
-def late_sums(model: onnx.ModelProto) -> list[str]:
+def late_sums(model: onnx.ModelProto, output: str) -> list[str]:
     """The output of each block of a transformer, from the last but one down: where a normalisation follows the sum, the
     normalised one. Of two in a block the second: of the attention, and of the layers behind it."""
     normalised = [node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"]
-    return normalised[::-1][2::2] if normalised else late_values(model)
+    return normalised[::-1][2::2] if normalised else late_values(model, output)
 
 
 class _Graph:
-    """Who makes and who uses each value."""
+    """Who makes and who uses each value, of those that an output is made of."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, output: str) -> None:
         self._constants = {constant.name: constant for constant in graph.initializer}
-        self._makers = {output: node for node in graph.node for output in node.output}
+        self.nodes = _below(graph, output)
         self._users: dict[str, list[onnx.NodeProto]] = {}
-        for node in graph.node:
+        self._computed = {value.name for value in graph.input} - set(self._constants)
+        for node in self.nodes:  # which are in the order of their computation
             for name in node.input:
                 self._users.setdefault(name, []).append(node)
-        self._outputs = {output.name for output in graph.output}
+            if not self._computed.isdisjoint(node.input):
+                self._computed.update(node.output)
+        self._output = output
 
     def is_depthwise(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a convolution of one channel a group."""
@@ -56,8 +61,12 @@ class _Graph:
         return kernel is None or kernel.dims[1] == 1
 
     def joins(self, node: onnx.NodeProto) -> bool:
-        """Whether all that a sum or concatenation joins is computed from the image; true of other operators."""
-        return node.op_type == "Conv" or all(self._is_computed(name) for name in node.input)
+        """Whether all that a sum or concatenation joins is computed from the image."""
+        return self._computed.issuperset(node.input)
+
+    def branches(self, node: onnx.NodeProto) -> bool:
+        """Whether several nodes use a node's value."""
+        return len(self._users.get(node.output[0], [])) > 1
 
     def activated(self, node: onnx.NodeProto) -> str:
         """The value of a node, or that of the activation behind it, where nothing else uses the node's."""
@@ -67,9 +76,9 @@ class _Graph:
         return name
 
     def is_output(self, name: str) -> bool:
-        """Whether a value is the graph's output, or is used by nothing but the pooling before it."""
+        """Whether a value is the output, or is used by nothing but the pooling before it."""
         only_pooled = all(user.op_type in POOLING for user in self._users.get(name, []))
-        return name in self._outputs or (only_pooled and not self._outputs.isdisjoint(self._pooled(name)))
+        return name == self._output or (only_pooled and self._output in self._pooled(name))
 
     def _pooled(self, name: str) -> Iterator[str]:
         for user in self._users.get(name, []):
@@ -87,6 +96,12 @@ class _Graph:
             return products[0]
         return None
 
-    def _is_computed(self, name: str) -> bool:
-        maker = self._makers.get(name)
-        return name not in self._constants and (maker is None or maker.op_type != "Constant")
+
+def _below(graph: onnx.GraphProto, output: str) -> list[onnx.NodeProto]:
+    """The nodes that an output is made by, in the graph's order."""
+    wanted, found = {output}, []
+    for node in reversed(graph.node):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(node.input)
+            found.append(node)
+    return found[::-1]

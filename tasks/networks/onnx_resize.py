@@ -60,6 +60,10 @@ BILINEAR = """
 {d}_heights = Sub ({d}_reach, {d}_distances)
 {d}_filter = Relu ({d}_heights)
 """
+# Pillow also cuts off what a cubic adds beyond 0..255, after each direction. Not here: it needs x before y, which takes
+# 0.8 ms more (of 12 with EfficientNet-Lite2 at 260 px), and features differ from those of Pillow's own pixels by 2.90 %
+# instead of 2.93 %, because rounding to bytes makes nearly all of that.
+#
 # Keys' cubic with a = -1/2 (Pillow's BICUBIC), of x = |t - centre| / reach: 1.5 x^3 - 2.5 x^2 + 1 up to 1, then
 # -0.5 x^3 + 2.5 x^2 - 4 x + 2 up to 2. Both are 0 at 1, so each is computed of x clipped to its own range.
 BICUBIC = """

@@ -67,7 +67,7 @@ def build_text_extractor(
     encoder = read_graph(file)
     _check_inputs(encoder, file)
     output = description.output or encoder.graph.output[0].name
-    late = late_sums(encoder) if isinstance(layers, int) else list(layers)
+    late = late_sums(encoder, output) if isinstance(layers, int) else list(layers)
     check_names(encoder, [output, *late], str(file))
     encoder = compose.add_prefix(encoder, OWN, rename_inputs=False)
     output, late = OWN + output, [OWN + name for name in late if name != output]

@@ -23,7 +23,7 @@ from tasks.storage.version_files import MANIFEST
 from tasks.workspace import NAME_PATTERN, Workspace, json_bytes, sync_folder
 
 if TYPE_CHECKING:  # serving needs neither records nor pydantic
-    from tasks.records import Head
+    from tasks.records import Head, Run
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +119,12 @@ def version_for(workspace: Workspace, name: str, head: Head) -> int:
     So a run that was interrupted after it published comes to its own version again.
     """
     return version_in_service(workspace, name, head) or next_version(workspace, name)
+
+
+def was_in_service(run: Run, version: int) -> bool:
+    """Whether a version was published by a run before this one, and not by one that was interrupted behind that."""
+    made_by = read_manifest(run.workspace, run.name, version).get("run_id")
+    return made_by != run.run_id and run.workspace.exists(f"runs/{made_by}/summary.json")
 
 
 def version_path(name: str, version: int, file: str = "") -> str:

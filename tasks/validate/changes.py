@@ -12,7 +12,8 @@ import pandas as pd
 
 from tasks.modality.kinds import Kind
 from tasks.records import Run
-from tasks.storage.repository import champion, read_manifest
+from tasks.storage.artifacts import RECORD
+from tasks.storage.repository import read_manifest, versions, was_in_service
 from tasks.storage.snapshots import read_snapshot, snapshot_path
 from tasks.validate.drift import draw_sample, property_drift
 
@@ -21,22 +22,39 @@ MIN_IMAGES_FOR_LABEL_MIX = 30
 RENAMED_SHARE = 0.5
 
 
-def champion_snapshot(run: Run) -> pd.DataFrame | None:
-    """The images that the champion was trained and evaluated on; None before there is one.
+def champion_snapshot(run: Run, listing: str) -> pd.DataFrame | None:
+    """The images that the champion was trained and evaluated on; None before there is one: see `champion_snapshot_id`.
 
     Classes that the configuration renames have their new name.
     """
-    snapshot = champion_snapshot_id(run)
+    snapshot = champion_snapshot_id(run, listing)
     if snapshot is None or not run.workspace.exists(snapshot_path(snapshot)):
         return None
     before = read_snapshot(run.workspace, snapshot)
     return before.assign(label=before["label"].replace(run.config.validation.rename))
 
 
-def champion_snapshot_id(run: Run) -> str | None:
-    """The snapshot that the champion was trained on; None before there is a champion."""
-    version = champion(run.workspace, run.name)
-    return None if version is None else read_manifest(run.workspace, run.name, version)["lineage"]["snapshot"]
+def champion_snapshot_id(run: Run, listing: str) -> str | None:
+    """The snapshot that the champion was trained on; None before there is a champion.
+
+    A version of the same listing whose run was interrupted after it published is passed over: its stages are those of
+    the run that resumes it, which is compared with what the interrupted one was compared with.
+
+    Args:
+        listing: the digest of what the source lists.
+    """
+    for version in reversed(versions(run.workspace, run.name)):
+        made = read_manifest(run.workspace, run.name, version)["lineage"]
+        if was_in_service(run, version) or _listing(run, made) != listing:
+            return made["snapshot"]
+    return None
+
+
+def _listing(run: Run, lineage: dict[str, Any]) -> str | None:
+    """The digest of the listing that a model was made of; None where what says it is gone."""
+    folder = lineage.get("artifacts", {}).get("validate")
+    path = f"{folder}/{RECORD}"
+    return run.workspace.read_json(path)["record"]["listing"] if folder and run.workspace.exists(path) else None
 
 
 def describe_changes(before: pd.DataFrame, now: pd.DataFrame, kind: Kind) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def review_snapshot(run: Run, stored: Features) -> Review:
         cards = review_cards(table, joined, features, errors, targets, snapshot.labels, confirmed)
         run.workspace.write_json(run.path(FILE), {"labels": snapshot.labels, "cards": cards})
         findings = [_label_finding(issues, len(table)), copies]
-        findings += judge_metrics(run, {"path": "the source", **_drift(run, table, features)}, "features")
+        findings += judge_metrics(run, {"path": "the source", **_drift(run, snapshot, table, features)}, "features")
     _add_findings(run, findings)
     build_docs(run, snapshot.catalogue)
     if reasons := failures_to_stop(findings):
@@ -83,7 +83,8 @@ def rules(run: Run, stored: Features) -> list[Any]:
     decided = table["sha256"] + _source_labels(run, stored.snapshot, table)
     confirmed = "\n".join(decided[_confirmed(run, table)])
     return [
-        *(run.name, config, load_suite(config.changes_suite), champion_snapshot_id(run)),
+        *(run.name, config, load_suite(config.changes_suite)),
+        champion_snapshot_id(run, stored.snapshot.catalogue.listing),
         *(CARDS, hashlib.sha256(confirmed.encode()).hexdigest()),
     ]
 
@@ -158,9 +159,9 @@ def _join_by_features(
     )
 
 
-def _drift(run: Run, table: pd.DataFrame, features: np.ndarray | Rows) -> dict[str, float | None]:
+def _drift(run: Run, snapshot: Snapshot, table: pd.DataFrame, features: np.ndarray | Rows) -> dict[str, float | None]:
     """The test of the features of new images against those of the champion's images of the same classes."""
-    before = champion_snapshot(run)
+    before = champion_snapshot(run, snapshot.catalogue.listing)
     if before is None:
         return {"embedding_p_value": None}
     known = table["sha256"].isin(before["sha256"]).to_numpy()

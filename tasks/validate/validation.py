@@ -64,7 +64,7 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
     findings = _over_all_passes(passes)
     findings.append(_budget(run, len(unusable) + int(faulty), len(unusable) + int(table["copies"].sum())))
     keep_results(run, "images", [verdict.result for verdict in passes])
-    findings += judge_changes(run, kept)
+    findings += judge_changes(run, catalogue, kept)
     write_findings(run, findings)
     path = run.path("validated.parquet")
     digest = write_table(run.workspace, path, kept, catalogue_schema(run.config.task))
@@ -84,14 +84,18 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
 def rules(run: Run, catalogue: Catalogue) -> list[Any]:
     """Configuration and state that validation depends on, besides the catalogue."""
     config = run.config.validation
-    champion = champion_snapshot_id(run)
+    champion = champion_snapshot_id(run, catalogue.listing)
     decisions = read_decisions(run.workspace, run.name).digest()
     return [run.name, config, load_suite(run.config.suite), load_suite(config.changes_suite), champion, decisions]
 
 
-def judge_changes(run: Run, table: pd.DataFrame) -> list[Finding]:
-    """The findings of the suite of changes since the champion's snapshot; none without a champion."""
-    before = champion_snapshot(run)
+def judge_changes(run: Run, catalogue: Catalogue, table: pd.DataFrame) -> list[Finding]:
+    """The findings of the suite of changes since the champion's snapshot; none without a champion.
+
+    Args:
+        table: of the catalogue, what passed the suite of images.
+    """
+    before = champion_snapshot(run, catalogue.listing)
     return [] if before is None else judge_metrics(run, describe_changes(before, table, kind_of(run.config)))
 
 

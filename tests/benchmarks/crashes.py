@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def kill_until_done(
 ) -> list[str]:
     """Starts one model's retrain, and kills it, until one finishes. Returns what each kill interrupted."""
     workspace, interrupted = Workspace(str(folder)), []
-    finished: dict[str, Any] = {}
+    finished: dict[str, dict[str, datetime]] = {}
     targets = iter(draw.sample(sorted(AIMED), len(AIMED)))
     while True:
         process = start(source, folder, env)
@@ -97,7 +98,8 @@ def kill_until_done(
             interrupted.append(stage_of(workspace))
         now = entries(workspace)
         if any(now[stage] != finished[stage] for stage in finished):
-            raise SystemExit(f"a finished stage was repeated: {finished} became {now}")
+            repeated = {stage: (finished[stage], now[stage]) for stage in finished if now[stage] != finished[stage]}
+            raise SystemExit(f"a finished stage was repeated: {repeated}; the workspace was {folder}")
         finished = now
         if process.returncode == 0:
             return interrupted
@@ -127,13 +129,13 @@ def start(source: Path, folder: Path, env: dict[str, str]) -> subprocess.Popen[b
         return subprocess.Popen(command, env=env, stdout=log, stderr=log)
 
 
-def entries(workspace: Workspace) -> dict[str, tuple[Any, Any]]:
-    """The record of each finished stage, and when it was written."""
-    return {
-        file.path.split("/")[1]: (workspace.read_json(file.path), file.modified)
-        for file in workspace.files("artifacts")
-        if file.name == "artifact.json"
-    }
+def entries(workspace: Workspace) -> dict[str, dict[str, datetime]]:
+    """When each finished artifact was written, by its path, for each stage."""
+    found: dict[str, dict[str, datetime]] = {}
+    for file in workspace.files("artifacts"):
+        if file.name == "artifact.json":
+            found.setdefault(file.path.split("/")[1], {})[file.path] = file.modified
+    return found
 
 
 def stage_of(workspace: Workspace) -> str:

@@ -1,11 +1,11 @@
 """How time and memory grow with the number of images, over synthetic rows: prints one JSON object.
 
     uv run python -m tests.benchmarks.scale            both, at 1,000,000 rows
-    uv run python -m tests.benchmarks.scale --rows 50000 --only head
+    uv run python -m tests.benchmarks.scale --rows 50000 --only head --width 5312
 
-`head`: rows of 1280 float16 are written to a store, then one epoch of the head is trained on them, in a process of its
-own whose peak resident memory is what is asked about. `split`: the run's key, the split, the snapshot and the
-difference from the earlier snapshot (a tenth of the images is new), in another process.
+`head`: rows of 1280 float16 (`--width`) are written to a store, then one epoch of the head is trained on them, in a
+process of its own whose peak resident memory is what is asked about. `split`: the run's key, the split, the snapshot
+and the difference from the earlier snapshot (a tenth of the images is new), in another process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tasks.storage.feature_store import append_rows
 from tasks.storage.tables import catalogue_schema, write_table
 from tests.runs import keep_snapshot, make_catalogue, make_extractor_record, make_run
 
-WIDTH, CLASSES, PART_ROWS, KEY = 1280, 10, 16_384, "synthetic"
+WIDTH, CLASSES, PART_BYTES, KEY = 1280, 10, 40 << 20, "synthetic"
 LABELS = tuple(f"class-{number}" for number in range(CLASSES))
 
 
@@ -54,17 +54,18 @@ def synthetic_catalogue(count: int, first: int = 0) -> pd.DataFrame:
     return filled.assign(sha256=sha256, label=label, path=path, uri=uri, format="JPEG", mode="RGB")
 
 
-def write_rows(folder: Path, rows: int) -> Snapshot:
+def write_rows(folder: Path, rows: int, width: int = WIDTH) -> Snapshot:
     """A snapshot of `rows` images, one in a hundred for validation, and a store with a noisy row of each."""
     run = make_run(folder, "photos")
     table = synthetic_catalogue(rows).assign(group="")
     table["split"] = np.where(np.arange(rows) % 100 == 99, "validation", "train")
     rng = np.random.default_rng(0)
     targets = table["label"].map({label: place for place, label in enumerate(LABELS)}).to_numpy()
-    centres = rng.random((CLASSES, WIDTH), np.float32)
-    for start in range(0, rows, PART_ROWS):
-        part = slice(start, start + PART_ROWS)
-        values = (rng.random((len(targets[part]), WIDTH), np.float32) + 0.2 * centres[targets[part]]).astype(np.float16)
+    centres = rng.random((CLASSES, width), np.float32)
+    part_rows = PART_BYTES // (2 * width)
+    for start in range(0, rows, part_rows):
+        part = slice(start, start + part_rows)
+        values = (rng.random((len(targets[part]), width), np.float32) + 0.2 * centres[targets[part]]).astype(np.float16)
         append_rows(run.workspace, KEY, table["sha256"][part].tolist(), [0] * len(values), values)
     return replace(keep_snapshot(run, table), labels=LABELS)
 
@@ -138,15 +139,16 @@ def peak_rss_mb() -> int:
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--width", type=int, default=WIDTH, help="numbers in a row of features")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--only", choices=["head", "split"])
-    parser.add_argument("--folder", type=Path, help="where the rows are written (2.6 GB a million, twice)")
+    parser.add_argument("--folder", type=Path, help="where the rows are written (2.6 GB a million of 1280, twice)")
     parsed = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="headstart-scale-", dir=parsed.folder))
-    found: dict[str, Any] = {"rows": parsed.rows}
+    found: dict[str, Any] = {"rows": parsed.rows, "width": parsed.width}
     try:
         if parsed.only != "split":
-            snapshot = write_rows(folder, parsed.rows)
+            snapshot = write_rows(folder, parsed.rows, parsed.width)
             found["head"] = in_a_process(measure_head, folder, snapshot, parsed.epochs)
         if parsed.only != "head":
             found["split"] = in_a_process(measure_split, folder, parsed.rows)

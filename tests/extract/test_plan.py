@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tasks.extract import plan
 from tasks.extract.engine import choose_engine
+from tasks.extract.narrow import copy_columns
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.augmentation import Policy, load_policy
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tasks.storage.feature_store import feature_store, load_features
+from tasks.storage.snapshots import read_snapshot
 from tests import photos
 from tests.extractors import exported
 from tests.runs import make_run
@@ -70,3 +74,28 @@ def test_a_shard_of_many_bytes_becomes_several_parts(stage, monkeypatch):
     embed_shard(run, extractor, policy, choose_engine(run, extractor), shard)
     assert len(feature_store(run.workspace, extractor.key).parts()) > 5
     assert missing_tasks(*stage) == []
+
+
+@pytest.mark.parametrize("fewer", [2, "last"])
+def test_rows_of_fewer_layers_are_copied_from_those_of_more_and_are_what_a_pass_gives(
+    tmp_path: Path, small_extractor: dict[str, object], fewer: int | str
+):
+    source, policy = photos.class_folders(tmp_path / "photos", {"red": 3, "green": 3}), load_policy("flip", 0)
+    runs = [
+        make_run(tmp_path / place, source, config={"backbone": small_extractor}) for place in ("copied", "embedded")
+    ]
+    narrow_runs = [replace(run, config=run.config.with_keys({"backbone.features": fewer})) for run in runs]
+    snapshot, other = (make_snapshot(run, build_catalogue(run)) for run in runs)
+    wide, narrow = exported(runs[0], policy), exported(narrow_runs[0], policy)
+    assert extract(runs[0], snapshot, wide, policy) == 6
+    copy_columns(runs[0], snapshot, wide, narrow)
+    assert missing_tasks(narrow_runs[0], snapshot, narrow, policy) == []
+    assert extract(narrow_runs[1], other, exported(narrow_runs[1], policy), policy) == 6
+    sha256s = read_snapshot(runs[0].workspace, snapshot.id)["sha256"].tolist()
+    copied, embedded = (load_features(run.workspace, narrow.key, sha256s, 0) for run in runs)
+    assert copied.shape == (6, sum(narrow.widths))
+    np.testing.assert_allclose(copied, embedded, atol=2e-3)
+
+    eight_bits = replace(wide, precision="int8"), replace(narrow, key="0" * 16, precision="int8")
+    copy_columns(runs[0], snapshot, *eight_bits)
+    assert len(missing_tasks(runs[0], snapshot, eight_bits[1], policy)) == 6

@@ -161,18 +161,18 @@ from tasks.finetune import batches
 from tests.benchmarks.scale import LABELS, measure_head, peak_rss_mb
 from tests.runs import make_run, make_snapshot_record
 batches.POOL_BYTES = 16 << 20
-folder = Path(sys.argv[1])
-measure_head(folder, make_snapshot_record(make_run(folder, "photos"), sys.argv[2], labels=LABELS), 1)
-print(peak_rss_mb())
+for folder, snapshot in zip(map(Path, sys.argv[1::2]), sys.argv[2::2]):
+    measure_head(folder, make_snapshot_record(make_run(folder, "photos"), snapshot, labels=LABELS), 1)
+    print(peak_rss_mb())
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what a process's peak memory was")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path):
     """90,000 rows more are 230 MB: were they held in memory once, it would show. Both are of several pools."""
-    peaks = []
+    command: list[str | Path] = [sys.executable, "-c", PEAK]
     for count in (20_000, 110_000):
-        snapshot = write_rows(tmp_path / str(count), count)
-        command = [sys.executable, "-c", PEAK, tmp_path / str(count), snapshot.id]
-        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+        command += [tmp_path / str(count), write_rows(tmp_path / str(count), count).id]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peaks = [int(line) for line in done.stdout.split()]
     assert peaks[1] - peaks[0] < 150, f"{peaks} MB"

@@ -68,6 +68,12 @@ def test_heads_are_averaged_before_anything_is_unfrozen_and_only_where_they_diff
     assert {each.settings["finetune.heads"] for each in linear} == {1}
 
 
+def test_fewer_layers_are_tried_of_the_chosen_backbone_before_heads_are_averaged():
+    trials = [each.settings for each in searched(AUTO, lambda s: 0.5 - 0.1 * (s["backbone.features"] == "last"))]
+    assert {s["backbone.features"] for s in trials} == {5, 2, "last"}
+    assert next(s for s in trials if s["finetune.heads"] == 3)["backbone.features"] == "last"
+
+
 def test_a_file_is_a_backbone_among_others_and_has_no_lower_boundary():
     config = AUTO.with_keys({"auto.backbones": ["mobilenet_v2", "/nets/lite2.onnx"]})
     trials = searched(config, lambda s: 0.1 if s["backbone.name"] == "/nets/lite2.onnx" else 0.9)
@@ -152,11 +158,13 @@ def test_a_choice_stands_while_little_is_new(champion: Any):
 
 
 def test_a_choice_is_made_again_for_much_new_data_other_classes_or_another_configuration(champion: Any):
-    run, _ = champion
+    run, record = champion
     assert valid_choice(run, snapshot_of(125)) is None
     assert valid_choice(run, snapshot_of(100, ("a", "b", "c"))) is None
     other = make_run("w", "photos", config=run.config.with_keys({"finetune.seed": 1}).model_dump(by_alias=True))
     assert valid_choice(other, SNAPSHOT) is None
+    del record["chosen"]["backbone.features"]  # of a search that did not decide it
+    assert valid_choice(run, SNAPSHOT) is None
 
 
 def test_without_a_champion_there_is_no_choice(tmp_path: Path):

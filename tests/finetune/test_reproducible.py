@@ -28,7 +28,7 @@ BOUNDARIES = ("avg_pool", "block_12_add")
 PROCESS = """
 import json, sys
 from tests.finetune.test_reproducible import make
-print(json.dumps([make(workspace, sys.argv[1], json.loads(config)) for workspace, config in json.loads(sys.argv[2])]))
+print(json.dumps([make(workspace, sys.argv[1], config) for workspace, config in json.loads(sys.argv[2])]))
 """
 
 
@@ -56,25 +56,27 @@ def make(workspace: str, source: str, config: dict[str, Any]) -> dict[str, objec
 
 
 def test_two_processes_make_the_same_models_to_the_bit(tmp_path: Path, small_extractor: dict[str, object]):
-    """One of the classifier alone, and one with unfrozen layers."""
+    """One of the classifier alone, and one with unfrozen layers, in this process and in another one."""
     source = photos.class_folders(tmp_path / "photos", {"red": 16, "green": 16})
 
-    def made(hash_seed: str) -> list[dict[str, object]]:
-        calls = []
+    def calls(process: str) -> list[tuple[str, dict[str, Any]]]:
+        found = []
         for boundary in BOUNDARIES:
             config = {
                 "backbone": {**small_extractor, "boundary": boundary},
                 "augment": {"policy": "mild", "views": 1},
                 "finetune": {"epochs": 2, "unfrozen_epochs": 1, "hidden_units": 8, "mixup": 0.2, "ema": 0.9},
             }
-            calls.append((str(tmp_path / f"{boundary}-{hash_seed}"), json.dumps(config)))
-        command = [sys.executable, "-c", PROCESS, source, json.dumps(calls)]
-        environ = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+            found.append((str(tmp_path / f"{boundary}-{process}"), config))
+        return found
 
-    first, again = made("1"), made("2")
+    command = [sys.executable, "-c", PROCESS, source, json.dumps(calls("other"))]
+    other_seed = {**os.environ, "PYTHONHASHSEED": "2"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=other_seed) as other:
+        first = [make(workspace, str(source), config) for workspace, config in calls("this")]
+        stdout, _ = other.communicate()
+    assert other.returncode == 0
+    again = json.loads(stdout.splitlines()[-1])
     for boundary, one, other in zip(BOUNDARIES, first, again, strict=True):
         for what in one:  # one after the other, so that a failure names what differs
             assert one[what] == other[what], (boundary, what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,10 @@ def test_a_moved_source_and_workspace_are_retrained_where_they_are(tmp_path: Pat
     assert status["last_decision"]["report"] == str(new / "w/runs" / first["run_id"] / "report.html")
     assert Path(status["champion"]["model"]).is_relative_to(new / "w")
 
-    # Another size of images, so all of them are read again, by the snapshot's addresses.
-    again = retrained(new / "photos", new / "w", backbone={"image_size_px": 48})
+    # Without what was made of the images, all of them are read again, by the snapshot's addresses.
+    for made in ("features", "artifacts/finetune", "artifacts/export", "artifacts/evaluate"):
+        shutil.rmtree(new / "w" / made)
+    again = retrained(new / "photos", new / "w", force=True)
     assert again["snapshot"] == first["snapshot"]
     assert again["images"]["embedded"] == 80
     assert all(Path(again[key]).is_relative_to(new / "w") for key in ("model", "report"))

@@ -13,9 +13,12 @@ from flows.cli.prediction import load_model, predict_images
 from flows.preflight import check_run, check_setup
 from tasks.errors import ConfigError
 from tasks.networks.occlusion import Occlusion
+from tasks.pool.batches import read_batch
+from tasks.pool.stage import choose_batch, see
+from tasks.runs import new_run
 from tasks.workspace import Workspace
 from tests import photos
-from tests.flows.retraining import retrained
+from tests.flows.retraining import NAME, retrained, tiny
 from tests.runs import make_run
 
 
@@ -30,11 +33,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [({"precision": "int8"}, {"classifier"}), ({"boundary": "block_12_add"}, {"classifier", "unfrozen"})],
     ids=["int8", "block_12_add"],
 )
-def test_it_ends_in_a_decision_with_full_parity_and_predicts(
+def test_it_is_promoted_with_full_parity_predicts_and_chooses_what_to_label(
     folder: Path, tmp_path: Path, backbone: dict[str, Any], trained: set[str]
 ):
     summary = retrained(folder, tmp_path / "w", backbone=backbone, finetune={"unfrozen_epochs": 1})
-    assert summary["verdict"] in ("promoted", "refused")
+    assert summary["verdict"] == "promoted"
     run = tmp_path / "w/runs" / summary["run_id"]
     gates = {gate["name"]: gate for gate in json.loads((run / "decision.json").read_text())["gates"]}
     assert gates["parity of labels"]["value"] == 1.0
@@ -49,6 +52,15 @@ def test_it_ends_in_a_decision_with_full_parity_and_predicts(
     occlusion = Occlusion(Path(summary["model"]).read_bytes())
     look = occlusion.look(np.asarray(photos.photo(3)))
     assert occlusion.heat(look, 0, occlusion.typical([look])).shape == (7, 7)
+
+    pool = photos.class_folders(tmp_path / "pool", {"unlabelled": 6}, start=500)
+    choosing = new_run(str(pool), NAME, str(tmp_path / "w"), tiny())
+    batch = choose_batch(choosing, see(choosing), count=3)
+    rows = read_batch(choosing.workspace, batch.folder)
+    answers, _ = predict_images(model, [Path(uri) for uri in rows["uri"]])
+    assert batch.images == len(answers) == 3
+    assert rows["label"].tolist() == [answer["label"] for answer in answers]
+    assert rows["probability"].tolist() == pytest.approx([answer["probability"] for answer in answers], abs=1e-3)
 
     [history] = (tmp_path / "w/artifacts/finetune").glob("*/history.json")
     assert {epoch["trained"] for epoch in json.loads(history.read_text())["epochs"]} == trained

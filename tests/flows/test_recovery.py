@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,6 +15,7 @@ from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed,
 
 from flows import run_state, up
 from flows.automations import FOLDER
+from flows.deployments import FLOWS
 from flows.run_state import GIVEN_UP, INTERRUPTED, MAX_CRASHES, RESUMED, STATES, crashes
 from tasks.errors import HeadstartError
 
@@ -64,6 +66,30 @@ def test_silence_is_ended_by_every_end_and_by_a_place_in_the_queue(automations: 
     names = {*STATES.values(), "heartbeat", AwaitingRetry().name, INTERRUPTED}
     names |= {"Completed", "Failed", "Cancelled", "Cancelling"}
     assert names <= {event.removeprefix("prefect.flow-run.") for event in expected}
+
+
+@pytest.mark.parametrize("flow", [flow.name for flow in FLOWS.values()])
+def test_a_run_of_any_of_the_deployments_is_covered(automations: dict[str, Any], flow: str):
+    from prefect.server.events.schemas.automations import EventTrigger  # a second, which no other test needs
+    from prefect.server.events.schemas.events import ReceivedEvent, Resource
+
+    run = Resource.model_validate({"prefect.resource.id": f"prefect.flow-run.{uuid4()}"})
+    roles = {"flow": flow, "deployment": "clothing-something"}
+    related = [
+        {
+            "prefect.resource.id": f"prefect.{role}.{uuid4()}",
+            "prefect.resource.role": role,
+            "prefect.resource.name": name,
+        }
+        for role, name in roles.items()
+    ]
+    event = {"occurred": datetime.now(UTC), "id": uuid4(), "resource": run, "related": related}
+    for name in ("headstart-crashed", "headstart-again", "headstart-stranded", "headstart-notify"):
+        trigger = EventTrigger.model_validate(automations[name]["trigger"])
+        state = next(iter(trigger.after or trigger.expect))
+        assert trigger.covers(ReceivedEvent.model_validate(event | {"event": state})), name
+    other = [each | {"prefect.resource.name": "sweep"} for each in related]
+    assert not trigger.covers(ReceivedEvent.model_validate(event | {"event": state, "related": other}))
 
 
 def test_no_event_that_starts_a_run_again_is_counted_by_the_other_automation_too(automations: dict[str, Any]):

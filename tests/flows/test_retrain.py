@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,20 @@ CLASSES = {"red": 40, "green": 40, "blue": 40}
 class Place:
     """A folder of photographs, a workspace, and the states of the runs so far."""
 
-    source: Path
-    workspace: Workspace
-    gates: Path
-    states: list[State[Any]]
+    folder: Path
+    states: list[State[Any]] = field(default_factory=list)
+
+    @property
+    def source(self) -> Path:
+        return self.folder / "photos"
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(str(self.folder / "w"))
+
+    @property
+    def gates(self) -> Path:
+        return self.folder / "gates.toml"
 
     def retrain(self, **more: Any) -> dict[str, Any]:
         self.states.append(ended_in(self.source, self.workspace.url, evaluate={"gates": str(self.gates)}, **more))
@@ -52,10 +62,10 @@ class Place:
 
 
 def place_in(folder: Path) -> Place:
-    source = photos.class_folders(folder / "photos", CLASSES)
-    gates = folder / "gates.toml"
-    gates.write_text(LENIENT)
-    return Place(source, Workspace(str(folder / "w")), gates, [])
+    place = Place(folder)
+    photos.class_folders(place.source, CLASSES)
+    place.gates.write_text(LENIENT)
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +77,14 @@ def place(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Place:
 def first(place: Place) -> dict[str, Any]:
     """The first run's summary; one of the photographs is cut off."""
     (place.source / "red" / "broken.jpg").write_bytes(photos.truncated_jpeg())
-    return place.retrain()
+    summary = place.retrain()
+    shutil.copytree(place.folder, copy_of(place))
+    return summary
+
+
+def copy_of(place: Place) -> Path:
+    """Where the folder of a place is kept as the first run left it."""
+    return place.folder.with_name("after the first run")
 
 
 def test_the_first_model_is_published_with_all_that_it_was_made_of(place: Place, first: dict[str, Any]):
@@ -229,11 +246,11 @@ def test_a_wrong_configuration_fails_the_run_before_anything_is_read(
     assert not (tmp_path / "w/inspections").exists()
 
 
-def test_all_images_decide_where_the_test_split_has_too_few(tmp_path: Path):
+@pytest.mark.usefixtures("first")
+def test_all_images_decide_where_the_test_split_has_too_few(place: Place):
     """The gates want at least a hundred images for a comparison: the test split has 42."""
-    place = place_in(tmp_path)
+    place = Place(copy_of(place))
     place.gates.write_text(f"{LENIENT}[champion]\nmin_paired_images = 100\nnon_inferiority_margin = 0.1\n")
-    place.retrain()
     photos.class_folders(place.source, dict.fromkeys(CLASSES, 18), start=1000)
     crossed = {"gates": str(place.gates), "cross_fit_s": 120}
     state = ended_in(place.source, place.workspace.url, evaluate=crossed)

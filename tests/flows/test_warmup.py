@@ -9,7 +9,8 @@ from tasks.runs import new_run
 from tasks.config import parse_config
 from flows.warmup import preload
 
-run = new_run("", "twice", tempfile.mkdtemp(), parse_config({"backbone": {"name": "embedded"}}))
+config = parse_config({"backbone": {"name": "embedded", "image_size_px": 32}})
+run = new_run("", "twice", tempfile.mkdtemp(), config)
 for thread in [preload(run), preload(run)]:
     thread.join()
 [extractor] = run.workspace.names("artifacts/extractor")

@@ -61,7 +61,7 @@ def test_features_are_the_output_and_the_means_of_late_blocks(tmp_path: Path, la
     output, last, before = own(file, ["features", "gated2", "gated1"], description)
     expected = np.concatenate([output, last.mean((2, 3)), before.mean((2, 3))], axis=1)
     np.testing.assert_allclose(found, expected, atol=0.02 * expected.std())  # Pillow rounds resized pixels
-    assert late_values(read_network(file)) == ["gated2", "gated1", "gated0"]
+    assert late_values(read_network(file), "features") == ["gated2", "gated1", "gated0"]
 
 
 @pytest.mark.parametrize("tokens", ["class", "mean", "both"])

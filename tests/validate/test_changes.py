@@ -6,7 +6,7 @@ from tasks.errors import InvalidDataError
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.kinds import KINDS
 from tasks.storage.tables import read_table
-from tasks.validate.changes import champion_snapshot, describe_changes
+from tasks.validate.changes import champion_snapshot, champion_snapshot_id, describe_changes
 from tasks.validate.validation import judge_metrics, validate
 from tests.photos import class_folders
 from tests.runs import keep_snapshot, make_run
@@ -120,15 +120,30 @@ def test_a_handful_of_images_is_no_drift(tmp_path):
     assert failed(tmp_path, before, pd.concat([before, rows({"cat": 9}, 1000, darkened_by=0.2)])) == {}
 
 
-def publish_champion(run, table):
+def publish_champion(run, table, version=1, **lineage):
     before = keep_snapshot(run, table.assign(group=table["sha256"], split="train"))
-    run.workspace.write_json("models/shapes/1/manifest.json", {"lineage": {"snapshot": before.id}})
+    manifest = {"run_id": f"run-{version}", "lineage": {"snapshot": before.id, **lineage}}
+    run.workspace.write_json(f"models/shapes/{version}/manifest.json", manifest)
+    return before.id
+
+
+def test_what_an_interrupted_run_published_is_its_own_and_not_what_it_is_compared_with(tmp_path):
+    run = make_run(tmp_path / "w", class_folders(tmp_path / "photos", {"cat": 6, "dog": 6}))
+    table = read_table(run.workspace, build_catalogue(run).table_path)
+    first = publish_champion(run, table)
+    run.workspace.write_json("artifacts/validate/k/artifact.json", {"record": {"listing": "ours"}})
+    second = publish_champion(run, table[:9], version=2, artifacts={"validate": "artifacts/validate/k"})
+    assert first != second
+    assert champion_snapshot_id(run, "ours") == first  # no summary of that run: it was interrupted
+    assert champion_snapshot_id(run, "another") == second
+    run.workspace.write_json("runs/run-2/summary.json", {})
+    assert champion_snapshot_id(run, "ours") == second
 
 
 def test_the_champion_s_snapshot_is_what_a_source_is_compared_with(tmp_path):
     source = class_folders(tmp_path / "photos", {"cat": 6, "dog": 6})
     run = make_run(tmp_path / "w", source, config={"validate": {"rename": {"hound": "dog"}, "max_growth": 0.4}})
-    assert champion_snapshot(run) is None
+    assert champion_snapshot(run, "") is None
     catalogue = read_table(run.workspace, build_catalogue(run).table_path)
     publish_champion(run, catalogue.assign(label=catalogue["label"].replace({"dog": "hound"})))
     class_folders(source, {"cat": 3, "eel": 5}, start=50)

@@ -14,12 +14,17 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import typer.main
 from PIL import Image
 
-from deploy.serving.collecting import CollectLimits, Collector, is_chosen, parse_share
+from deploy.serving import server
+from deploy.serving.__main__ import main
+from deploy.serving.collecting import Collector, is_chosen, parse_share
+from deploy.serving.limits import CollectLimits
 from deploy.serving.metrics import Metrics
 from deploy.serving.model import Answer
 from deploy.serving.model_slot import ModelSlot
+from flows.cli.main import app
 from tasks.errors import UsageError
 from tasks.ingest.sources import list_source
 from tasks.workspace import Workspace
@@ -31,6 +36,7 @@ from tests.photos import photo
 from tests.runs import make_run
 
 PATIENCE_S = 10
+cli = typer.main.get_command(app)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +146,7 @@ def test_the_inbox_is_a_folder_of_images_and_nothing_else(slot, place, metrics, 
     assert len(list_source(run).entries) == 3
 
 
-@pytest.mark.parametrize(("limits", "kept"), [({"max_images": 2}, 2), ({"max_bytes": 2000}, 1)])
+@pytest.mark.parametrize(("limits", "kept"), [({"max_images": 2}, 2), ({"max_mb": 0.002}, 1)])
 def test_it_keeps_no_more_than_it_may_also_after_a_restart(slot, place, metrics, collect, caplog, limits, kept):
     sent = jpegs(4)
     assert all(1000 < len(content) < 2000 for content in sent)
@@ -159,11 +165,32 @@ def test_what_is_too_old_goes_and_a_persons_own_files_stay(slot, place, metrics,
     collector.offer([encoded()], answers(slot), "JPEG")
     collector.close()
     place.write_bytes("inbox/colours/mine.jpg", b"mine")
-    long_ago = (datetime.now(UTC) - timedelta(days=31)).timestamp()
+    long_ago = (datetime.now(UTC) - timedelta(days=11)).timestamp()
     for file in place.files("inbox"):
         os.utime(place.path(file.path), (long_ago, long_ago))
-    collect()
+    collect(days=12)
+    assert len(place.files("inbox/colours")) == 2
+    collect(days=10)
     assert [file.name for file in place.files("inbox")] == ["mine.jpg"]
+
+
+BOUNDS = ["--collect", "1%", "--collect-images", "7", "--collect-mb", "0.5", "--collect-days", "2"]
+
+
+@pytest.mark.parametrize("main", [main, lambda given: cli(["serve", *given], standalone_mode=False)])
+def test_both_commands_take_the_bounds(tmp_path, monkeypatch, main):
+    started = []
+    monkeypatch.setattr(server, "listen", lambda app, **_: started.append(app.state.server.collector))
+    publish(tmp_path, 1)
+    main(["colours", "--workspace", str(tmp_path), *BOUNDS])
+    [collector] = started
+    assert (collector.share, collector.limits) == (0.01, CollectLimits(max_images=7, max_mb=0.5, days=2))
+    collector.close()
+
+
+def test_a_bound_that_leaves_nothing_is_named(tmp_path, capsys):
+    assert main(["colours", "--workspace", str(tmp_path), "--collect-days", "0"]) == 2
+    assert "--collect-days takes a number above 0; found 0.0" in capsys.readouterr().err
 
 
 def test_a_busy_collector_drops_and_never_waits(slot, place, metrics, collect, monkeypatch):

@@ -140,8 +140,8 @@ def test_help_and_light_commands_import_nothing_heavy(command: str):
 
 
 @pytest.mark.usefixtures("prefect_api")
-def test_the_whole_journey(tmp_path: Path):
-    """A first model, nothing new, new images, a prediction, the status: each in a process of its own."""
+def test_the_whole_journey(tmp_path: Path, capfd: Capture):
+    """A first model, nothing new and new images, each in a process of its own; prediction, status, promotion."""
     source = photos.class_folders(tmp_path / "my photos", {"red": 40, "blau-grün": 40, "it's": 40})
     (source / "red" / "broken.jpg").write_bytes(photos.truncated_jpeg())
     (source / "red" / ".DS_Store").write_bytes(b"x")
@@ -183,31 +183,30 @@ def test_the_whole_journey(tmp_path: Path):
     assert decision["comparison"]["n"] == third["metrics"]["test"]["n"]
 
     chosen = [source / "red" / "00000.jpg", source / "it's" / "00001.jpg"]
-    done = headstart("predict", "tints", *chosen, "--workspace", workspace, "--json")
-    answers = json.loads(done.stdout)["predictions"]
+    _, stdout = in_process(capfd, "predict", "tints", *chosen, "--workspace", workspace, "--json")
+    answers = json.loads(stdout)["predictions"]
     assert [row["image"] for row in answers] == [str(path) for path in chosen]
     assert {row["label"] for row in answers} <= {"red", "blau-grün", "it's"}
-    done = headstart("predict", model, source / "red" / "broken.jpg")
-    assert done.returncode == 2
+    done, _ = in_process(capfd, "predict", model, source / "red" / "broken.jpg")
+    assert done.exit_code == 2
     assert "broken.jpg: the image is truncated" in done.stderr
 
-    status = json.loads(headstart("status", "tints", "--workspace", workspace, "--json").stdout)
+    status = json.loads(in_process(capfd, "status", "tints", "--workspace", workspace, "--json")[1])
     assert status["last_decision"]["run_id"] == third["run_id"]
     assert [row["version"] for row in status["versions"]] == [1]
 
     override = ["--by", "Ada", "--reason", "seen and found good", "--workspace", workspace]
-    done = headstart("promote", third["run_id"], *override, "--json")
-    assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 2), done.stderr
-    assert headstart("verify", workspace / "models/tints/2").returncode == 0
-    assert (
-        "promoted by Ada against the gates: seen and found good"
-        in headstart("status", "tints", "--workspace", workspace).stdout
-    )
+    done, stdout = in_process(capfd, "promote", third["run_id"], *override, "--json")
+    assert (done.exit_code, json.loads(stdout)["version"]) == (0, 2), done.stderr
+    assert in_process(capfd, "verify", workspace / "models/tints/2")[0].exit_code == 0
+    _, stdout = in_process(capfd, "status", "tints", "--workspace", workspace)
+    assert "promoted by Ada against the gates: seen and found good" in stdout
     assert "against the gates: seen and found good" in Path(third["report"]).read_text()
     done = headstart("retrain", source, *common)
     assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "unchanged")
 
 
+@pytest.mark.usefixtures("prefect_api")
 def test_one_class_only_exits_4_with_a_decision_and_a_report(tmp_path: Path):
     source = photos.class_folders(tmp_path / "photos", {"red": 20, "lonely": 1})
     weights = tmp_path / "w.h5"
