@@ -62,7 +62,7 @@ def _try(run: Run, snapshot: Snapshot, settings: dict[str, Any]) -> Trial:
         cost = measure_cost(attempt, extractor)
         if not cost.fits(run.config.auto):
             return cost
-    if settings["backbone.features"] != FEATURES[0]:
-        widest = replace(run, config=attempt.config.with_keys({"backbone.features": FEATURES[0]}))
+    if settings["backbone.features"] != FEATURES[run.config.task][0]:
+        widest = replace(run, config=attempt.config.with_keys({"backbone.features": FEATURES[run.config.task][0]}))
         copy_features(attempt, snapshot, make_extractor(widest, snapshot, policy), extractor)
     return try_head(attempt, extract_features(attempt, snapshot, extractor, policy))

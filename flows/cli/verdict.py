@@ -38,9 +38,7 @@ def verdict_text(summary: dict[str, Any], workspace: Workspace) -> str:
     ]
     task, names = _task(summary), summary.get("labels") or ()
     lines = (
-        _row(worded(label, task), text if label in WHOLE else worded(text, task, names))
-        for label, text in rows
-        if text
+        _row(worded(label, task), text if label in WHOLE else worded(text, task, names)) for label, text in rows if text
     )
     return "\n".join([f"{summary['name']}: {summary['verdict']}{version}", *lines])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.config import CHOSEN, POOLED, Config, is_onnx_file
+from tasks.config import CHOSEN, FOR_TEXTS, POOLED, Config, is_onnx_file
 from tasks.finetune.trial import Trial, best, optimism
 from tasks.modality.augmentation import UNFROZEN_VIEWS
 from tasks.networks.registry import get_backbone
@@ -18,8 +18,9 @@ from tasks.storage.repository import champion, read_manifest
 
 RECORD = "auto.json"  # in the run's folder
 ROUNDS = ("backbone", "head", "regularisation", "features", "heads", "layers", "views")
-HIDDEN_UNITS = (128, 0)
-FEATURES = (5, 2, "last")  # the widest first, of whose rows those of the others are copied
+# By the task. Of features the widest first, of whose rows those of the others are copied.
+HIDDEN_UNITS = {"image": (128, 0), "text": (FOR_TEXTS["finetune.hidden_units"], 0)}
+FEATURES = {"image": (5, 2, "last"), "text": (FOR_TEXTS["backbone.features"], 1, "last")}
 HEADS = (1, 3)
 REGULARISATIONS = (
     {"finetune.dropout": 0.4, "finetune.mixup": 0.0},
@@ -35,19 +36,22 @@ def candidates(config: Config, step: str, current: dict[str, Any]) -> list[dict[
         step: one of `ROUNDS`.
         current: the best settings so far; empty in the first round.
     """
+    hidden_units, features = HIDDEN_UNITS[config.task], FEATURES[config.task]
     if step == "backbone":
-        start = {"backbone.boundary": POOLED, "augment.views": 0, "finetune.hidden_units": HIDDEN_UNITS[0]}
-        start |= {"finetune.heads": HEADS[0], "backbone.features": FEATURES[0]}
+        start = {"backbone.boundary": POOLED, "augment.views": 0, "finetune.hidden_units": hidden_units[0]}
+        start |= {"finetune.heads": HEADS[0], "backbone.features": features[0]}
         return [{"backbone.name": name, **start, **REGULARISATIONS[0]} for name in config.backbones()]
     if step == "head":
-        return [{**current, "finetune.hidden_units": units} for units in HIDDEN_UNITS]
+        return [{**current, "finetune.hidden_units": units} for units in hidden_units]
     if step == "regularisation":
         return [{**current, **regularisation} for regularisation in REGULARISATIONS]
     if step == "features":
-        return [{**current, "backbone.features": features} for features in FEATURES]
+        return [{**current, "backbone.features": layers} for layers in features]
     if step == "heads":
         several = HEADS if current["finetune.hidden_units"] else HEADS[:1]
         return [{**current, "finetune.heads": heads} for heads in several]
+    if config.task == "text":  # they have no other views, and no layers of theirs are trained
+        return [current]
     viewed = {**current, "augment.views": UNFROZEN_VIEWS}
     if step == "layers":
         name = current["backbone.name"]
