@@ -142,7 +142,8 @@ class TextEngine:
         self._session = open_session(onnx_file)
 
     def embed(self, tasks: Sequence[Task], views: Views, workers: int) -> Iterator[tuple[Task, Outputs]]:
-        tokens = [views(task)[0] for task in tasks]
+        with ThreadPoolExecutor(workers, thread_name_prefix="tokens") as pool:
+            tokens = [read for [read] in pool.map(views, tasks)]
         for task, [row] in zip(tasks, run_texts(self._session, ["features"], tokens, workers), strict=True):
             yield task, {"features": _row(row)[None]}
 

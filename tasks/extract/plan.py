@@ -44,7 +44,7 @@ def missing_tasks(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, pol
     if "activations" in missing:
         missing["activations"][(table["split"] == "test").to_numpy()] = False
     todo = np.logical_or.reduce(list(missing.values()))
-    return [
+    found = [
         Task(
             sha256=sha256s[row],
             uri=uris[row],
@@ -53,6 +53,9 @@ def missing_tasks(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, pol
         )
         for row in np.flatnonzero(todo.any(axis=1)).tolist()
     ]
+    if extractor.task == "text":  # texts of one length are embedded together, so a shard holds texts of like length
+        found.sort(key=lambda task: len(task.uri))
+    return found
 
 
 def cut(tasks: Sequence[Task], shard_images: int) -> list[list[Task]]:

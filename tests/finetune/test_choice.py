@@ -200,6 +200,6 @@ def test_what_exceeds_the_budget_is_shown_and_was_not_trained(tmp_path: Path):
 def test_texts_have_no_views_and_no_layers_to_unfreeze_and_wider_heads():
     config = parse_config({"auto": {"enabled": True}}).with_task("text")
     [start] = candidates(config, "backbone", {})
-    assert (start["finetune.hidden_units"], start["backbone.features"]) == (512, 3)
+    assert (start["finetune.hidden_units"], start["backbone.features"]) == (256, 3)
     assert candidates(config, "layers", start) == candidates(config, "views", start) == [start]
     assert [each["backbone.features"] for each in candidates(config, "features", start)] == [3, 1, "last"]

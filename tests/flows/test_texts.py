@@ -22,7 +22,8 @@ from tasks.workspace import Workspace
 
 NAME = "messages"
 # Phrases are told apart with certainty, which the calibration of so few test texts can't confirm.
-GATES = "[calibration]\nmax_error = 0.5\n"
+# (And word vectors, trained in haste, bear no misspelt word.)
+GATES = "[calibration]\nmax_error = 0.5\n[robustness]\nmax_accuracy_drop = 0.5\n"
 
 
 def retrained(folder: Path, count: int) -> dict:

@@ -74,7 +74,7 @@ def test_pictures_are_small_and_only_those_of_the_cards(session, tmp_path):
         with pytest.raises(SourceError, match="no such picture"):
             session.picture(sha256, size)
     (tmp_path / "photos" / card["path"]).write_bytes(b"another")
-    with pytest.raises(SourceError, match="another image by now"):
+    with pytest.raises(SourceError, match="another one by now"):
         session.picture(card["sha256"], "small")
 
 
