@@ -55,8 +55,6 @@ def test_texts_are_trained_judged_published_and_asked_again(tmp_path: Path):
     assert verify_version(workspace, NAME, 1).problems == []
     config = (tmp_path / "w" / "models" / NAME / "config.pbtxt").read_text()
     assert 'name: "input_ids" data_type: TYPE_INT64 dims: [ -1, -1 ]' in config
-    report = (tmp_path / "w" / "runs" / first["run_id"] / "report.html").read_text()
-    assert "data:image/svg+xml" in report  # texts on cards, where images have thumbnails
 
     model = Classifier(first["model"])
     found = model.predict_one(model.read(b"Good morning. please cancel the kettle that I ordered yesterday"))
@@ -77,6 +75,8 @@ def _next_and_predict(folder: Path, workspace: Workspace) -> None:
     tasks = workspace.read_json(batch.path(".json"))
     assert len(tasks) == batch.images > 0
     assert {task["data"]["text"] for task in tasks} <= set(texts[480:])  # none that has a label
+    # Texts on cards, where images have thumbnails.
+    assert "data:image/svg+xml" in workspace.read_bytes(batch.path(".html")).decode()
     assert '<Text name="text" value="$text"/>' in workspace.read_bytes(f"{batch.folder}/label_studio.xml").decode()
 
     cut = cut_champion(workspace, NAME)

@@ -11,9 +11,9 @@ _WITHOUT = str.maketrans("", "", string.punctuation)
 
 
 def with_typos(text: str, share: float) -> str:
-    """A text with two neighbouring letters exchanged, or one left out, in a share of its words, those of four letters or
-    more. Of a short text that is a chance: at 5 %, every second text of ten words has an error. The same text always gets
-    the same ones."""
+    """A text with two neighbouring letters exchanged, or one left out, in a share of its words, those of four letters
+    or more. Of a short text that is a chance: at 5 %, every second text of ten words has an error. The same text always
+    gets the same ones."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
     words = text.split(" ")
     long = [place for place, word in enumerate(words) if len(word) >= 4]
