@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.ingest.signatures import signature_store
-from tasks.modality.inspection import INSPECTOR, inspection_store
+from tasks.modality.kinds import KINDS
 from tasks.pool.batches import POOL, labelling_folder
 from tasks.runs import RUN_ID, finished_runs, no_run
 from tasks.storage.assignments import assignments_path
@@ -94,11 +94,12 @@ def _clean(workspace: Workspace, done: Cleaned) -> Cleaned:
             _remove(workspace, files, done)
             if not done.dry_run:
                 workspace.remove(f"features/{folder}")
-    _compact(
-        inspection_store(workspace),
-        lambda keys: keys["sha256"].isin(needed.images) & (keys["inspector"] == INSPECTOR),
-        done,
-    )
+    for kind in KINDS.values():
+        _compact(
+            kind.store(workspace),
+            lambda keys, kind=kind: keys["sha256"].isin(needed.images) & (keys["inspector"] == kind.inspector),
+            done,
+        )
     _compact(signature_store(workspace), lambda keys: keys["sha256"].map(bytes.hex).isin(needed.images), done)
     _remove(workspace, _unneeded_files(workspace, needed, recent), done)
     for folder in list(_unneeded_folders(workspace, needed, recent)):
@@ -175,7 +176,7 @@ def _unneeded_files(workspace: Workspace, needed: Needed, recent: datetime) -> I
         yield from (file for file in workspace.files(folder) if file.modified < recent)
     yield from (file for file in workspace.files("images") if file.name not in needed.images)
     abandoned = datetime.now(UTC) - timedelta(days=ABANDONED_WRITE_DAYS)
-    for folder in ("features", "inspections", "stamps", "artifacts", "quarantine", "inbox"):
+    for folder in ("features", "inspections", "text_inspections", "stamps", "artifacts", "quarantine", "inbox"):
         for file in workspace.files(folder):
             if file.name.startswith(".") and file.name.endswith(".part") and file.modified < abandoned:
                 yield file

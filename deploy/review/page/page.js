@@ -52,7 +52,7 @@ async function save(path, more) {
     cards[shown] = answer.card;
     if (!answer.stale) return answer.card;
     const said = answer.card.decision ? inWords(answer.card) : "no decision any more";
-    showProblem(`Meanwhile somebody else decided about this image (${said}), so yours was not kept.`);
+    showProblem(`Meanwhile somebody else decided about this one (${said}), so yours was not kept.`);
     show(shown, false);
   } catch (error) {
     showProblem(error.message);
@@ -133,7 +133,7 @@ function reason(card) {
     return `The very same file lies in two classes (${card.path} and ${card.suggested_path}), so it is left out until you decide.`;
   }
   const rather = `${card.suggested} (${percent(card.suggested_probability)}) rather than ${card.label} (${percent(card.probability)})`;
-  return `${capital(percent(card.wrong))} likely wrong: a classifier that never saw this image says ${rather}.`;
+  return `${capital(percent(card.wrong))} likely wrong: a classifier that never saw it says ${rather}.`;
 }
 
 function inWords(card) {
@@ -146,7 +146,7 @@ function showPhoto(card) {
   const photo = by("photo");
   by("unseen").hidden = true;
   photo.hidden = false;
-  photo.alt = `the image, labelled ${card.label}`;
+  photo.alt = `labelled ${card.label}`;
   photo.src = `picture/large/${card.sha256}`;
   by("path").textContent = card.path;
   by("chip").hidden = !card.split || card.split === "train";
@@ -157,9 +157,9 @@ async function showUnseen() {
   const { sha256 } = cards[shown];
   by("photo").hidden = true;
   by("unseen").hidden = false;
-  by("unseen").textContent = "The picture can’t be shown.";
+  by("unseen").textContent = "It can’t be shown.";
   const answer = await fetch(`picture/large/${sha256}`).then((response) => response.json()).catch(() => null);
-  if (answer && cards[shown]?.sha256 === sha256) by("unseen").textContent = `The picture can’t be shown: ${answer.error}`;
+  if (answer && cards[shown]?.sha256 === sha256) by("unseen").textContent = `It can’t be shown: ${answer.error}`;
 }
 
 function showAlike(id, card) {

@@ -90,7 +90,7 @@ def test_two_pages_do_not_overwrite_each_other(browser, page: Page, place: Works
     other.keyboard.press("d")
     expect(other.locator("#progress")).to_contain_text("1 of 2 likely wrong")
     page.keyboard.press("t")
-    expect(page.get_by_role("alert")).to_contain_text("somebody else decided about this image (dropped)")
+    expect(page.get_by_role("alert")).to_contain_text("somebody else decided about this one (dropped)")
     assert standing(place) == ["drop"]
     page.keyboard.press("t")  # now it is known, and can be changed
     expect(page.get_by_role("alert")).to_be_hidden()
