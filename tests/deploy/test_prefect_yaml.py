@@ -15,7 +15,7 @@ import yaml
 from flows.deployments import deployments
 from flows.inbox import EVENT as UNFAMILIAR
 from flows.watch import EVENT
-from tasks.config import parse_config
+from tasks.config import EMBEDDED_TEXT, parse_config
 from tasks.networks.registry import BACKBONES
 from tests.prefect_server import prefect_server
 from tests.runs import make_run
@@ -126,7 +126,7 @@ def test_the_form_has_a_description_a_default_choices_and_bounds(url: str):
     assert rate["description"].endswith("by a cosine. (above 0 and at most 1)")
     assert schema["definitions"]["Backbone"]["properties"]["precision"]["enum"] == ["fp32", "int8"]
     names, files = schema["definitions"]["Backbone"]["properties"]["name"]["anyOf"]
-    assert names["enum"] == list(BACKBONES)
+    assert names["enum"] == [*BACKBONES, EMBEDDED_TEXT]
     assert files["pattern"] == r"\.onnx$"
 
 
