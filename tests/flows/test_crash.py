@@ -60,7 +60,7 @@ for state in ("Promoted", "Unchanged", "Refused", "InvalidData", "Failed"):
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def posted() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The address of a receiver of webhooks, and what was posted to it so far."""
     received: list[dict[str, Any]] = []
@@ -80,10 +80,11 @@ def posted() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     server.shutdown()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(
     tmp_path_factory: pytest.TempPathFactory, posted: tuple[str, list[dict[str, Any]]]
 ) -> Iterator[PrefectServer]:
+    """A server of its own for each test: on SQLite, one that still works on another's events may lose a crash's."""
     with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
         for _ in range(2):  # given again, the command changes nothing
             command = [sys.executable, "-m", "flows.cli", "automations", "--webhook", posted[0]]
