@@ -15,6 +15,8 @@ from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 
+from tests.deploy.serving.models import answers, manifest
+
 WORDS = ("[UNK]", "good", "bad", "ship", "train", "very", "the", "a", "was", "late")
 MOODS = ("good", "bad")
 
@@ -42,21 +44,9 @@ def mood_model(labels: Sequence[str] = MOODS, *, familiarity: bool = False) -> b
         helper.make_node("Unsqueeze", ["mask", "last"], ["shares"]),
         helper.make_node("Mul", ["votes", "shares"], ["counted"]),
         helper.make_node("ReduceMean", ["counted", "second"], ["logits"], keepdims=0),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-        helper.make_node("ArgMax", ["probabilities"], ["index"], axis=1, keepdims=0),
-        helper.make_node("Gather", ["labels", "index"], ["label"]),
     ]
-    outputs = [
-        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(labels)]),
-        helper.make_tensor_value_info("label", TensorProto.STRING, ["N"]),
-    ]
-    if familiarity:
-        nodes += [
-            helper.make_node("ReduceMax", ["logits", "second"], ["most"], keepdims=0),
-            helper.make_node("Sub", ["most", "least"], ["score"]),
-            helper.make_node("Sigmoid", ["score"], ["familiarity"]),
-        ]
-        outputs.append(helper.make_tensor_value_info("familiarity", TensorProto.FLOAT, ["N"]))
+    answering, outputs = answers(len(labels), strength="logits" if familiarity else None)
+    nodes += answering
     constants = {
         "weights": weights,
         "last": np.array([2], np.int64),
@@ -72,8 +62,6 @@ def mood_model(labels: Sequence[str] = MOODS, *, familiarity: bool = False) -> b
 
 def publish_moods(workspace: Path, version: int = 1, *, familiarity: bool = False) -> Path:
     """Lays a version into `workspace`/models/moods, whole at once."""
-    from tests.deploy.serving.models import manifest
-
     content = mood_model(familiarity=familiarity)
     files = {"model.onnx": content, "tokenizer.json": tokenizer()}
     digests = {name: hashlib.sha256(each).hexdigest() for name, each in files.items()}

@@ -13,11 +13,10 @@ import onnxruntime as ort
 
 from tasks.errors import DamagedFileError
 from tasks.modality.feeds import INPUTS
-from tasks.modality.texts.tokens import feed_of
 from tasks.networks.classifier import tokens_of
 from tasks.networks.onnx_session import open_model
 from tasks.networks.outputs import LABEL, OUTPUTS, PROBABILITIES, THRESHOLD
-from tasks.networks.text_batches import batches
+from tasks.networks.text_batches import run_texts
 
 # Above this an inference's memory is given back at once; below, ONNX Runtime's arena is worth keeping.
 LARGE_BATCH_PIXELS = 4_000_000
@@ -110,12 +109,8 @@ class ServedModel:
         """Answers texts, each as it would be alone. Raises DecodeError for one that is empty or too long."""
         assert self._tokens
         tokens = [self._tokens.read(text.encode()) for text in texts]
-        found: list[Answer | None] = [None] * len(texts)
-        for places in batches([len(each) for each in tokens]):
-            answers = self._answers(self._session.run(list(self.outputs), feed_of([tokens[place] for place in places])))
-            for place, answer in zip(places, answers, strict=True):
-                found[place] = answer
-        return [answer for answer in found if answer]
+        # On one thread: requests have the others.
+        return self._answers(list(zip(*run_texts(self._session, self.outputs, tokens, workers=1), strict=True)))
 
     def _infer_together(self, images: np.ndarray) -> list[Answer]:
         options = ort.RunOptions()

@@ -174,18 +174,13 @@ def _texts(tensor: TextTensor, binary: bytes, limits: Limits) -> list[str]:
     count = tensor.shape[0]
     if count > limits.max_waiting:
         raise RequestError(413, f"{count} texts are more than the {limits.max_waiting} that a request may hold")
+    _check_given(tensor, binary, "strings")
     if tensor.parameters.binary_data_size is not None:
-        if tensor.data is not None:
-            raise bad(f"{TEXT_INPUT!r} has both 'data' and a 'binary_data_size': give one")
         if len(binary) != tensor.parameters.binary_data_size:
             raise bad(f"'binary_data_size' is {tensor.parameters.binary_data_size}, and {len(binary)} bytes follow")
         texts = _unpack_bytes(binary)
-    elif binary:
-        raise bad(f"{len(binary)} bytes follow the JSON, and no input has a 'binary_data_size' that claims them")
-    elif tensor.data is None:
-        raise bad(f"{TEXT_INPUT!r} has neither 'data', a list of strings, nor a 'binary_data_size'")
     else:
-        texts = tensor.data
+        texts = tensor.data or []
     if len(texts) != count:
         raise bad(f"shape {list(tensor.shape)} is {count} texts; found {len(texts)}")
     return texts
@@ -209,16 +204,22 @@ def _unpack_bytes(binary: bytes) -> list[str]:
 
 def _images(tensor: InputTensor, binary: bytes, limits: Limits) -> np.ndarray:
     _check_size(tensor.shape, limits)
+    _check_given(tensor, binary, "numbers")
     size = tensor.parameters.binary_data_size
     if size is not None:
-        if tensor.data is not None:
-            raise bad(f"{INPUT!r} has both 'data' and a 'binary_data_size': give one")
         return _binary_images(tensor.shape, size, binary)
-    if binary:
+    return _json_images(tensor.shape, tensor.data or [])
+
+
+def _check_given(tensor: InputTensor | TextTensor, binary: bytes, what: str) -> None:
+    """Raises RequestError unless a tensor's values are either in the JSON or behind it."""
+    if tensor.parameters.binary_data_size is not None:
+        if tensor.data is not None:
+            raise bad(f"{tensor.name!r} has both 'data' and a 'binary_data_size': give one")
+    elif binary:
         raise bad(f"{len(binary)} bytes follow the JSON, and no input has a 'binary_data_size' that claims them")
-    if tensor.data is None:
-        raise bad(f"{INPUT!r} has neither 'data', a list of numbers, nor a 'binary_data_size'")
-    return _json_images(tensor.shape, tensor.data)
+    elif tensor.data is None:
+        raise bad(f"{tensor.name!r} has neither 'data', a list of {what}, nor a 'binary_data_size'")
 
 
 def _check_size(shape: tuple[int, ...], limits: Limits) -> None:

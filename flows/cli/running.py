@@ -56,7 +56,7 @@ def run_flow(
             server.wait()
     # The report's time is what the user waited for, and not the flow's alone.
     command_started.set(time.perf_counter() - seconds_since_start())
-    return flow(source=source, name=name, workspace=workspace, config=loaded, force=force)  # type: ignore[return-value]
+    return flow(source=source, name=name, workspace=workspace, config=run.config, force=force)  # type: ignore[return-value]
 
 
 def run_demo_flow(workspace: str, text: bool) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose, helper
 
 from tasks.errors import ConfigError
 from tasks.networks.onnx_description import Description, description_path, read_description, read_text_description
-from tasks.networks.onnx_file import OWN, mean_over, read_graph
+from tasks.networks.onnx_file import OWN, first_token, give_features, mean_over, probed_shapes, read_graph
 from tasks.networks.onnx_graph import chain, check_names, preprocessing
 from tasks.networks.onnx_layers import late_values
-from tasks.networks.onnx_session import open_session
 from tasks.networks.text_backbone import build_text_extractor
 from tasks.records import FeatureExtractor
 
@@ -80,29 +79,15 @@ def build_file_extractor(
     for name in (output, *late):
         rows, widths[name.removeprefix(OWN)] = _pool(network.graph, name, shapes[name], description, name == output)
         means.append(rows)
-    network.graph.node.append(helper.make_node("Concat", means, ["features"], axis=1))
-    del network.graph.output[:]
-    network.graph.output.append(
-        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", sum(widths.values())])
-    )
+    give_features(network.graph, means, widths)
     before = preprocessing(size, description.normalisation, description.resize, description.crop)
     return chain(before, network), widths
 
 
 def value_shapes(network: onnx.ModelProto, names: Sequence[str], size: int, file: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of values in a graph, from a run on two empty images: inference alone rarely knows them all.
-
-    Raises:
-        ConfigError: the network does not run.
-    """
-    probe = onnx.ModelProto()
-    probe.CopyFrom(network)
-    known = {value.name for value in probe.graph.output}
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known)
+    """The shapes of values in a graph, from a run on two empty images. Raises ConfigError where it does not run."""
     try:
-        session = open_session(probe.SerializeToString())
-        found = session.run(list(names), {PIXELS: np.zeros((2, 3, size, size), np.float32)})
-        shapes = {name: np.asarray(value).shape for name, value in zip(names, found, strict=True)}
+        shapes = probed_shapes(network, names, {PIXELS: np.zeros((2, 3, size, size), np.float32)})
         if wrong := [name for name, shape in shapes.items() if shape[:1] != (2,)]:
             raise ValueError(f"{wrong[0].removeprefix(OWN)} has no row for each image")
     except Exception as exc:
@@ -138,9 +123,7 @@ def _pool(
         raise ConfigError(f"{name} has the shape {list(shape)}: images' rows, maps or tokens can be pooled")
     parts = []
     if description.tokens != "mean":
-        graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), f"{rows}_first"))
-        graph.node.append(helper.make_node("Gather", [name, f"{rows}_first"], [f"{rows}_class"], axis=1))
-        parts.append(f"{rows}_class")
+        parts.append(first_token(graph, name, rows))
     if description.tokens != "class":
         mean_over(graph, name, f"{rows}_mean", [1])
         parts.append(f"{rows}_mean")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tasks.errors import ConfigError, DamagedFileError
+from tasks.modality.feeds import Feed
 from tasks.networks.onnx_graph import OPSET, check, with_opset
+from tasks.networks.onnx_session import open_session
 from tasks.networks.self_contained import check_self_contained
 
 MAX_BYTES = 1 << 30
@@ -44,6 +47,31 @@ def read_graph(file: Path) -> onnx.ModelProto:
         raise ConfigError(
             f"{file} can't be converted to operators of version {OPSET}: export it with opset_version={OPSET} ({exc})"
         ) from exc
+
+
+def probed_shapes(network: onnx.ModelProto, names: Sequence[str], feed: Feed) -> dict[str, tuple[int, ...]]:
+    """The shapes of values in a graph, from a run on `feed`: inference alone rarely knows them all. Raises whatever
+    ONNX Runtime does where the graph does not run."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(network)
+    known = {value.name for value in probe.graph.output}
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known)
+    found = open_session(probe.SerializeToString()).run(list(names), feed)
+    return {name: np.asarray(value).shape for name, value in zip(names, found, strict=True)}
+
+
+def give_features(graph: onnx.GraphProto, rows: Sequence[str], widths: Mapping[str, int]) -> None:
+    """Makes `features` float32 [N, D], these rows side by side, the graph's one output."""
+    graph.node.append(helper.make_node("Concat", list(rows), ["features"], axis=1))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", sum(widths.values())]))
+
+
+def first_token(graph: onnx.GraphProto, name: str, rows: str) -> str:
+    """Adds the nodes that take the first token of a value [N, T, D]; returns the name of the result, [N, D]."""
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), f"{rows}_first"))
+    graph.node.append(helper.make_node("Gather", [name, f"{rows}_first"], [f"{rows}_class"], axis=1))
+    return f"{rows}_class"
 
 
 def mean_over(graph: onnx.GraphProto, name: str, rows: str, axes: list[int]) -> None:

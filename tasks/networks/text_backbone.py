@@ -18,10 +18,9 @@ from tasks.errors import ConfigError, DamagedFileError
 from tasks.modality.feeds import INPUTS
 from tasks.modality.texts.tokens import MAX_BYTES, Tokens, feed_of
 from tasks.networks.onnx_description import TextDescription, description_path
-from tasks.networks.onnx_file import OWN, read_graph
+from tasks.networks.onnx_file import OWN, first_token, give_features, probed_shapes, read_graph
 from tasks.networks.onnx_graph import check, check_names
 from tasks.networks.onnx_layers import late_sums
-from tasks.networks.onnx_session import open_session
 
 IDS, MASK = INPUTS["text"]
 SEGMENTS = "token_type_ids"  # of pairs of texts; one text is all zeros
@@ -80,11 +79,7 @@ def build_text_extractor(
     for name in (output, *late):
         row, widths[name.removeprefix(OWN)] = _pool(encoder.graph, name, shapes[name], description)
         rows.append(row)
-    encoder.graph.node.append(helper.make_node("Concat", rows, ["features"], axis=1))
-    del encoder.graph.output[:]
-    encoder.graph.output.append(
-        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", sum(widths.values())])
-    )
+    give_features(encoder.graph, rows, widths)
     return check(encoder), widths
 
 
@@ -112,19 +107,13 @@ def _give_segments(graph: onnx.GraphProto) -> None:
 
 def _shapes(encoder: onnx.ModelProto, names: Sequence[str], file: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of values, from a run on two texts of PROBE_TOKENS tokens. Raises ConfigError where it fails."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(encoder)
-    known = {value.name for value in probe.graph.output}
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names) if name not in known)
     try:
-        session = open_session(probe.SerializeToString())
-        found = session.run(list(names), feed_of([np.ones(PROBE_TOKENS, np.int64)] * 2))
+        return probed_shapes(encoder, names, feed_of([np.ones(PROBE_TOKENS, np.int64)] * 2))
     except Exception as exc:
         raise ConfigError(
             f"{file} does not run on two texts of {PROBE_TOKENS} tokens: export it with dynamic first and second "
             f"dimensions ({str(exc).splitlines()[0]})"
         ) from exc
-    return {name: np.asarray(value).shape for name, value in zip(names, found, strict=True)}
 
 
 def _add_weights(graph: onnx.GraphProto) -> None:
@@ -150,9 +139,7 @@ def _pool(graph: onnx.GraphProto, name: str, shape: tuple[int, ...], description
         raise ConfigError(f"{name.removeprefix(OWN)} has the shape {list(shape)}: rows [N, D] or tokens [N, T, D] can")
     parts = []
     if description.pooling != "mean":
-        graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), f"{name}_first"))
-        graph.node.append(helper.make_node("Gather", [name, f"{name}_first"], [f"{name}_class"], axis=1))
-        parts.append(f"{name}_class")
+        parts.append(first_token(graph, name, name))
     if description.pooling != "class":
         # A product, not a sum over the tokens: ONNX Runtime adds those up in another order in a batch of one.
         graph.node.append(helper.make_node("MatMul", ["token_weights", name], [f"{name}_row"]))

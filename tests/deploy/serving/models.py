@@ -32,21 +32,9 @@ def colour_model(
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
         helper.make_node("MatMul", ["means", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-        helper.make_node("ArgMax", ["probabilities"], ["index"], axis=1, keepdims=0),
-        helper.make_node("Gather", ["labels", "index"], ["label"]),
     ]
-    outputs = [
-        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(labels)]),
-        helper.make_tensor_value_info("label", TensorProto.STRING, ["N"]),
-    ]
-    if familiarity:
-        nodes += [
-            helper.make_node("ReduceMax", ["means", "second"], ["strongest"], keepdims=0),
-            helper.make_node("Sub", ["strongest", "bright"], ["score"]),
-            helper.make_node("Sigmoid", ["score"], ["familiarity"]),
-        ]
-        outputs.append(helper.make_tensor_value_info("familiarity", TensorProto.FLOAT, ["N"]))
+    answering, outputs = answers(len(labels), strength="means" if familiarity else None)
+    nodes += answering
     graph = helper.make_graph(
         nodes,
         "colours",
@@ -54,7 +42,7 @@ def colour_model(
         outputs,
         [
             numpy_helper.from_array(np.array([1], np.int64), "second"),
-            numpy_helper.from_array(np.array(175, np.float32), "bright"),
+            numpy_helper.from_array(np.array(175, np.float32), "least"),
             numpy_helper.from_array(weights, "weights"),
             numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
             numpy_helper.from_array(np.array(labels, object), "labels"),
@@ -64,6 +52,32 @@ def colour_model(
     helper.set_model_props(model, {"labels": json.dumps(list(labels)), "name": "colours"})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def answers(classes: int, strength: str | None) -> tuple[list[onnx.NodeProto], list[onnx.ValueInfoProto]]:
+    """The nodes from `logits` to the outputs of the contract, and these; they need the constants `labels`, `second`
+    (the axis 1) and `least`.
+
+    Args:
+        strength: the value [N, D] whose maximum, above `least`, makes an item familiar; None has no such output.
+    """
+    nodes = [
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ArgMax", ["probabilities"], ["index"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["labels", "index"], ["label"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes]),
+        helper.make_tensor_value_info("label", TensorProto.STRING, ["N"]),
+    ]
+    if strength:
+        nodes += [
+            helper.make_node("ReduceMax", [strength, "second"], ["strongest"], keepdims=0),
+            helper.make_node("Sub", ["strongest", "least"], ["score"]),
+            helper.make_node("Sigmoid", ["score"], ["familiarity"]),
+        ]
+        outputs.append(helper.make_tensor_value_info("familiarity", TensorProto.FLOAT, ["N"]))
+    return nodes, outputs
 
 
 def manifest(content: bytes, version: int, /, **changes: Any) -> dict[str, Any]:
