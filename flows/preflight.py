@@ -13,7 +13,7 @@ from tasks.evaluate.thresholds import load_gates
 from tasks.extract.engine import check_engine
 from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
-from tasks.modality.augmentation import policy_of
+from tasks.modality.images.augmentation import policy_of
 from tasks.networks.boundaries import check_boundary
 from tasks.networks.extractor import build_outputs, extractor_of
 from tasks.networks.onnx_backbone import extractor_graph

@@ -19,7 +19,7 @@ from tasks.evaluate.parity import prepare_reference
 from tasks.extract.export import ensure_exported
 from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
-from tasks.modality.augmentation import policy_of
+from tasks.modality.images.augmentation import policy_of
 from tasks.networks import keras_process
 from tasks.networks.extractor import extractor_of
 from tasks.records import Run

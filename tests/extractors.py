@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.extract.export import ensure_exported
-from tasks.modality.augmentation import Policy
+from tasks.modality.images.augmentation import Policy
 from tasks.networks.extractor import extractor_of
 from tasks.records import FeatureExtractor, Run
 from tasks.workspace import Workspace

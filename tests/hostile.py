@@ -170,7 +170,7 @@ def avif_with_exif(entries: int, reach: int) -> bytes:
     return encoded(photo(1), "AVIF", exif=exif_block(entries, reach)[6:])
 
 
-# Files that have to be refused, or decoded within the bounds of `tests/modality/test_structure.py`.
+# Files that have to be refused, or decoded within the bounds of `tests/modality/images/test_structure.py`.
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "JPEG of 1,000 empty scans": lambda: jpeg_of_scans(1000),
     "JPEG of 10,000 empty scans": lambda: jpeg_of_scans(10_000),

@@ -8,7 +8,7 @@ from tasks.extract.engine import choose_engine
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.finetune.stage import finetune
 from tasks.ingest.catalogue import build_catalogue
-from tasks.modality.augmentation import policy_of
+from tasks.modality.images.augmentation import policy_of
 from tasks.networks import keras_process
 from tasks.records import Candidate, FeatureExtractor, Features, Run
 from tasks.split.assign import make_snapshot

@@ -30,7 +30,7 @@ from deploy.serving.schemas import (
     TextTensor,
 )
 from tasks.errors import RequestError
-from tasks.modality.images import MAX_SIDE_PX
+from tasks.modality.images.content import MAX_SIDE_PX
 from tasks.networks.outputs import FAMILIARITY, LABEL, PROBABILITIES
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository"]

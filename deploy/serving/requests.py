@@ -19,7 +19,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from deploy.serving.limits import Limits
 from deploy.serving.schemas import TextBody
 from tasks.errors import DecodeError, RequestError
-from tasks.modality.images import load, open_image, to_rgb
+from tasks.modality.images.content import load, open_image, to_rgb
 
 # zlib's window bits: the largest window, and either of the headers of gzip and zlib.
 GZIP_OR_ZLIB = zlib.MAX_WBITS | 32

@@ -147,7 +147,7 @@ def image_files(given: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
     their suffix. Raises UsageError for a folder without an image."""
     from PIL import Image
 
-    from tasks.modality.images import FORMATS
+    from tasks.modality.images.content import FORMATS
 
     Image.init()
     readable = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}
@@ -256,7 +256,7 @@ def predict_images(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from tasks.modality.images import decode
+    from tasks.modality.images.content import decode
     from tasks.modality.items import read_bytes
     from tasks.networks.onnx_session import available_cores
 

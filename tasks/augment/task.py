@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.modality.augmentation import Policy, policy_of
+from tasks.modality.images.augmentation import Policy, policy_of
 from tasks.orchestration import stage
 from tasks.records import Run
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tasks.modality.items import read_checked
 from tasks.modality.texts.tokens import Tokens
 from tasks.networks import keras_process

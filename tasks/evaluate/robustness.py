@@ -18,7 +18,7 @@ from pydantic import Field
 from tasks.config import Section
 from tasks.evaluate.comparison import bootstrap_bounds
 from tasks.modality.feeds import Feed, feed_of_image
-from tasks.modality.images import DEFAULT_MAX_PIXELS
+from tasks.modality.images.content import DEFAULT_MAX_PIXELS
 from tasks.modality.texts.changes import other_case, with_typos, without_punctuation
 from tasks.modality.texts.content import decode_text
 from tasks.networks.classifier import Classifier

@@ -20,7 +20,7 @@ import onnx
 import pandas as pd
 
 from tasks.errors import ExportError
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tasks.modality.items import read_checked
 from tasks.networks.classifier import Classifier
 from tasks.networks.onnx_graph import chain, describe, part

@@ -24,8 +24,8 @@ import numpy as np
 
 from tasks.config import is_onnx_file
 from tasks.errors import ConfigError
-from tasks.modality.augmentation import Augmenter
-from tasks.modality.images import decode
+from tasks.modality.images.augmentation import Augmenter
+from tasks.modality.images.content import decode
 from tasks.modality.items import read_checked
 from tasks.modality.texts.tokens import Tokens
 from tasks.networks.onnx_session import available_cores, open_session
@@ -61,7 +61,7 @@ class Engine(Protocol):
 class Decoding:
     """How images become pixels: limits of the decoder, and the views.
 
-    `enough_px`: sides that a large JPEG may be reduced to while decoding, see `tasks.modality.images.decode`.
+    `enough_px`: sides that a large JPEG may be reduced to while decoding, see `tasks.modality.images.content.decode`.
     `augmenter` makes the views above 0; None where there are none.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tasks.extract.engine import Decoding, Engine, Outputs, Task, Tokenising, embed
-from tasks.modality.augmentation import Augmenter, Policy
+from tasks.modality.images.augmentation import Augmenter, Policy
 from tasks.modality.texts.tokens import Tokens
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.storage.feature_store import append_rows, stored_views

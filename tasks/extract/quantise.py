@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx
 
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tasks.modality.items import read_checked
 from tasks.networks.extractor import key_digest
 from tasks.networks.onnx_graph import describe

@@ -12,7 +12,7 @@ from tasks.extract.engine import Engine, Task, choose_engine
 from tasks.extract.export import ensure_exported
 from tasks.extract.narrow import copy_columns
 from tasks.extract.quantise import quantised
-from tasks.modality.augmentation import Policy
+from tasks.modality.images.augmentation import Policy
 from tasks.networks.extractor import extractor_of
 from tasks.orchestration import count_embedded, mapping, page_progress, stage
 from tasks.records import FeatureExtractor, Features, Run, Snapshot

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.config import CHOSEN, FOR_TEXTS, POOLED, Config, is_onnx_file
 from tasks.finetune.trial import Trial, best, optimism
-from tasks.modality.augmentation import UNFROZEN_VIEWS
+from tasks.modality.images.augmentation import UNFROZEN_VIEWS
 from tasks.networks.registry import get_backbone
 from tasks.records import Run, Snapshot
 from tasks.storage.repository import champion, read_manifest

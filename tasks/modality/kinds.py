@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from tasks.config import Config, Ingest
-from tasks.modality import inspection
+from tasks.modality.images import inspection
 from tasks.modality.texts import inspection as text_inspection
 from tasks.storage.part_store import PartStore
 from tasks.storage.tables import FACTS

@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-from tasks.modality.images import DEFAULT_MAX_PIXELS, load, open_image, to_rgb
+from tasks.modality.images.content import DEFAULT_MAX_PIXELS, load, open_image, to_rgb
 from tasks.modality.items import is_text_uri
 from tasks.modality.texts.card import text_card
 from tasks.modality.texts.content import decode_text
@@ -27,7 +27,7 @@ def thumbnail(content: bytes, side_px: int, *, quality: int = 72, max_pixels: in
     """An image as a JPEG, upright, its longer side at most `side_px`.
 
     Raises:
-        DecodeError: see `tasks.modality.images.open_image`.
+        DecodeError: see `tasks.modality.images.content.open_image`.
     """
     image = open_image(content, max_pixels)
     # A JPEG decodes at 1/2, 1/4 or 1/8 of its size in a fraction of the time; twice the side stays sharp.

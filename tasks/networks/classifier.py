@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.errors import DamagedFileError, HeadstartError, UsageError
 from tasks.modality.feeds import Feed, feed_of_image
-from tasks.modality.images import DEFAULT_MAX_PIXELS, decode
+from tasks.modality.images.content import DEFAULT_MAX_PIXELS, decode
 from tasks.networks.onnx_session import available_cores, open_model
 from tasks.networks.outputs import FAMILIARITY, PROBABILITIES, THRESHOLD
 from tasks.storage.repository import MODEL, TOKENIZER

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.config import EMBEDDED_TEXT, POOLED, Backbone, Config, is_onnx_file
 from tasks.errors import ConfigError
-from tasks.modality.augmentation import Policy
+from tasks.modality.images.augmentation import Policy
 from tasks.networks.boundaries import check_boundary
 from tasks.networks.layers import feature_layers
 from tasks.networks.onnx_description import read_description, read_text_description

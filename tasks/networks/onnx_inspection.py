@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from tasks.errors import ConfigError
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tasks.networks.onnx_backbone import build_file_extractor, image_input, read_network
 from tasks.networks.onnx_description import (
     Description,

@@ -14,7 +14,7 @@ from tasks.errors import DecodeError, SourceChangedError
 from tasks.extract.plan import DECODED_SCALE
 from tasks.ingest.reading import Known, read_all, stored_inspections
 from tasks.ingest.signatures import known_signatures
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tasks.modality.items import read_checked
 from tasks.modality.kinds import kind_of
 from tasks.networks.onnx_session import available_cores, open_model

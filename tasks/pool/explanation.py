@@ -14,7 +14,7 @@ import pandas as pd
 
 from tasks.display import Progress
 from tasks.errors import HeadstartError
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tasks.modality.items import read_bytes
 from tasks.networks.occlusion import TYPICAL, Look, Occlusion
 from tasks.networks.onnx_session import available_cores

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks.display import visible_lines
-from tasks.modality.heat_picture import heat_picture
+from tasks.modality.images.heat_picture import heat_picture
 from tasks.modality.items import shown
 from tasks.pool.explanation import Explanation
 from tasks.pool.page import NEAR_PX, page_environment, pictures_of

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import HeadstartError
-from tasks.modality.heat_picture import heat_picture
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
+from tasks.modality.images.heat_picture import heat_picture
 from tasks.modality.items import read_bytes
 from tasks.networks.occlusion import TYPICAL, Look, Occlusion
 from tasks.networks.onnx_session import available_cores

@@ -22,10 +22,10 @@ IMAGE_FACTS = pa.schema(
         ("height_px", pa.int32()),
         ("format", pa.string()),
         ("mode", pa.string()),
-        ("brightness", pa.float32()),  # these three: see `tasks.modality.inspection`
+        ("brightness", pa.float32()),  # these three: see `tasks.modality.images.inspection`
         ("contrast", pa.float32()),
         ("sharpness", pa.float32()),
-        ("phash", pa.binary(128)),  # `tasks.modality.inspection.perceptual_hash`
+        ("phash", pa.binary(128)),  # `tasks.modality.images.inspection.perceptual_hash`
     ]
 )
 TEXT_FACTS = pa.schema(

@@ -23,7 +23,7 @@ import pandas as pd
 from PIL import Image
 
 from tasks.errors import DecodeError, SourceError
-from tasks.modality.images import decode, load, open_image, to_rgb
+from tasks.modality.images.content import decode, load, open_image, to_rgb
 from tasks.modality.items import is_text_uri, read_bytes
 from tasks.modality.texts.content import decode_text, words_of
 from tasks.modality.texts.shingles import MIN_SIMILARITY, candidate_pairs, shingles, similarity

@@ -46,7 +46,7 @@ def near_pairs(hashes: np.ndarray, new: np.ndarray, min_cosine: float = MIN_COSI
     """Pairs of images with similar hashes; at least one of each pair is new.
 
     Args:
-        hashes: int8 [N, 2, 64], see `tasks.modality.inspection.perceptual_hash`.
+        hashes: int8 [N, 2, 64], see `tasks.modality.images.inspection.perceptual_hash`.
         new: bool [N].
     """
     if not new.any():

@@ -28,8 +28,8 @@ from deploy.serving.limits import Limits
 from flows.cli.prediction import predict_images
 from tasks.config import Config
 from tasks.evaluate.fresh_process import RUNNER, arrays
-from tasks.modality.augmentation import policy_of
-from tasks.modality.images import decode
+from tasks.modality.images.augmentation import policy_of
+from tasks.modality.images.content import decode
 from tasks.networks.classifier import Classifier
 from tasks.networks.extractor import build_extractor, extractor_of
 from tasks.networks.head_file import load_head

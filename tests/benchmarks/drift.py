@@ -35,8 +35,8 @@ import pandas as pd
 from PIL import Image, ImageEnhance, ImageFilter
 
 from tasks.extract.engine import OnnxRuntimeEngine, Task
-from tasks.modality.images import decode
-from tasks.modality.inspection import inspect
+from tasks.modality.images.content import decode
+from tasks.modality.images.inspection import inspect
 from tasks.modality.kinds import KINDS
 from tasks.storage.feature_store import load_features
 from tasks.storage.repository import champion, read_manifest

@@ -19,8 +19,8 @@ from tasks.extract.export import ensure_exported
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.extract.quantise import quantised
 from tasks.ingest.catalogue import build_catalogue
-from tasks.modality.augmentation import Policy, policy_of
-from tasks.modality.images import decode
+from tasks.modality.images.augmentation import Policy, policy_of
+from tasks.modality.images.content import decode
 from tasks.modality.items import read_bytes
 from tasks.networks.extractor import extractor_of
 from tasks.networks.onnx_session import available_cores, open_session

@@ -39,7 +39,7 @@ from tasks.finetune.data import load_split
 from tasks.finetune.head import build_head, schedule, train_head
 from tasks.finetune.unfrozen import tune_unfrozen, unfrozen_layers
 from tasks.ingest.catalogue import build_catalogue
-from tasks.modality.augmentation import load_policy
+from tasks.modality.images.augmentation import load_policy
 from tasks.networks.extractor import extractor_of
 from tasks.networks.registry import build_network, get_backbone
 from tasks.records import FeatureExtractor, Features, Run, Snapshot

@@ -58,7 +58,7 @@ def measure(source: Path, workspace: str, given: argparse.Namespace, address: st
     from tasks.config import parse_config
     from tasks.extract.task import extract_features, make_extractor
     from tasks.ingest.catalogue import build_catalogue
-    from tasks.modality.augmentation import policy_of
+    from tasks.modality.images.augmentation import policy_of
     from tasks.runs import new_run
     from tasks.split.assign import make_snapshot
     from tasks.storage.feature_store import load_features

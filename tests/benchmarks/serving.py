@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tasks.networks.onnx_session import available_cores, open_session
 from tasks.publish.rollback import roll_back
 from tasks.storage.repository import next_version, write_version

@@ -24,7 +24,7 @@ from tasks.extract.export import ensure_exported
 from tasks.extract.plan import embed_shard, missing_tasks
 from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.sources import with_task
-from tasks.modality.augmentation import policy_of
+from tasks.modality.images.augmentation import policy_of
 from tasks.modality.items import read_bytes
 from tasks.modality.texts.tokens import Tokens, feed_of
 from tasks.networks.extractor import extractor_of

@@ -36,7 +36,7 @@ from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.finetune.data import Split
 from tasks.finetune.head import train_head
 from tasks.ingest.catalogue import build_catalogue
-from tasks.modality.augmentation import policy_of
+from tasks.modality.images.augmentation import policy_of
 from tasks.networks.extractor import extractor_of
 from tasks.records import Features, Run, Snapshot
 from tasks.runs import new_run

@@ -14,7 +14,7 @@ from tasks.evaluate.latency import MIN_RUNS, WARM_UP, measure_latency, noise
 from tasks.evaluate.robustness import Changed, Sample, measure_robustness
 from tasks.evaluate.thresholds import load_gates
 from tasks.modality.feeds import Feed, feed_of_image
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tasks.networks.classifier import Classifier, Prediction
 from tests.deploy.serving.models import colour_model
 

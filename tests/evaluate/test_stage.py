@@ -16,8 +16,8 @@ from tasks.errors import DamagedFileError, SourceChangedError
 from tasks.evaluate import stage
 from tasks.evaluate.parity import Parity
 from tasks.evaluate.stage import PREDICTIONS, evaluate, rules
-from tasks.modality.augmentation import policy_of
-from tasks.modality.images import decode
+from tasks.modality.images.augmentation import policy_of
+from tasks.modality.images.content import decode
 from tasks.networks.classifier import Classifier
 from tasks.records import Candidate, Decision, Run
 from tasks.storage.repository import write_version

@@ -16,7 +16,7 @@ from tasks.extract import engine as module
 from tasks.extract.engine import Decoding, OnnxRuntimeEngine, Task, TensorflowEngine, choose_engine, embed
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.ingest.catalogue import build_catalogue
-from tasks.modality.augmentation import Augmenter, Policy, load_policy
+from tasks.modality.images.augmentation import Augmenter, Policy, load_policy
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tasks.storage.feature_store import feature_store

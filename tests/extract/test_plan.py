@@ -13,7 +13,7 @@ from tasks.extract.engine import choose_engine
 from tasks.extract.narrow import copy_columns
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.ingest.catalogue import build_catalogue
-from tasks.modality.augmentation import Policy, load_policy
+from tasks.modality.images.augmentation import Policy, load_policy
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tasks.storage.feature_store import feature_store, load_features

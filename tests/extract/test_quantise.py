@@ -19,8 +19,8 @@ from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.extract.quantise import quantised
 from tasks.finetune.head import build_head
 from tasks.ingest.catalogue import build_catalogue
-from tasks.modality.augmentation import Policy, load_policy
-from tasks.modality.images import decode
+from tasks.modality.images.augmentation import Policy, load_policy
+from tasks.modality.images.content import decode
 from tasks.networks.head_file import save_head
 from tasks.networks.onnx_session import open_session
 from tasks.networks.registry import EMBEDDED

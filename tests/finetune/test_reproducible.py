@@ -15,8 +15,8 @@ import onnx
 from onnx import numpy_helper
 
 from tasks.extract.export import ensure_exported
-from tasks.modality.augmentation import policy_of
-from tasks.modality.images import decode
+from tasks.modality.images.augmentation import policy_of
+from tasks.modality.images.content import decode
 from tasks.networks.classifier import Classifier
 from tasks.networks.extractor import extractor_of
 from tasks.storage.tables import read_table

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 
 from flows.retrain import retrain
 from tasks.config import Config, parse_config
-from tasks.modality.augmentation import policy_of
+from tasks.modality.images.augmentation import policy_of
 from tasks.runs import new_run
 from tests.extractors import exported
 

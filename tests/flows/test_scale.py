@@ -18,7 +18,7 @@ from tasks.errors import ConfigError
 from tasks.extract.task import extract_features, make_extractor
 from tasks.ingest import reading
 from tasks.ingest.task import ingest_images
-from tasks.modality.augmentation import policy_of
+from tasks.modality.images.augmentation import policy_of
 from tasks.runs import new_run
 from tasks.split.task import split_images
 from tasks.storage.feature_store import feature_store, load_features

@@ -6,7 +6,7 @@ import pytest
 from PIL import ImageEnhance, ImageOps
 
 from tasks.ingest.catalogue import build_catalogue
-from tasks.modality import inspection
+from tasks.modality.images import inspection
 from tasks.storage.quarantine import read_entries, register_path, run_quarantine
 from tasks.storage.tables import read_table
 from tests import photos

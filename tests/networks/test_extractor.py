@@ -14,7 +14,7 @@ import pytest
 
 from tasks.config import POOLED
 from tasks.errors import ConfigError
-from tasks.modality.augmentation import load_policy
+from tasks.modality.images.augmentation import load_policy
 from tasks.networks import extractor as module
 from tasks.networks.extractor import build_extractor, build_outputs, build_upper, extractor_of, feature_widths
 from tasks.networks.layers import boundaries, late_layers

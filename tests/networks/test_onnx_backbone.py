@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from tasks.errors import ConfigError
-from tasks.modality.augmentation import load_policy
+from tasks.modality.images.augmentation import load_policy
 from tasks.networks import onnx_file
 from tasks.networks.extractor import extractor_of
 from tasks.networks.onnx_backbone import build_file_extractor, read_network

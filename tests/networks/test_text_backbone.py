@@ -6,7 +6,7 @@ import pytest
 
 from tasks.config import EMBEDDED_TEXT
 from tasks.errors import ConfigError
-from tasks.modality.augmentation import policy_of
+from tasks.modality.images.augmentation import policy_of
 from tasks.modality.texts.tokens import Tokens, feed_of
 from tasks.networks.extractor import extractor_of
 from tasks.networks.onnx_description import TextDescription, read_text_description

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import ImageEnhance, ImageOps
 
-from tasks.modality import inspection
+from tasks.modality.images import inspection
 from tasks.storage.assignments import no_assignments
 from tasks.validate.duplicates import find_groups
 from tasks.validate.neighbours import LEAST_COMPARED, near_in_features, near_pairs

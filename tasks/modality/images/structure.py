@@ -3,7 +3,7 @@
 A header shows how many pixels an image has, and nothing else that it costs. So the parts of a file are counted here,
 without decoding any: scans of a JPEG, chunks of a PNG, blocks of a GIF, tags of a TIFF. The bounds lie far above what
 cameras and programs write. Metadata is not shown to the decoders of JPEG and AVIF, which would read it when they open a
-file: orientation is read by `tasks.modality.orientation`.
+file: orientation is read by `tasks.modality.images.orientation`.
 """
 
 from __future__ import annotations

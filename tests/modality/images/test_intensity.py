@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tasks.errors import DecodeError
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tests.hostile import tiff
 from tests.photos import encoded
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from tasks.modality.images import decode
-from tasks.modality.inspection import inspect
+from tasks.modality.images.content import decode
+from tasks.modality.images.inspection import inspect
 from tests import hostile
 from tests.photos import encoded, photo
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 from PIL import Image
 
 from tasks.errors import DecodeError
-from tasks.modality.images import load, open_image, to_rgb
-from tasks.modality.orientation import orientation_of, upright_size
+from tasks.modality.images.content import load, open_image, to_rgb
+from tasks.modality.images.orientation import orientation_of, upright_size
 from tasks.storage.part_store import PartStore
 from tasks.storage.tables import IMAGE_FACTS
 from tasks.workspace import Workspace

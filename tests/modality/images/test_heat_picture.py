@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.modality.heat_picture import SIDE_PX, heat_picture
+from tasks.modality.images.heat_picture import SIDE_PX, heat_picture
 
 
 def opacity(heat: np.ndarray, width_px: int, height_px: int) -> np.ndarray:

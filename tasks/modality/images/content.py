@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tasks.errors import DecodeError
-from tasks.modality.intensity import eight_bits
-from tasks.modality.orientation import orientation_of, upright
-from tasks.modality.structure import check_opened, examined
+from tasks.modality.images.intensity import eight_bits
+from tasks.modality.images.orientation import orientation_of, upright
+from tasks.modality.images.structure import check_opened, examined
 
 # Pillow's own limit only warns; ours is an error, and is set by the configuration (ingest.max_pixels).
 Image.MAX_IMAGE_PIXELS = None
@@ -38,7 +38,7 @@ def open_image(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Im
 
     Raises:
         DecodeError: not an image, one of an unsupported kind, one of more pixels than `max_pixels`, FORMAT_MAX_PIXELS
-            or MAX_SIDE_PX allow, or one whose structure would cost too much (see `tasks.modality.structure`).
+            or MAX_SIDE_PX allow, or one whose structure would cost too much (see `tasks.modality.images.structure`).
     """
     if not content:
         raise DecodeError("the file is empty")

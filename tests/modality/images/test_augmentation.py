@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import ConfigError
-from tasks.modality.augmentation import POLICIES_FOLDER, Augmenter, load_policy
+from tasks.modality.images.augmentation import POLICIES_FOLDER, Augmenter, load_policy
 from tests.photos import photo
 
 PIXELS = np.asarray(photo(5, size=(60, 40)))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tasks.errors import DecodeError
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tests import hostile
 from tests.photos import encoded, photo
 
@@ -20,7 +20,7 @@ WORST_S, WORST_MB = 5.0, 2000
 ONE = """
 import resource, sys
 from tasks.errors import DecodeError
-from tasks.modality.images import decode
+from tasks.modality.images.content import decode
 from tests.hostile import HOSTILE
 content = HOSTILE[sys.argv[1]]()
 before, spent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sum(resource.getrusage(0)[:2])

@@ -7,8 +7,8 @@ import random
 import pytest
 from PIL import Image
 
-from tasks.modality.images import decode
-from tasks.modality.inspection import Inspection, inspect
+from tasks.modality.images.content import decode
+from tasks.modality.images.inspection import Inspection, inspect
 from tests import hostile
 from tests.damage import harmed, sound_files
 from tests.photos import encoded, photo
@@ -45,6 +45,6 @@ def test_what_surprises_is_a_fault_of_this_file(monkeypatch):
     def broken(*args: object) -> Image.Image:
         raise RecursionError("deep")
 
-    monkeypatch.setattr("tasks.modality.inspection.grey_thumbnail", broken)
+    monkeypatch.setattr("tasks.modality.images.inspection.grey_thumbnail", broken)
     assert inspect(encoded(photo(1)), 10**8).fault == "the image can't be read: RecursionError"
     assert decode(encoded(photo(1))).shape == (36, 48, 3)
