@@ -34,7 +34,7 @@ from tasks.workspace import Workspace
 log = logging.getLogger(__name__)
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-SUFFIXES |= {"PPM": "ppm", "AVIF": "avif", "TEXT": "txt"}
+SUFFIXES |= {"PPM": "ppm", "AVIF": "avif", "HEIF": "heic", "TEXT": "txt"}
 KEPT = re.compile(r"(?P<sha256>[0-9a-f]{64})\.[a-z]{3,4}")
 TOP_CLASSES = 5
 TIDY_S = 3600.0

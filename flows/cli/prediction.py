@@ -145,12 +145,9 @@ def _name_skipped(skipped: Counter[str]) -> None:
 def image_files(given: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
     """The files that were named, and those below the folders that were, sorted; and how many of these were skipped, by
     their suffix. Raises UsageError for a folder without an image."""
-    from PIL import Image
+    from tasks.modality.images.content import readable_suffixes
 
-    from tasks.modality.images.content import FORMATS
-
-    Image.init()
-    readable = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}
+    readable = readable_suffixes()
     files: list[Path] = []
     skipped: Counter[str] = Counter()
     for path in given:

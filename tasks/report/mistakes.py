@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from tasks.errors import HeadstartError
 from tasks.modality.images.content import decode
@@ -97,8 +98,8 @@ def _training(evidence: Evidence) -> Training:
     """The training photographs: sha256, uri and label, by digest, which is in no order."""
     if evidence.snapshot is None:
         return {"sha256": [], "uri": [], "label": []}
-    rows = {row["sha256"]: row for row in evidence.snapshot.to_pylist() if row["split"] == "train"}
-    return {key: [rows[sha256][key] for sha256 in sorted(rows)] for key in ("sha256", "uri", "label")}
+    training = evidence.snapshot.filter(pc.field("split") == "train").select(["sha256", "uri", "label"])
+    return training.sort_by("sha256").to_pydict()
 
 
 def _with_pictures(near: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -383,14 +383,16 @@ def _familiarity(evidence: Evidence) -> dict[str, Any] | None:
         return None
     by_familiarity = right_by_share([(p.familiarity or 0.0, p.correct) for p in judged])
     by_probability = right_by_share([(p.probability, p.correct) for p in judged])
-    familiar = [p for p in judged if (p.familiarity or 0.0) >= said["threshold"]]
+    right: dict[bool, list[float]] = {True: [], False: []}  # of familiar images, and of the others
+    for p in judged:
+        right[(p.familiarity or 0.0) >= said["threshold"]].append(float(p.correct))
     unknown = said.get("unknown_classes")
     return {
         "figure": charts.coverage_chart(by_probability, by_familiarity),
-        "familiar": len(familiar),
+        "familiar": len(right[True]),
         "n": len(judged),
-        "right_familiar": _mean([float(p.correct) for p in familiar]),
-        "right_others": _mean([float(p.correct) for p in judged if p not in familiar]),
+        "right_familiar": _mean(right[True]),
+        "right_others": _mean(right[False]),
         "unknown": unknown,
         "classes": sorted(unknown["classes"].items(), key=lambda row: row[1]) if unknown else [],
     }

@@ -63,9 +63,10 @@ def review_cards(
     rows = order[doubt[order] >= LEAST_WRONG]
     others, _ = nearest(features, rows, NEIGHBOURS)
     cards = describe_rows(table, rows, errors, targets, labels)
-    members = {name: part.index.to_numpy() for name, part in table.groupby(groups) if part["label"].nunique() > 1}
+    shown = groups[groups.isin(groups.iloc[rows])]
+    members = {name: part.index.to_numpy() for name, part in shown.groupby(shown)}
     for card, row, near in zip(cards, rows.tolist(), others, strict=True):
-        copies = members.get(groups.iloc[row], np.empty(0, np.int64))
+        copies = members[groups.iloc[row]]
         copies = copies[(table["label"].iloc[copies] != card["label"]).to_numpy()][:COPIES]
         card["copies"] = _places(table, copies)
         card["neighbours"] = _places(table, near[~np.isin(near, copies)])

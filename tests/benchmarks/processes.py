@@ -33,6 +33,7 @@ class Answer:
     started_at: float  # seconds since the epoch
     seconds: float
     peak_rss_mb: int  # of the process and all below it, together
+    peak_anonymous_mb: int  # of these without mapped files, whose pages the system takes back when it needs them
 
 
 def environment(prefect_home: Path, api_url: str | None = None) -> dict[str, str]:
@@ -56,9 +57,10 @@ def run(command: Sequence[str], env: dict[str, str], allowed: Sequence[int] = (0
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started_at, started = time.time(), time.perf_counter()
         with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err) as process:
-            peak = 0
+            peak_rss = peak_anonymous = 0
             while True:
-                peak = max(peak, _tree_rss(process.pid))
+                rss, anonymous = _tree_memory(process.pid)
+                peak_rss, peak_anonymous = max(peak_rss, rss), max(peak_anonymous, anonymous)
                 try:
                     status = process.wait(SAMPLE_EVERY_S)
                 except subprocess.TimeoutExpired:
@@ -68,21 +70,25 @@ def run(command: Sequence[str], env: dict[str, str], allowed: Sequence[int] = (0
         printed, said = (_read(file) for file in (out, err))
     if status not in allowed:
         raise SystemExit(f"{' '.join(command)} ended with status {status}; it said:\n{said[-4000:]}")
-    return Answer(_last_object(printed), started_at, seconds, peak // 2**20)
+    return Answer(_last_object(printed), started_at, seconds, peak_rss // 2**20, peak_anonymous // 2**20)
 
 
-def _tree_rss(pid: int) -> int:
-    """Resident bytes of a process and its descendants; pages that they share count for each."""
+def _tree_memory(pid: int) -> tuple[int, int]:
+    """Resident bytes of a process and its descendants, and how many of them are no pages of files.
+
+    Pages that they share count for each.
+    """
     try:
         root = psutil.Process(pid)
         tree = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0
-    total = 0
+        return 0, 0
+    rss = anonymous = 0
     for process in tree:
         with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_info().rss
-    return total
+            memory = process.memory_info()
+            rss, anonymous = rss + memory.rss, anonymous + memory.rss - memory.shared
+    return rss, anonymous
 
 
 def _read(file: Any) -> str:

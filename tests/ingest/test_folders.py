@@ -145,7 +145,7 @@ def test_side_files_are_counted_and_not_quarantined(tmp_path):
 def test_a_name_without_a_suffix_says_nothing_and_one_of_an_image_that_is_not_read_is_told(tmp_path):
     source = class_folders(tmp_path / "photos", {"cat": 1})
     (source / "cat/7f3a").write_bytes(encoded(photo(5)))
-    (source / "cat/phone.heic").write_bytes(b"heic")
+    (source / "cat/phone.cr3").write_bytes(b"raw")
     run = make_run(tmp_path / "w", source)
     ref = build_catalogue(run)
     assert (ref.images, ref.quarantined) == (2, 1)

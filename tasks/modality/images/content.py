@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import cache
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -22,15 +23,39 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow warns of odd metadata, which says nothing of the pixels. Set once: a filter for a call affects all threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# The accepted formats: plain raster formats whose decoders are part of Pillow.
+# The accepted formats: plain raster formats whose decoders are part of Pillow; beside them HEIF, see `can_read_heif`.
 # (MPO, the pictures of some phones and 3-D cameras, is opened as JPEG.)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+HEIF = "HEIF"
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # ISO/IEC 23008-12, annex B: coded as HEVC
 DEFAULT_MAX_PIXELS = 100_000_000
 # Of formats whose decoders are slow and need several copies: 100 megapixels of noise took 6.4 s as AVIF, and 5.0 s and
 # 2.3 GB as WebP. Cameras write none so large.
-FORMAT_MAX_PIXELS = {"AVIF": 50_000_000, "WEBP": 50_000_000}
+FORMAT_MAX_PIXELS = {"AVIF": 50_000_000, "WEBP": 50_000_000, HEIF: 50_000_000}
 # The limit of JPEG. A strip of few pixels but millions long is an attack: resized, it would fill the memory.
 MAX_SIDE_PX = 65_535
+
+
+@cache
+def can_read_heif() -> bool:
+    """Whether HEIC, the photographs of iPhones, can be read here; tells Pillow how.
+
+    The package for it is an extra, `heic`, because its libraries are under the LGPL.
+    """
+    try:
+        from pi_heif import register_heif_opener
+    except ImportError:
+        return False
+    # One thread, as there is an image a core already, and only the image itself of what a file may hold.
+    register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+    return True
+
+
+def readable_suffixes() -> set[str]:
+    """How names of files end that hold images that can be read here, in lower case."""
+    Image.init()
+    can_read_heif()
+    return {suffix for suffix, kind in Image.EXTENSION.items() if kind in (*FORMATS, HEIF)}
 
 
 def open_image(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
@@ -42,14 +67,17 @@ def open_image(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Im
     """
     if not content:
         raise DecodeError("the file is empty")
+    heif = _is_heif(content)
+    if heif and not can_read_heif():
+        raise DecodeError("reading HEIC takes the package pi-heif: install headstart's extra `heic`")
     try:
         encoded = examined(content)
-        image = Image.open(io.BytesIO(encoded.content), formats=FORMATS)
+        image = Image.open(io.BytesIO(encoded.content), formats=(HEIF,) if heif else FORMATS)
         check_opened(image, encoded)
     except DecodeError:
         raise
     except UnidentifiedImageError:
-        raise DecodeError(f"not an image of a supported kind ({', '.join(FORMATS)})") from None
+        raise DecodeError(f"not an image of a supported kind ({', '.join(FORMATS)}, HEIC)") from None
     except Exception as exc:  # noqa: BLE001 - the plugins' exceptions share no base
         raise DecodeError(f"the image's header can't be read: {_reason(exc)}") from None
     if encoded.exif:
@@ -108,6 +136,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _converted(image)
     except Exception as exc:  # noqa: BLE001 - as in `open_image`
         raise DecodeError(f"the image's colours are damaged: {_reason(exc)}") from None
+
+
+def _is_heif(content: bytes) -> bool:
+    """Whether a file says in its first box that it is an image coded as HEVC (ISO/IEC 14496-12, 4.3)."""
+    if content[4:8] != b"ftyp":
+        return False
+    brands = content[8 : min(int.from_bytes(content[:4], "big"), 256)]
+    return any(brands[place : place + 4] in HEIF_BRANDS for place in range(0, len(brands), 4))
 
 
 def _reason(exc: Exception) -> str:

@@ -2,8 +2,8 @@
 
 A header shows how many pixels an image has, and nothing else that it costs. So the parts of a file are counted here,
 without decoding any: scans of a JPEG, chunks of a PNG, blocks of a GIF, tags of a TIFF. The bounds lie far above what
-cameras and programs write. Metadata is not shown to the decoders of JPEG and AVIF, which would read it when they open a
-file: orientation is read by `tasks.modality.images.orientation`.
+cameras and programs write. Metadata is not shown to the decoders of JPEG, AVIF and HEIC, which would read it when they
+open a file: orientation is read by `tasks.modality.images.orientation`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def examined(content: bytes) -> Encoded:
     if content[:2] in (b"II", b"MM"):
         return _tiff(content)
     if content[4:8] == b"ftyp":
-        return Encoded(_without_avif_exif(content))
+        return Encoded(_without_exif_items(content))
     if re.match(rb"P[0-9fy]", content):
         return _netpbm(content)
     return Encoded(content)
@@ -195,8 +195,8 @@ def _tiff(content: bytes) -> Encoded:
     return Encoded(bytes(patched))
 
 
-def _without_avif_exif(content: bytes) -> bytes:
-    """Renames the items of Exif in the `meta` box: an AVIF's orientation is a property of its own (ISO 23008-12)."""
+def _without_exif_items(content: bytes) -> bytes:
+    """Renames the items of Exif in the `meta` box: AVIF and HEIC have a property for orientation (ISO/IEC 23008-12)."""
     place = 0
     for _ in range(64):
         size, kind = int.from_bytes(content[place : place + 4], "big"), content[place + 4 : place + 8]

@@ -124,22 +124,22 @@ def test_what_is_skipped_in_a_folder_is_named_with_counts(tmp_path: Path, photo:
     folder = tmp_path / "photos"
     (folder / "phone").mkdir(parents=True)
     (folder / "a.jpg").write_bytes(photo.read_bytes())
-    for name in ("phone/1.heic", "phone/2.HEIC", "notes.txt", "list"):
+    for name in ("phone/1.cr3", "phone/2.CR3", "notes.txt", "list"):
         (folder / name).write_bytes(b"x")
     capfd.readouterr()
     done = headstart("predict", "colours", folder, "--workspace", tmp_path / "w", "--json")
     assert done.exit_code == 0
     [line] = done.stderr.splitlines()
-    assert line == "skipped, since they can't be read as images: 2 *.heic, 1 without a suffix, 1 *.txt"
+    assert line == "skipped, since they can't be read as images: 2 *.cr3, 1 without a suffix, 1 *.txt"
     answer = json.loads(capfd.readouterr().out)
     assert len(answer["predictions"]) == 1
-    assert answer["skipped"] == {".heic": 2, "": 1, ".txt": 1}
+    assert answer["skipped"] == {".cr3": 2, "": 1, ".txt": 1}
 
     (folder / "a.jpg").unlink()
     done = headstart("predict", "colours", folder, "--workspace", tmp_path / "w")
     assert done.exit_code == 2
     assert "there is no image in the folder" in done.stderr
-    assert "found are 2 *.heic" in done.stderr
+    assert "found are 2 *.cr3" in done.stderr
 
 
 def test_verify_takes_a_name(tmp_path: Path, capfd):
