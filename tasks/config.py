@@ -121,7 +121,7 @@ class Backbone(Section):
     """Side of the square that images are resized to, in pixels; 0 takes the backbone's own."""
     precision: Literal["fp32", "int8"] = "fp32"
     """Of the feature extractor. `int8` is quantised on training images, makes features at about twice the speed on a
-    processor, and is what ships."""
+    processor with products of 8-bit numbers, and is what ships."""
 
 
 class Ingest(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from tasks.config import POOLED
 from tasks.export.model import export_model
 from tasks.extract.engine import Decoding, choose_engine, embed
 from tasks.extract.plan import cut, embed_shard, missing_tasks
-from tasks.extract.quantise import quantised
+from tasks.extract.quantise import log_speed, milliseconds_an_image, quantised
 from tasks.finetune.head import build_head
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.images.augmentation import Policy, load_policy
@@ -181,3 +182,20 @@ def test_each_model_has_an_8_bit_extractor_of_its_own(stage: Callable[[str], Sta
     assert own.onnx_path != eight.onnx_path
     assert own.key != eight.key
     assert quantised(run, extractor, stage(POOLED)[1]) == eight
+
+
+def test_where_8_bits_are_no_faster_it_says_so(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    log_speed(4.6, 2.2)
+    log_speed(4.6, 4.4)
+    faster, slower = caplog.records
+    assert (faster.levelname, faster.message) == ("INFO", "an image takes 2.2 ms in 8 bits here, 4.6 ms in 32 bits")
+    assert slower.levelname == "WARNING"
+    assert "hardly a faster one on this processor: an image takes 4.4 ms in 8 bits here" in slower.message
+
+
+def test_models_are_timed_in_turn(stage: Callable[[str], Stage]):
+    run, _, float32, int8 = stage(POOLED)
+    images = [np.asarray(photos.photo(seed)) for seed in range(3)]
+    models = [graph_of(run, extractor.onnx_path) for extractor in (float32, int8)]
+    assert all(0 < took_ms < 10_000 for took_ms in milliseconds_an_image(models, images))
