@@ -7,7 +7,7 @@ nearest pivots.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ NEIGHBOURS = 16  # nearest candidates for each image and variant
 EXHAUSTIVE_COMPARISONS = 200_000_000  # below, an inverted file costs more than it saves
 PROBES = 8
 BLOCK = 4096
+
+
+Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # of pairs: rows, int64 [P], twice; cosines, float32 [P]
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def near_pairs(hashes: np.ndarray, new: np.ndarray, min_cosine: float = MIN_COSI
         for queries, index in ((whole[new] * flip, whole), (inner[new] * flip, whole), (whole[new] * flip, inner)):
             found += [
                 (np.flatnonzero(new)[rows], others, np.full(len(rows), mirrored), cosine)
-                for rows, others, cosine in _search(queries, index, min_cosine)
+                for rows, others, cosine in _search(queries, index, lambda: min_cosine)
             ]
     return _gather(found)
 
@@ -76,20 +79,15 @@ def near_in_features(features: np.ndarray | Rows, new: np.ndarray, min_cosine: f
     places = np.flatnonzero(new)
     if not len(places):
         return _gather([])
-    index = _UnitRows(features, np.arange(len(features)))
-    found = [
-        (places[queries], others, cosine)
-        for queries, others, cosine in _search(_UnitRows(features, places), index, min_cosine)
-    ]
-    pairs = _gather(
-        [
-            (queries, others, np.full(len(queries), mirrored), cosine)
-            for queries, others, cosine in found
-            for mirrored in (False, True)
-        ],
-        both_ways=True,
-    )
     most = max(LEAST_COMPARED, len(places) // 2)
+    found = _MostSimilar(most, min_cosine)
+    index = _UnitRows(features, np.arange(len(features)))
+    for rows, others, cosine in _search(_UnitRows(features, places), index, lambda: found.least):
+        found.add(places[rows], others, cosine)
+    first, second, cosine = found.pairs()
+    pairs = _gather(
+        [(first, second, np.full(len(first), mirrored), cosine) for mirrored in (False, True)], both_ways=True
+    )
     return pairs.where(np.argsort(np.argsort(-pairs.cosine, kind="stable")) < most)
 
 
@@ -117,6 +115,35 @@ def nearest(features: np.ndarray | Rows, rows: np.ndarray, count: int) -> tuple[
     return found, cosines
 
 
+class _MostSimilar:
+    """Those pairs of two rows that are among the `most` most similar of all, and at most four times as many.
+
+    Where all images are of one kind, nearly all pairs are similar: of a million images that would be 10^8.
+    """
+
+    def __init__(self, most: int, least: float) -> None:
+        self.least = least  # the cosine from which on a pair is of interest; it rises
+        self._most, self._count = most, 0
+        self._parts: list[Part] = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+
+    def add(self, first: np.ndarray, second: np.ndarray, cosine: np.ndarray) -> None:
+        self._keep((first, second, cosine), first != second)
+        if self._count > 4 * self._most:
+            first, second, cosine = self.pairs()
+            # Twice as many as are asked for, because a pair is found from both of its rows.
+            self.least = float(np.partition(cosine, -2 * self._most)[-2 * self._most])
+            self._parts, self._count = [], 0
+            self._keep((first, second, cosine), cosine >= self.least)
+
+    def _keep(self, part: Part, mask: np.ndarray) -> None:
+        self._parts.append((part[0][mask], part[1][mask], part[2][mask]))
+        self._count += int(mask.sum())
+
+    def pairs(self) -> Part:
+        first, second, cosine = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        return first, second, cosine
+
+
 class _UnitRows:
     """Some rows of an array, in memory or on disk, as float32 of length 1."""
 
@@ -135,9 +162,12 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _search(
-    queries: np.ndarray | _UnitRows, index: np.ndarray | _UnitRows, min_cosine: float
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(query rows, index rows, cosines) of pairs with at least `min_cosine`, for unit vectors [Q, D] and [N, D]."""
+    queries: np.ndarray | _UnitRows, index: np.ndarray | _UnitRows, least: Callable[[], float]
+) -> Iterator[Part]:
+    """(query rows, index rows, cosines) of pairs with a cosine of at least `least()`, of unit vectors [Q, D], [N, D].
+
+    `least` is asked for each block, as it may rise.
+    """
     lists = 1 if len(queries) * len(index) <= EXHAUSTIVE_COMPARISONS else int(np.sqrt(len(index)))
     pivots = index[
         np.arange(0, len(index), max(len(index) // lists, 1))[:lists]
@@ -155,7 +185,7 @@ def _search(
         listed = index[members]
         for rows in _blocks(probing):
             cosines = queries[rows] @ listed.T
-            near = np.flatnonzero(cosines >= min_cosine)  # ten times faster than two-dimensional `nonzero`
+            near = np.flatnonzero(cosines >= least())  # ten times faster than two-dimensional `nonzero`
             row, column = np.divmod(near, max(len(members), 1))
             yield _nearest(rows[row], members[column], cosines.ravel()[near])
 
@@ -170,7 +200,7 @@ def _inverted(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.argsort(values, kind="stable"), np.searchsorted(np.sort(values), np.arange(count + 1))
 
 
-def _nearest(rows: np.ndarray, others: np.ndarray, cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _nearest(rows: np.ndarray, others: np.ndarray, cosines: np.ndarray) -> Part:
     """The `NEIGHBOURS` nearest of each row, and the row itself."""
     order = np.lexsort((-cosines, rows))
     rows, others, cosines = rows[order], others[order], cosines[order]
@@ -184,9 +214,9 @@ def _gather(found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], 
     empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, bool), np.empty(0, np.float32))
     rows, others, mirrored, cosine = (np.concatenate(parts) for parts in zip(empty, *found, strict=True))
     first, second = np.minimum(rows, others), np.maximum(rows, others)
-    order = np.lexsort((-cosine, second, first))
+    keys = [first, second] + ([mirrored.astype(np.int64)] if both_ways else [])
+    order = np.lexsort((-cosine, *reversed(keys)))
     order = order[first[order] != second[order]]
-    keys = [first[order], second[order]] + ([mirrored[order].astype(np.int64)] if both_ways else [])
-    _, best = np.unique(np.stack(keys), axis=1, return_index=True)
-    kept = order[best]
+    differs = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
+    kept = order[np.concatenate([np.ones(min(len(order), 1), bool), differs])]
     return Pairs(first[kept], second[kept], mirrored[kept], cosine[kept])

@@ -123,3 +123,15 @@ def test_of_images_that_are_all_alike_only_the_likest_pairs_are_compared():
     pairs = near_in_features(features, np.ones(400, bool))
     assert len(pairs.first) == LEAST_COMPARED
     assert (7, 200) in set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+
+
+def test_the_likest_pairs_are_those_of_all_pairs_however_many_are_alike():
+    count = 3000
+    features = (1 + 0.05 * np.random.default_rng(0).normal(size=(count, 32))).astype(np.float16)
+    unit = features.astype(np.float64) / np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    cosine = np.triu(unit @ unit.T, k=1)
+    pairs = near_in_features(features, np.ones(count, bool))
+    likest = np.sort(cosine.ravel())[-len(pairs) // 2 :]  # each pair is given plain and mirrored
+    assert len(pairs) == count // 2
+    assert np.allclose(np.sort(pairs.cosine[~pairs.mirrored]), likest, atol=1e-6)
+    assert np.allclose(pairs.cosine, cosine[pairs.first, pairs.second], atol=1e-6)
