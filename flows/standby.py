@@ -47,9 +47,8 @@ class Standby:
             return
         try:
             self._waiting, self._code = self._started(), _code()
-        except (
-            OSError
-        ) as exc:  # no memory, perhaps; raised here, Prefect would call the run crashed that has just ended
+        except OSError as exc:  # no memory, perhaps
+            # Raised, Prefect would call the run crashed that has just ended.
             self._report(f"no process waits for the next run: {exc}")
 
     def close(self) -> None:

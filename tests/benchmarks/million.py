@@ -43,6 +43,7 @@ class Cost:
     new: int
     verdict: str
     seconds: float
+    processor_s: float
     peak_rss_mb: int
     peak_anonymous_mb: int
     timings_s: dict[str, float]
@@ -87,6 +88,7 @@ def retrain(source: Path, workspace: Path, env: dict[str, str], settings: list[s
         new=images["new"],
         verdict=answer.printed["verdict"],
         seconds=round(answer.seconds, 1),
+        processor_s=round(answer.processor_s, 1),
         peak_rss_mb=answer.peak_rss_mb,
         peak_anonymous_mb=answer.peak_anonymous_mb,
         timings_s=answer.printed["timings_s"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -32,6 +33,7 @@ class Answer:
     printed: dict[str, Any]
     started_at: float  # seconds since the epoch
     seconds: float
+    processor_s: float  # of the process and those below it that it waited for
     peak_rss_mb: int  # of the process and all below it, together
     peak_anonymous_mb: int  # of these without mapped files, whose pages the system takes back when it needs them
 
@@ -55,7 +57,7 @@ def run(command: Sequence[str], env: dict[str, str], allowed: Sequence[int] = (0
         SystemExit: another exit status; the message ends with what the command said on standard error.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        started_at, started = time.time(), time.perf_counter()
+        started_at, started, processor_s = time.time(), time.perf_counter(), _processor_s()
         with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err) as process:
             peak_rss = peak_anonymous = 0
             while True:
@@ -65,12 +67,24 @@ def run(command: Sequence[str], env: dict[str, str], allowed: Sequence[int] = (0
                     status = process.wait(SAMPLE_EVERY_S)
                 except subprocess.TimeoutExpired:
                     continue
-                seconds = time.perf_counter() - started
+                seconds, processor_s = time.perf_counter() - started, _processor_s() - processor_s
                 break
         printed, said = (_read(file) for file in (out, err))
     if status not in allowed:
         raise SystemExit(f"{' '.join(command)} ended with status {status}; it said:\n{said[-4000:]}")
-    return Answer(_last_object(printed), started_at, seconds, peak_rss // 2**20, peak_anonymous // 2**20)
+    return Answer(
+        printed=_last_object(printed),
+        started_at=started_at,
+        seconds=seconds,
+        processor_s=processor_s,
+        peak_rss_mb=peak_rss // 2**20,
+        peak_anonymous_mb=peak_anonymous // 2**20,
+    )
+
+
+def _processor_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _tree_memory(pid: int) -> tuple[int, int]:
