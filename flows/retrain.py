@@ -27,11 +27,11 @@ from tasks.finetune.cross_fit import calibrates
 from tasks.finetune.task import cross_fit_heads, finetune_head
 from tasks.ingest.sources import with_task
 from tasks.ingest.task import ingest_images
-from tasks.orchestration import Account, accounting
+from tasks.orchestration import accounting
 from tasks.publish.task import publish_model
 from tasks.records import Catalogue, Run
 from tasks.report.task import write_run_report
-from tasks.runs import new_run
+from tasks.runs import Account, new_run
 from tasks.split.task import split_images
 from tasks.storage.repository import version_for
 from tasks.validate.task import review_images, validate_images

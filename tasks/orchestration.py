@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
@@ -40,6 +40,7 @@ from tasks.records import (
     Run,
     Snapshot,
 )
+from tasks.runs import Account
 from tasks.storage.artifacts import artifacts_in_use, kept
 from tasks.storage.quarantine import FILE, read_entries
 
@@ -54,22 +55,6 @@ LOGGED_FILES, SHOWN_FILES = 100, 3  # of those that a stage leaves out; the repo
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass
-class Account:
-    """What a run spent: seconds by task, and the images that it embedded, each counted once however many extractors and
-    views saw it; and the folders of the artifacts that it is made of, by stage."""
-
-    started: float = field(default_factory=time.perf_counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-    embedded: int = 0
-    artifacts: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def total_s(self) -> float:
-        """Seconds since the run began, or the command that was given for it."""
-        return round(time.perf_counter() - self.started, 3)
 
 
 _account: ContextVar[Account | None] = ContextVar("account", default=None)

@@ -1,11 +1,13 @@
-"""Runs: their identity, their folder's summary, and the rule that one name has one run at a time."""
+"""Runs: their identity, what they spent, their folder's summary, and the rule that one name has one run at a time."""
 
 from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,22 @@ from tasks.workspace import Workspace, check_name
 CLEANING = ".cleaning.lock"  # no model's name begins with a dot
 PATHS = ("report", "model")  # of a summary: files of the workspace
 RUN_ID = re.compile(r"\d{8}T\d{6}-(?P<name>.+)-[0-9a-f]{6}")
+
+
+@dataclass
+class Account:
+    """What a run spent: seconds by task, and the images that it embedded, each counted once however many extractors and
+    views saw it; and the folders of the artifacts that it is made of, by stage."""
+
+    started: float = field(default_factory=time.perf_counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    embedded: int = 0
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total_s(self) -> float:
+        """Seconds since the run began, or the command that was given for it."""
+        return round(time.perf_counter() - self.started, 3)
 
 
 def new_run(source: str, name: str, workspace: str, config: Config, now: datetime | None = None) -> Run:

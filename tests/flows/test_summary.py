@@ -1,21 +1,22 @@
-"""The guess, before anything is read, whether there is much to do."""
+"""Whether there is anything to do: guessed before anything is read, and known from the images."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flows.summary import looks_new, run_key, unchanged
+from flows.summary import looks_new, run_key, unchanged, up_to_date
 from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.listing import listing_digest, listing_table
 from tasks.ingest.sources import list_source
-from tasks.orchestration import Account
 from tasks.records import Run
-from tasks.runs import finished_runs, write_summary
+from tasks.runs import Account, finished_runs, one_at_a_time, write_summary
 from tasks.storage.corrections import Correction, Corrections, decide
 from tests import photos
 from tests.runs import make_run
@@ -110,3 +111,42 @@ def test_without_its_champion_a_model_is_made_again_unless_it_never_had_one(run:
     assert (found is None) == tried_again
     if found:
         assert "(--force runs it again)" in found["reasons"][0]
+
+
+@pytest.fixture
+def finished(run: Run) -> Run:
+    """A run with nothing new: its images and its configuration are those of an earlier run, which was refused."""
+    key = run_key(run, build_catalogue(run))
+    earlier = run.workspace.read_json(f"runs/{EARLIER}/summary.json")
+    last = {"run_id": EARLIER, "fingerprint": key, "version": None, "reasons": ["weak"], "metrics": {}, "images": {}}
+    run.workspace.write_json(f"runs/{EARLIER}/summary.json", {**earlier, **last})
+    return run
+
+
+def test_a_run_with_nothing_new_needs_no_flow(finished: Run):
+    summary = up_to_date(finished, list_source(finished), Account())
+    assert summary
+    assert (summary["verdict"], summary["run_id"]) == ("refused", finished.run_id)
+    assert summary["timings_s"]["ingest"] > 0
+
+
+def test_what_looks_new_and_what_turns_out_to_be_is_left_to_the_flow(finished: Run):
+    other_rules = replace(finished, config=finished.config.with_keys({"finetune.epochs": 3}))
+    assert up_to_date(other_rules, list_source(finished), Account()) is None
+    summary = finished.workspace.read_json(f"runs/{EARLIER}/summary.json")
+    finished.workspace.write_json(f"runs/{EARLIER}/summary.json", {**summary, "fingerprint": "another"})
+    assert up_to_date(finished, list_source(finished), Account()) is None
+    assert not finished.workspace.exists(finished.folder)
+
+
+def test_beside_another_run_of_the_model_it_is_left_to_the_flow_which_waits(finished: Run):
+    with one_at_a_time(finished):
+        assert up_to_date(finished, list_source(finished), Account()) is None
+
+
+def test_neither_prefect_nor_tensorflow_is_loaded_to_find_that_nothing_is_new():
+    code = (
+        "import flows.summary, flows.preflight, flows.server, sys; print({'prefect', 'tensorflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
