@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from tasks.networks.onnx_layout import REDUCTIONS, constants, reduced_axes
+from tasks.networks.onnx_nodes import REDUCTIONS, attribute, constants, reduced_axes
 
 ACTIVATIONS = ("BatchNormalization", "Clip", "Relu", "LeakyRelu", "PRelu", "Elu", "HardSwish", "Gelu", "Mish")
 GATES = ("Sigmoid", "HardSigmoid")  # SiLU and hard swish, written out: a value times its gate
@@ -73,11 +73,10 @@ class _Graph:
 
     def is_depthwise(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a convolution of one channel a group."""
-        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        if node.op_type != "Conv" or groups == 1:
+        if node.op_type != "Conv" or attribute(node, "group", 1) == 1:
             return False
         kernel = self._constants.get(node.input[1])
-        return kernel is None or kernel.shape[1] == 1
+        return kernel is None or kernel.dims[1] == 1
 
     def joins(self, node: onnx.NodeProto) -> bool:
         """Whether all that a sum or concatenation joins is computed from the image."""

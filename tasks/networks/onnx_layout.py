@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
+
+from tasks.networks.onnx_nodes import REDUCTIONS, attribute, constants, reduced_axes
 
 RANK = 4
 # By the definition of each, the data has its channels first.
@@ -21,7 +20,6 @@ CHANNELS_FIRST = {
     *("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"),
     *("DepthToSpace", "SpaceToDepth"),
 }
-REDUCTIONS = {"ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"}
 # What they give has the order of what they are given: of all inputs, or of the first.
 OF_ALL = {"Add", "Concat", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum", "Where"}
 OF_FIRST = {
@@ -86,7 +84,7 @@ class Layout:
         """The one dimension along which a constant differs that is added to a map, or that it is multiplied by."""
         for name in node.input:
             if (constant := self._constants.get(name)) is not None:
-                wide = [axis - constant.ndim for axis, size in enumerate(constant.shape) if size > 1]
+                wide = [axis - len(constant.dims) for axis, size in enumerate(constant.dims) if size > 1]
                 return wide[0] if len(wide) == 1 else None
         return None
 
@@ -103,27 +101,6 @@ class Layout:
         elif node.op_type in OF_ALL or (node.op_type in OF_FIRST and value in (node.input[0], *node.output)):
             inputs = node.input if node.op_type in OF_ALL else node.input[:1]
             yield from ((name, order) for name in (*inputs, *node.output) if name in self._computed)
-
-
-def constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """The graph's constants, as initialisers or as nodes."""
-    found = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and (value := attribute(node, "value", None)) is not None:
-            found[node.output[0]] = numpy_helper.to_array(value)
-    return found
-
-
-def reduced_axes(node: onnx.NodeProto, known: dict[str, np.ndarray]) -> list[int]:
-    """The dimensions that a node takes the mean or another summary of; none where the graph does not say."""
-    axes = known.get(node.input[1]) if len(node.input) > 1 else np.array(attribute(node, "axes", []), np.int64)
-    return [] if axes is None else [int(axis) for axis in axes.ravel()]
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """The value of a node's attribute."""
-    found = next((each for each in node.attribute if each.name == name), None)
-    return default if found is None else onnx.helper.get_attribute_value(found)
 
 
 def _left_over(node: onnx.NodeProto, reduced: list[int]) -> int | None:
