@@ -13,12 +13,16 @@ the hand in 26 of 30, against 22 with 0. Eight training photographs do as well a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import onnx
 
+from tasks.errors import HeadstartError
+from tasks.modality.images.content import decode
+from tasks.modality.items import read_bytes
 from tasks.networks.onnx_graph import part
 from tasks.networks.onnx_nodes import attribute, constants, reduced_axes
 from tasks.networks.onnx_session import open_model
@@ -132,6 +136,14 @@ class Occlusion:
             np.mean([values.mean((0, 1)) for values in maps], axis=0)
             for maps in zip(*(look.maps for look in looks), strict=True)
         ]
+
+    def typical_of(self, uris: Sequence[str], **limits: int) -> list[np.ndarray]:
+        """The same of the first few images that can still be read; `limits` are those of `decode`."""
+        looks = []
+        for uri in uris[:TYPICAL] if self.has_maps else ():
+            with suppress(HeadstartError):  # it is gone, and the others are enough
+                looks.append(self.look(decode(read_bytes(uri), **limits)))
+        return self.typical(looks)
 
     def heat(self, look: Look, target: int, typical: Sequence[np.ndarray]) -> np.ndarray:
         """How much the log-odds of a class fall without each spot, float [GRID, GRID]: below 0 where they rise.
