@@ -155,7 +155,9 @@ def test_a_run_whose_worker_died_before_it_started_is_scheduled_again(server: Pr
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is_left_alone(server: PrefectServer):
+def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is_left_alone(
+    server: PrefectServer, posted
+):
     reported = {"type": "CRASHED", "message": "reported"}
     then = {
         "reported": reported,
@@ -196,6 +198,8 @@ def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is
     assert found() == expected  # nothing more comes of it
     assert _state(server, runs["reported by hand"])["state"]["message"] == "reported"
     assert "No heartbeat" in _state(server, runs["silent by hand"])["state"]["message"]
+    # A crash that was lost is not posted: of four, on a server with little to do, at least one is.
+    _wait(lambda: "Crashed" in {each["state"] for each in posted[1]}, "a post")
 
 
 @pytest.mark.usefixtures("impatient")
@@ -242,7 +246,7 @@ def test_a_run_whose_crash_was_lost_is_started_again_also_where_the_server_was_a
         assert found(runs) == expected
 
 
-def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: PrefectServer, posted, tmp_path: Path):
+def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: PrefectServer, tmp_path: Path):
     source = photos.class_folders(tmp_path / "photos", {"red": 40, "green": 40, "blue": 40})
     disturbed = Workspace(str(tmp_path / "disturbed"))
     parameters = {"source": str(source), "name": "tints", "workspace": disturbed.url, "config": CONFIG}
@@ -264,7 +268,6 @@ def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: P
     assert _done(disturbed, "finetune") == head  # the training was not repeated
     assert [file.name for file in disturbed.files("runs")].count("summary.json") == 1  # of the last start
     assert _states(server, flow_run).count("Crashed") == 2
-    _wait(lambda: [each["state"] for each in posted[1] if each["run"] == "tints"].count("Crashed") >= 2, "the posts")
     undisturbed = Workspace(str(tmp_path / "undisturbed"))
     assert digests(disturbed) == digests(_retrained_while_the_server_restarts(server, source, undisturbed))
     [last] = _post(server, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
