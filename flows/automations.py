@@ -25,16 +25,14 @@ def apply_automations(webhook: str | None = None, silence_s: int | None = None) 
 
     Args:
         webhook: the address that notifications are posted to; None leaves those out, or as they are.
-        silence_s: seconds without a heartbeat after which a run counts as crashed; None takes the file's.
+        silence_s: seconds without a heartbeat after which a run counts as crashed; None takes the file's. A minute
+            later, a run is scheduled again that nothing else has started again.
     """
     return asyncio.run(_apply(webhook, silence_s))
 
 
 async def _apply(webhook: str | None, silence_s: int | None) -> list[str]:
-    wanted = _read("recovery.yaml")
-    for automation in wanted:
-        if silence_s and automation["trigger"]["posture"] == "Proactive":
-            automation["trigger"]["within"] = silence_s
+    wanted = recovery(silence_s)
     if webhook:
         block = Webhook(url=SecretStr(webhook))
         identity = await block.save(WEBHOOK_BLOCK, overwrite=True)  # type: ignore[misc]
@@ -46,6 +44,16 @@ async def _apply(webhook: str | None, silence_s: int | None) -> list[str]:
         for automation in wanted:
             await _put(client, AutomationCore.model_validate(automation))
     return [automation["name"] for automation in wanted]
+
+
+def recovery(silence_s: int | None) -> list[dict[str, Any]]:
+    """The automations that start crashed runs again; those that wait for a sign of life do so in the file's order."""
+    automations = _read("recovery.yaml")
+    waiting = [automation["trigger"] for automation in automations if automation["trigger"]["posture"] == "Proactive"]
+    first_s = min(trigger["within"] for trigger in waiting)
+    for trigger in waiting:
+        trigger["within"] += (silence_s or first_s) - first_s
+    return automations
 
 
 def _read(file: str) -> list[dict[str, Any]]:

@@ -32,6 +32,8 @@ EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFE
 LASTING = {
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    # What automations wait for outlives it, too: Prefect's default is a minute, after which a silent run is forgotten.
+    "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P7D",
 }
 # Its database would grow for good: runs, their logs and artifacts are deleted after 90 days. (Events are after 7, by
 # Prefect's default.) Whoever sets one of these variables decides instead.

@@ -37,8 +37,9 @@ class PrefectServer:
         settings = {
             **self.environ,
             "PREFECT_SERVER_API_PORT": str(self._port),
-            # Of a server that is restarted, the runs that hold a slot keep it.
+            # A server that is restarted goes on where it was: runs keep their slot, and automations what they wait for.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER": "P7D",
         }
         with (self._home / "server.log").open("ab") as log:
             self._process = subprocess.Popen(list(map(str, command)), env=settings, stdout=log, stderr=log)

@@ -12,15 +12,19 @@ the hand in 26 of 30, against 22 with 0. Eight training photographs do as well a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
+from tasks.errors import HeadstartError
+from tasks.modality.images.content import decode
+from tasks.modality.items import read_bytes
 from tasks.networks.onnx_graph import part
+from tasks.networks.onnx_nodes import attribute, constants, reduced_axes
 from tasks.networks.onnx_session import open_model
 
 GRID = 7  # spots along each side
@@ -56,7 +60,7 @@ def last_means(model: onnx.ModelProto) -> list[Mean]:
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inferred.value_info}
     ranks |= {value.name: len(value.type.tensor_type.shape.dim) for value in inferred.input}
     makers = {output: node for node in model.graph.node for output in node.output}
-    constants = _constants(model.graph)
+    known = constants(model.graph)
     found: dict[str, Mean] = {}
     waiting, seen = ["probabilities"], set()
     while waiting:
@@ -66,7 +70,7 @@ def last_means(model: onnx.ModelProto) -> list[Mean]:
         if name in seen or name not in makers:
             continue
         seen.add(name)
-        mean = _mean(makers[name], constants) if ranks.get(makers[name].input[0]) == 4 else None
+        mean = _mean(makers[name], known) if ranks.get(makers[name].input[0]) == 4 else None
         if mean:
             found[name] = mean
         else:
@@ -74,29 +78,18 @@ def last_means(model: onnx.ModelProto) -> list[Mean]:
     return list(found.values())
 
 
-def _mean(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> Mean | None:
+def _mean(node: onnx.NodeProto, known: Mapping[str, onnx.TensorProto]) -> Mean | None:
     """The node as a mean over the two sides of a map, if it is one."""
-    given = {attribute.name: attribute for attribute in node.attribute}
     if node.op_type == "GlobalAveragePool":
-        axes, keeps_sides = [2, 3], True
+        axes = [2, 3]
     elif node.op_type == "ReduceMean":
-        named = constants.get(node.input[1]) if len(node.input) > 1 else None
-        axes = list(given["axes"].ints) if "axes" in given else [] if named is None else named.tolist()
-        axes, keeps_sides = sorted(axis % 4 for axis in axes), given["keepdims"].i == 1 if "keepdims" in given else True
+        axes = sorted(axis % 4 for axis in reduced_axes(node, known))
     else:
         return None
     if axes not in ([1, 2], [2, 3]):
         return None
+    keeps_sides = attribute(node, "keepdims", 1) == 1
     return Mean(name=node.output[0], of=node.input[0], channels_first=axes == [2, 3], keeps_sides=keeps_sides)
-
-
-def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """The small constants: axes are among them, weights are not."""
-    found = {each.name: numpy_helper.to_array(each) for each in graph.initializer if np.prod(each.dims) <= 4}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return found
 
 
 class Occlusion:
@@ -143,6 +136,14 @@ class Occlusion:
             np.mean([values.mean((0, 1)) for values in maps], axis=0)
             for maps in zip(*(look.maps for look in looks), strict=True)
         ]
+
+    def typical_of(self, uris: Sequence[str], **limits: int) -> list[np.ndarray]:
+        """The same of the first few images that can still be read; `limits` are those of `decode`."""
+        looks = []
+        for uri in uris[:TYPICAL] if self.has_maps else ():
+            with suppress(HeadstartError):  # it is gone, and the others are enough
+                looks.append(self.look(decode(read_bytes(uri), **limits)))
+        return self.typical(looks)
 
     def heat(self, look: Look, target: int, typical: Sequence[np.ndarray]) -> np.ndarray:
         """How much the log-odds of a class fall without each spot, float [GRID, GRID]: below 0 where they rise.

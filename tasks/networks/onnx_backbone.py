@@ -17,6 +17,7 @@ from tasks.networks.onnx_description import Description, description_path, read_
 from tasks.networks.onnx_file import OWN, first_token, give_features, mean_over, probed_shapes, read_graph
 from tasks.networks.onnx_graph import chain, check_names, preprocessing
 from tasks.networks.onnx_layers import late_values
+from tasks.networks.onnx_layout import Layout
 from tasks.networks.text_backbone import build_text_extractor
 from tasks.records import FeatureExtractor
 
@@ -73,11 +74,22 @@ def build_file_extractor(
     network, output, late = compose.add_prefix(network, OWN), OWN + output, [OWN + name for name in late]
     _put_pixels(network, file, description)
     shapes = value_shapes(network, [output, *late], size, file)
+    layout = Layout(network.graph)
+    channels = {name: _channels(layout, name, shapes[name]) for name in (output, *late) if len(shapes[name]) == 4}
+    if description.output_layout and output in channels:
+        channels[output] = 3 if description.output_layout == "NHWC" else 1
     if isinstance(layers, int):
-        late = [name for name in late if len(shapes[name]) in (3, 4)][:layers]
+        late = [name for name in late if len(shapes[name]) == 3 or channels.get(name)][:layers]
     means, widths = [], {}
     for name in (output, *late):
-        rows, widths[name.removeprefix(OWN)] = _pool(network.graph, name, shapes[name], description, name == output)
+        if name in channels and not channels[name]:
+            way = f"say so in {description_path(file).name}: output_layout" if name == output else "name another value"
+            raise ConfigError(
+                f"{file} does not say which dimension of {name.removeprefix(OWN)} {list(shapes[name])} holds its "
+                f"channels: {way}"
+            )
+        rows, width = _pool(network.graph, name, shapes[name], description, channels.get(name))
+        widths[name.removeprefix(OWN)] = width
         means.append(rows)
     give_features(network.graph, means, widths)
     before = preprocessing(size, description.normalisation, description.resize, description.crop)
@@ -107,18 +119,26 @@ def _put_pixels(network: onnx.ModelProto, file: Path, description: Description) 
     network.graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["N", 3, size, size]))
 
 
+def _channels(layout: Layout, name: str, shape: tuple[int, ...]) -> int | None:
+    """The dimension of a map that holds its channels: of one pixel it is the other one."""
+    wide = [axis for axis in (1, 2, 3) if shape[axis] > 1]
+    return wide[0] if len(wide) == 1 else layout.channels(name)
+
+
 def _pool(
-    graph: onnx.GraphProto, name: str, shape: tuple[int, ...], description: Description, is_output: bool
+    graph: onnx.GraphProto, name: str, shape: tuple[int, ...], description: Description, channels: int | None
 ) -> tuple[str, int]:
-    """Adds the nodes that make one row an image of a value: the row's name, and its width. Raises ConfigError."""
+    """Adds the nodes that make one row an image of a value: the row's name, and its width. Raises ConfigError.
+
+    Args:
+        channels: of a map, the dimension that holds them.
+    """
     rows = f"{name}_pooled"
     if len(shape) == 2:
         return name, shape[1]
-    if len(shape) == 4:
-        # Convolutions give [N, C, h, w], whatever layout the network's own input and output have.
-        last = is_output and description.layout == "NHWC"
-        mean_over(graph, name, rows, [1, 2] if last else [2, 3])
-        return rows, shape[3] if last else shape[1]
+    if channels:
+        mean_over(graph, name, rows, [axis for axis in (1, 2, 3) if axis != channels])
+        return rows, shape[channels]
     if len(shape) != 3:
         raise ConfigError(f"{name} has the shape {list(shape)}: images' rows, maps or tokens can be pooled")
     parts = []

@@ -35,6 +35,8 @@ class Description(Section):
     """Share of each side that is left of the resized image, in the middle: 0.875 where 224 pixels are cut from 256."""
     output: str = ""
     """The output that is pooled; empty takes the first."""
+    output_layout: Literal["", "NCHW", "NHWC"] = ""
+    """The order of its dimensions where it is a map; empty takes what the operators around it say."""
     tokens: Literal["class", "mean", "both"] = "both"
     """Of outputs [N, T, D]: the first token, the mean of all, or both side by side."""
     licence: str = ""

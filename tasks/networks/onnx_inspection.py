@@ -24,6 +24,7 @@ from tasks.networks.onnx_description import (
     read_text_description,
 )
 from tasks.networks.onnx_file import read_graph
+from tasks.networks.onnx_layout import Layout
 from tasks.networks.onnx_session import open_session
 from tasks.networks.text_backbone import IDS, build_text_extractor, read_tokenizer
 
@@ -93,12 +94,16 @@ def _inspect_encoder(file: Path, encoder: onnx.ModelProto) -> dict[str, Any]:
 
 
 def _proposal(network: onnx.ModelProto, file: Path) -> Description:
-    """A description by the shape of the input, with ImageNet's normalisation, the most frequent one."""
+    """A description by the shape of the input, with ImageNet's normalisation, the most frequent one. Where nothing
+    shows an output's layout, that of the input is the most likely."""
     dims = [each.dim_value for each in image_input(network, file).type.tensor_type.shape.dim]
     layout = "NHWC" if dims[3] == 3 else "NCHW"
     side = (dims[1] if layout == "NHWC" else dims[2]) or DEFAULT_SIZE_PX
     mean, std = next(iter(ORDINARY.values()))
-    return Description(image_size_px=side, layout=layout, mean=mean, std=std)
+    output = network.graph.output[0]
+    is_map = len(output.type.tensor_type.shape.dim) == 4
+    unknown = is_map and Layout(network.graph).channels(output.name) is None
+    return Description(image_size_px=side, layout=layout, mean=mean, std=std, output_layout=layout if unknown else "")
 
 
 def _probe(file: Path, proposed: Description, photos: Path) -> list[dict[str, Any]]:

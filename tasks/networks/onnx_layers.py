@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from tasks.networks.onnx_nodes import REDUCTIONS, attribute, constants, reduced_axes
+
 ACTIVATIONS = ("BatchNormalization", "Clip", "Relu", "LeakyRelu", "PRelu", "Elu", "HardSwish", "Gelu", "Mish")
 GATES = ("Sigmoid", "HardSigmoid")  # SiLU and hard swish, written out: a value times its gate
 POOLING = ("GlobalAveragePool", "ReduceMean", "AveragePool", "Flatten", "Squeeze", "Reshape", "Identity")
@@ -16,7 +18,9 @@ POOLING = ("GlobalAveragePool", "ReduceMean", "AveragePool", "Flatten", "Squeeze
 
 def late_values(model: onnx.ModelProto, output: str) -> list[str]:
     """A value of each block below an output, from the last block down: its depthwise convolution; in a network without
-    those, its sum or concatenation; in a plain one, each convolution. With the activation behind it."""
+    those, its sum or concatenation; in a plain one, each convolution. With the activation behind it.
+
+    Values without pixels, such as the weights of channels that an image's mean gives, are none of them."""
     graph = _Graph(model.graph, output)
     found = [graph.activated(node) for node in graph.nodes if graph.is_depthwise(node)]
     sums = [node for node in graph.nodes if node.op_type == "Add" and graph.joins(node)]
@@ -25,8 +29,9 @@ def late_values(model: onnx.ModelProto, output: str) -> list[str]:
         # which the output is made.
         found = [node.output[0] for node in sums[:-1] if graph.branches(node)][1::2]
     joined = [node for node in graph.nodes if node.op_type == "Concat" and graph.joins(node)]
+    found = [name for name in found if graph.has_pixels(name)]
     for nodes in (sums, joined, [node for node in graph.nodes if node.op_type == "Conv"]):
-        found = found or [graph.activated(node) for node in nodes]
+        found = found or [name for name in map(graph.activated, nodes) if graph.has_pixels(name)]
     return [name for name in reversed(found) if not graph.is_output(name)]
 
 
@@ -41,21 +46,34 @@ class _Graph:
     """Who makes and who uses each value, of those that an output is made of."""
 
     def __init__(self, graph: onnx.GraphProto, output: str) -> None:
-        self._constants = {constant.name: constant for constant in graph.initializer}
+        self._constants = constants(graph)
         self.nodes = _below(graph, output)
         self._users: dict[str, list[onnx.NodeProto]] = {}
         self._computed = {value.name for value in graph.input} - set(self._constants)
+        self._summaries: set[str] = set()  # what is computed from summaries over an image's pixels alone
         for node in self.nodes:  # which are in the order of their computation
             for name in node.input:
                 self._users.setdefault(name, []).append(node)
-            if not self._computed.isdisjoint(node.input):
+            computed = self._computed.intersection(node.input)
+            if computed:
                 self._computed.update(node.output)
+            if computed and (computed <= self._summaries or self._summarises(node)):
+                self._summaries.update(node.output)
         self._output = output
+
+    def _summarises(self, node: onnx.NodeProto) -> bool:
+        """Whether what a node gives has no pixels left."""
+        if node.op_type in REDUCTIONS:
+            return len(reduced_axes(node, self._constants)) > 1
+        return node.op_type in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "Shape", "Size")
+
+    def has_pixels(self, name: str) -> bool:
+        """Whether a value is a map or tokens, and no summary of an image."""
+        return name not in self._summaries
 
     def is_depthwise(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a convolution of one channel a group."""
-        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
-        if node.op_type != "Conv" or groups == 1:
+        if node.op_type != "Conv" or attribute(node, "group", 1) == 1:
             return False
         kernel = self._constants.get(node.input[1])
         return kernel is None or kernel.dims[1] == 1

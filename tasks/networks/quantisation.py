@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 
 from tasks.networks.onnx_graph import chain, keep_output, part
+from tasks.networks.onnx_nodes import attribute
 from tasks.networks.onnx_session import open_session
 
 POOLING = ("Concat", "ReduceMean", "GlobalAveragePool", "Squeeze", "Flatten", "Reshape", "Identity")
@@ -50,7 +51,7 @@ def _quantised_layers(model: onnx.ModelProto, calibration: Sequence[np.ndarray])
         folded, target = Path(folder) / "folded.onnx", Path(folder) / "int8.onnx"
         graph = _fold(model, folded).graph
         convolutions = [node for node in graph.node if node.op_type == "Conv"]
-        depthwise = [node.input[1] for node in convolutions if _groups(node) > 1]
+        depthwise = [node.input[1] for node in convolutions if attribute(node, "group", 1) > 1]
         eight_bits = {"axis": 0, "quant_type": QuantType.QInt8, "reduce_range": False, "symmetric": True}
         quantize_static(
             folded,
@@ -97,10 +98,6 @@ def _pooling(graph: onnx.GraphProto) -> list[str]:
             found.append(node.name)
             values += node.input
     return found
-
-
-def _groups(node: onnx.NodeProto) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def _reader(calibration: Sequence[np.ndarray]):

@@ -16,7 +16,7 @@ from tasks.display import Progress
 from tasks.errors import HeadstartError
 from tasks.modality.images.content import decode
 from tasks.modality.items import read_bytes
-from tasks.networks.occlusion import TYPICAL, Look, Occlusion
+from tasks.networks.occlusion import Look, Occlusion
 from tasks.networks.onnx_session import available_cores
 from tasks.networks.outputs import THRESHOLD
 from tasks.pool.cut import CutModel, Head
@@ -72,7 +72,9 @@ def explain(run: Run, model: CutModel, images: Sequence[Path]) -> tuple[list[Exp
     """
     occlusion = Occlusion(model.whole, model.output)
     training = training_items(run, model)
-    seen, faults = _look_at(run, occlusion, images, _typical(run, occlusion, training))
+    # Digests are in no order, so the first photographs are random ones.
+    typical = occlusion.typical_of(training["uri"].tolist(), max_pixels=run.config.ingest.max_pixels)
+    seen, faults = _look_at(run, occlusion, images, typical)
     rows = np.stack([each.look.row for each in seen.values()]) if seen else np.empty((0, 0), np.float32)
     near = nearest_training(run, model, training, [each.sha256 for each in seen.values()], rows)
     familiarity = _familiarity(model, list(seen.values()))
@@ -96,17 +98,6 @@ def training_items(run: Run, model: CutModel) -> pd.DataFrame:
     table = read_snapshot(run.workspace, model.snapshot, ["sha256", "uri", "label", "split"])
     training = table[table["split"] == "train"].drop_duplicates("sha256").sort_values("sha256")
     return training[["sha256", "uri", "label"]].reset_index(drop=True)
-
-
-def _typical(run: Run, occlusion: Occlusion, training: pd.DataFrame) -> list[np.ndarray]:
-    """See `Occlusion.typical`; digests are in no order, so the first photographs are random ones."""
-    looks = []
-    for uri in training["uri"].head(TYPICAL) if occlusion.has_maps else ():
-        try:
-            looks.append(occlusion.look(decode(read_bytes(uri), run.config.ingest.max_pixels)))
-        except HeadstartError:  # it is gone, and the others are enough
-            continue
-    return occlusion.typical(looks)
 
 
 def _look_at(

@@ -14,7 +14,7 @@ from tasks.errors import HeadstartError
 from tasks.modality.images.content import decode
 from tasks.modality.images.heat_picture import heat_picture
 from tasks.modality.items import read_bytes
-from tasks.networks.occlusion import TYPICAL, Look, Occlusion
+from tasks.networks.occlusion import Occlusion
 from tasks.networks.onnx_session import available_cores
 from tasks.report.evidence import Evidence, Prediction
 from tasks.report.thumbnails import data_uri, thumbnail_uri
@@ -56,27 +56,19 @@ def _heat_maker(evidence: Evidence, training: Training) -> Any:
         return lambda _: None
     if not occlusion.has_maps:
         return lambda _: None
-    looks = [look for uri in training["uri"][:TYPICAL] if (look := _look(occlusion, uri)[0])]
-    return partial(_heat, occlusion, occlusion.typical(looks), evidence.labels)
+    typical = occlusion.typical_of(training["uri"], enough_px=ENOUGH_PX)
+    return partial(_heat, occlusion, typical, evidence.labels)
 
 
 def _heat(
     occlusion: Occlusion, typical: Sequence[np.ndarray], labels: Sequence[str], mistake: Prediction
 ) -> str | None:
-    look, (width_px, height_px) = _look(occlusion, mistake.uri)
-    if look is None:
-        return None
-    heat = occlusion.heat(look, labels.index(mistake.predicted), typical)
-    return data_uri(heat_picture(heat, width_px, height_px), "image/png")
-
-
-def _look(occlusion: Occlusion, uri: str) -> tuple[Look | None, tuple[int, int]]:
-    """One pass of an image, and its width and height; None where it can't be read any more."""
     try:
-        pixels = decode(read_bytes(uri), enough_px=ENOUGH_PX)
-    except HeadstartError:
-        return None, (1, 1)
-    return occlusion.look(pixels), (pixels.shape[1], pixels.shape[0])
+        pixels = decode(read_bytes(mistake.uri), enough_px=ENOUGH_PX)
+    except HeadstartError:  # it can't be read any more
+        return None
+    heat = occlusion.heat(occlusion.look(pixels), labels.index(mistake.predicted), typical)
+    return data_uri(heat_picture(heat, pixels.shape[1], pixels.shape[0]), "image/png")
 
 
 def _nearest(evidence: Evidence, training: Training, mistakes: Sequence[Prediction]) -> list[list[tuple[str, str]]]:

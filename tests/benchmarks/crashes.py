@@ -3,10 +3,12 @@ same?
 
     uv run python -m tests.benchmarks.crashes [--kills 20] [--seed 1]
 
-Every other kill hits a real `headstart retrain` process at a moment drawn evenly over the time of an undisturbed one;
-the kills between are aimed at the short stages behind the training: export, evaluate, publish and report. The last
-start of each model is left alone. Then the snapshot, the key, the head, the metrics, the gates and each prediction for
-a held-out image have to be those of the undisturbed run, to the last bit, and no finished stage may have been repeated.
+The first kill of each model hits a real `headstart retrain` process at a moment drawn evenly over the time of an
+undisturbed one. The next are aimed at the short stages behind the training, one after the other: export, evaluate,
+publish and report, each at a moment drawn evenly over its own time, which begins with the line that the stage before it
+prints at its end. Then moments are drawn over the whole again. The last start of each model is left alone. Then the
+snapshot, the key, the head, the metrics, the gates and each prediction for a held-out image have to be those of the
+undisturbed run, to the last bit, and no finished stage may have been repeated.
 """
 
 from __future__ import annotations
@@ -31,15 +33,18 @@ from tests.benchmarks.processes import environment
 
 NAME = "tints"
 OPTIONS = ["--name", NAME, "--backbone", "embedded", "--set", "backbone.image_size_px=64"]
-OPTIONS += ["--set", "split.test_share=0.25", "--json"]
-STAGES = ("validate", "split", "finetune", "export", "evaluate")  # whose results are artifacts, in the flow's order
-# The short stages, each with what is there when it begins, and about how long it takes, in seconds.
+OPTIONS += ["--set", "split.test_share=0.25"]
+# The stages that the run waits for, in the flow's order; each prints a line when it has ended.
+STAGES = ["ingest", "validate", "split", "extractor", "extract", "cross-fit", "finetune"]
+STAGES += ["export", "evaluate", "publish", "report"]
+# The short ones, each with what has ended when it begins: the review goes on beside the training.
 AIMED = {
-    "export": ("artifacts/finetune", 1.0),
-    "evaluate": ("artifacts/export", 3.0),
-    "publish": ("artifacts/evaluate", 0.05),
-    "report": ("models", 0.5),
+    "export": ("finetune",),
+    "evaluate": ("export", "review"),
+    "publish": ("evaluate",),
+    "report": ("publish",),
 }
+POLL_S = 0.005
 
 
 def main() -> None:
@@ -56,9 +61,7 @@ def main() -> None:
         env = environment(place / "prefect", server.api_url)
         try:
             retrain(source, place / "warm", env)
-            started = time.perf_counter()
-            retrain(source, place / "undisturbed", env)
-            seconds = time.perf_counter() - started
+            seconds = retrain(source, place / "undisturbed", env)
             expected = digests(Workspace(str(place / "undisturbed")))
             stages, recovered, models = Counter(), 0, 0
             while recovered < given.kills:
@@ -72,61 +75,88 @@ def main() -> None:
         finally:
             server.stop()
     print(
-        json.dumps({"kills": recovered, "models": models, "killed_during": stages, "undisturbed_s": round(seconds, 1)})
+        json.dumps(
+            {
+                "kills": recovered,
+                "models": models,
+                "killed_during": stages,
+                "undisturbed_s": round(seconds["report"], 1),
+            }
+        )
     )
 
 
 def kill_until_done(
-    source: Path, folder: Path, env: dict[str, str], seconds: float, draw: random.Random, kills: int
+    source: Path, folder: Path, env: dict[str, str], seconds: dict[str, float], draw: random.Random, kills: int
 ) -> list[str]:
-    """Starts one model's retrain, and kills it, until one finishes. Returns what each kill interrupted."""
+    """Starts one model's retrain, and kills it, until one finishes. Returns what each kill interrupted.
+
+    Args:
+        seconds: when each stage of an undisturbed retrain had ended, since its start.
+        kills: how many at most.
+    """
     workspace, interrupted = Workspace(str(folder)), []
     finished: dict[str, dict[str, datetime]] = {}
-    targets = iter(draw.sample(sorted(AIMED), len(AIMED)))
+    targets = iter([None, *AIMED])
     while True:
-        process = start(source, folder, env)
+        start = Start(source, folder, env)
         try:
             if len(interrupted) == kills:
-                process.wait()
-            elif len(interrupted) % 2 and (target := next(targets, None)):
-                wait_for(workspace, target, process, draw)
+                start.process.wait()
+            elif target := next(targets, None):
+                while not set(AIMED[target]) <= start.ended().keys() and start.process.poll() is None:
+                    time.sleep(POLL_S)
+                start.process.wait(draw.uniform(0, seconds[target] - max(seconds[each] for each in AIMED[target])))
             else:
-                process.wait(draw.uniform(0, seconds))
+                start.process.wait(draw.uniform(0, seconds["report"]))
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            interrupted.append(stage_of(workspace))
+            start.process.kill()
+            start.process.wait()
+            interrupted.append(start.under_way())
         now = entries(workspace)
         if any(now[stage] != finished[stage] for stage in finished):
             repeated = {stage: (finished[stage], now[stage]) for stage in finished if now[stage] != finished[stage]}
             raise SystemExit(f"a finished stage was repeated: {repeated}; the workspace was {folder}")
         finished = now
-        if process.returncode == 0:
+        if start.process.returncode == 0:
             return interrupted
-        if process.returncode > 0:
-            raise SystemExit(f"it failed with status {process.returncode}; its workspace was {folder}")
+        if start.process.returncode > 0:
+            raise SystemExit(f"it failed with status {start.process.returncode}: {start.log.read_text()}")
 
 
-def wait_for(workspace: Workspace, stage: str, process: subprocess.Popen[bytes], draw: random.Random) -> None:
-    """Waits for a moment within a short stage. Raises TimeoutExpired there, as `process.wait` does."""
-    before, seconds = AIMED[stage]
-    suffix = "manifest.json" if before == "models" else "artifact.json"
-    while not any(file.name == suffix for file in workspace.files(before)):
-        if process.poll() is not None:
-            return
-        time.sleep(0.005)
-    process.wait(draw.uniform(0, seconds))
+def retrain(source: Path, folder: Path, env: dict[str, str]) -> dict[str, float]:
+    """A whole retrain: when each stage had ended, in seconds since its start."""
+    start = Start(source, folder, env)
+    while start.process.poll() is None:
+        start.ended()
+        time.sleep(POLL_S)
+    if start.process.returncode:
+        raise SystemExit(f"the undisturbed retrain ended with status {start.process.returncode}")
+    return start.ended()
 
 
-def retrain(source: Path, folder: Path, env: dict[str, str]) -> None:
-    if status := start(source, folder, env).wait():
-        raise SystemExit(f"the undisturbed retrain ended with status {status}")
+class Start:
+    """A process of a retrain, and which stages it has passed, by the lines that it printed."""
 
+    def __init__(self, source: Path, folder: Path, env: dict[str, str]) -> None:
+        self.log = folder.parent / f"{folder.name}.log"
+        self._ended: dict[str, float] = {}
+        self._started = time.perf_counter()
+        command = [sys.executable, "-m", "flows.cli", "retrain", str(source), "--workspace", str(folder), *OPTIONS]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
 
-def start(source: Path, folder: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flows.cli", "retrain", str(source), "--workspace", str(folder), *OPTIONS]
-    with (folder.parent / f"{folder.name}.log").open("ab") as log:
-        return subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    def ended(self) -> dict[str, float]:
+        """The stages that have ended, each with when that was first seen."""
+        for line in self.log.read_text(encoding="utf-8").splitlines():
+            if line.endswith(" s)"):  # a result, with its seconds; the others say how a stage goes
+                self._ended.setdefault(line.split()[0], time.perf_counter() - self._started)
+        return self._ended
+
+    def under_way(self) -> str:
+        """The stage behind the last one that has ended."""
+        ended = self.ended()
+        return next((stage for stage in STAGES if stage not in ended), "the end")
 
 
 def entries(workspace: Workspace) -> dict[str, dict[str, datetime]]:
@@ -136,20 +166,6 @@ def entries(workspace: Workspace) -> dict[str, dict[str, datetime]]:
         if file.name == "artifact.json":
             found.setdefault(file.path.split("/")[1], {})[file.path] = file.modified
     return found
-
-
-def stage_of(workspace: Workspace) -> str:
-    """What a kill interrupted."""
-    if any(file.name == "summary.json" for file in workspace.files("runs")):
-        return "after the run"
-    if workspace.names("models"):
-        return "publish and report"
-    finished = entries(workspace)
-    if "split" in finished and "finetune" not in finished:
-        return "finetune" if workspace.names("features") else "extract"
-    if not workspace.names("runs"):
-        return "start and ingest"
-    return next((stage for stage in STAGES if stage not in finished), "publish and report")
 
 
 def digests(workspace: Workspace) -> dict[str, Any]:

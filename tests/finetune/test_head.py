@@ -36,6 +36,11 @@ def blobs(n: int, seed: int) -> Split:
     return Split(features=features.astype(np.float16), targets=targets)
 
 
+@pytest.fixture(scope="module")
+def plain() -> TrainedHead:
+    return train_head(blobs(200, 0), blobs(60, 1), 3, SMALL)
+
+
 def test_it_learns_what_can_be_learnt():
     trained = train_head(blobs(400, 0), blobs(200, 1), 3, SMALL.model_copy(update={"epochs": 20}))
     test = blobs(300, 2)
@@ -60,15 +65,12 @@ def test_an_epoch_is_judged_by_all_validation_rows_and_not_by_the_last_batch(
     assert trained.best_epoch == np.argmin([epoch["val_loss"] for epoch in trained.history])
 
 
-def test_the_same_seed_gives_the_same_weights_to_the_bit():
-    first, again = (train_head(blobs(200, 0), blobs(60, 1), 3, SMALL) for _ in range(2))
+def test_another_seed_gives_other_weights(plain: TrainedHead):
     other = train_head(blobs(200, 0), blobs(60, 1), 3, SMALL.model_copy(update={"seed": 18}))
-    assert weights_digest(first.model) == weights_digest(again.model)
-    assert first.temperature == again.temperature
-    assert weights_digest(first.model) != weights_digest(other.model)
+    assert weights_digest(plain.model) != weights_digest(other.model)
 
 
-def test_other_threads_that_draw_from_the_global_seed_change_nothing():
+def test_the_same_seed_gives_the_same_weights_to_the_bit_whatever_other_threads_draw(plain: TrainedHead):
     """Beside the training, the flow builds the Keras feature extractor, whose fresh weights are drawn from the
     process's seed."""
     done = threading.Event()
@@ -77,7 +79,6 @@ def test_other_threads_that_draw_from_the_global_seed_change_nothing():
         while not done.is_set():
             keras.Sequential([keras.layers.Dense(4), keras.layers.Dropout(0.5)]).build((None, 4))
 
-    alone = train_head(blobs(200, 0), blobs(60, 1), 3, SMALL)
     other = threading.Thread(target=draw)
     other.start()
     try:
@@ -85,12 +86,8 @@ def test_other_threads_that_draw_from_the_global_seed_change_nothing():
     finally:
         done.set()
         other.join()
-    assert weights_digest(alone.model) == weights_digest(beside.model)
-
-
-@pytest.fixture(scope="module")
-def plain() -> TrainedHead:
-    return train_head(blobs(200, 0), blobs(60, 1), 3, SMALL)
+    assert weights_digest(plain.model) == weights_digest(beside.model)
+    assert plain.temperature == beside.temperature
 
 
 @pytest.mark.parametrize("option", [{"ema": 0.9}, {"mixup": 0.4}, {"sampling": "balanced"}], ids=str)

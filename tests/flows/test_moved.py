@@ -31,8 +31,8 @@ def test_a_moved_source_and_workspace_are_retrained_where_they_are(tmp_path: Pat
     assert status["last_decision"]["report"] == str(new / "w/runs" / first["run_id"] / "report.html")
     assert Path(status["champion"]["model"]).is_relative_to(new / "w")
 
-    # Without what was made of the images, all of them are read again, by the snapshot's addresses.
-    for made in ("features", "artifacts/finetune", "artifacts/export", "artifacts/evaluate"):
+    # Without their features and the judgement, all images are read again, by the snapshot's addresses.
+    for made in ("features", "artifacts/evaluate"):
         shutil.rmtree(new / "w" / made)
     again = retrained(new / "photos", new / "w", force=True)
     assert again["snapshot"] == first["snapshot"]

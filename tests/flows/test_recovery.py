@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Failed, Pending, Running, Scheduled
 
 from flows import run_state, up
-from flows.automations import FOLDER
+from flows.automations import FOLDER, recovery
 from flows.deployments import FLOWS
 from flows.run_state import GIVEN_UP, INTERRUPTED, MAX_CRASHES, RESUMED, STATES, crashes
 from tasks.errors import HeadstartError
@@ -98,6 +98,13 @@ def test_no_event_that_starts_a_run_again_is_counted_by_the_other_automation_too
         counted = automations[name]["trigger"]["expect"]
         assert set(again).isdisjoint(counted)
         assert not any("*" in event for event in counted)
+
+
+@pytest.mark.parametrize("silence_s", [None, 90])
+def test_a_silent_run_is_marked_crashed_a_minute_before_it_is_scheduled_again(silence_s: int | None):
+    within_s = {each["name"]: each["trigger"]["within"] for each in recovery(silence_s)}
+    first_s = silence_s or 420
+    assert within_s == {"headstart-crashed": first_s, "headstart-again": 0, "headstart-stranded": first_s + 60}
 
 
 def test_up_and_the_automation_say_the_same_of_a_run_that_is_started_again(automations: dict[str, Any]):

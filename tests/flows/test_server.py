@@ -56,6 +56,7 @@ def test_a_lasting_server_deletes_old_runs_by_the_users_period_if_there_is_one(
     assert server.services.db_vacuum.enabled_vacuum_types == {"events", "flow_runs", "orphans"}
     assert server.services.db_vacuum.retention_period.days == kept
     assert server.concurrency.lease_storage.endswith("filesystem")
+    assert server.events.expired_bucket_buffer.days == 7  # what automations wait for outlives its absence
     assert server.ui.api_url == "http://127.0.0.1:4200/api"
 
 

@@ -78,6 +78,48 @@ def test_tokens_are_pooled_as_described(tmp_path: Path, tokens: str):
     np.testing.assert_allclose(found, np.concatenate(rows, axis=1), atol=0.2)
 
 
+@pytest.mark.parametrize("written_out", [False, True])
+def test_maps_with_channels_last_are_pooled_over_their_pixels(tmp_path: Path, written_out: bool):
+    file = onnx_files.windows(tmp_path / "windows.onnx", written_out=written_out)
+    found, widths = features(file, 5)
+    assert widths == {"features": 6, "block2": 6, "block1": 6}
+    output, last, before = own(file, ["features", "block2", "block1"], read_description(file))
+    expected = np.concatenate([output, last.mean((1, 2)), before.mean((1, 2))], axis=1)
+    np.testing.assert_allclose(found, expected, atol=0.02 * expected.std())
+
+
+def test_what_has_no_pixels_left_is_no_late_block_and_may_be_the_output(tmp_path: Path):
+    file = onnx_files.excited(tmp_path / "excited.onnx")
+    found, widths = features(file, 5)
+    assert widths == {"features": 4, "block2": 4, "block1": 4}
+    output, last, before = own(file, ["features", "block2", "block1"], read_description(file))
+    expected = np.concatenate([output[:, :, 0, 0], last.mean((2, 3)), before.mean((2, 3))], axis=1)
+    np.testing.assert_allclose(found, expected, atol=0.05 * expected.std())
+
+
+def test_an_output_whose_channels_nothing_shows_needs_a_word_in_the_description(tmp_path: Path):
+    file = onnx_files.windows(tmp_path / "windows.onnx")
+    model = onnx.load(file)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["N", 8, 8, 6]))
+    model.graph.node.extend(helper.make_node("Reshape", ["seen3", "maps"], [name]) for name in ("raw", "inner"))
+    onnx.save(model, file)
+    with pytest.raises(
+        ConfigError,
+        match=r"windows\.onnx does not say which dimension of raw \[2, 8, 8, 6\] holds its channels: say so in "
+        r"windows\.toml: output_layout",
+    ):
+        features(file, 2)
+    with pytest.raises(ConfigError, match=r"dimension of inner .* channels: name another value"):
+        features(file, ["inner"], output="block3")
+    for layout, axes, width in (("NHWC", (1, 2), 6), ("NCHW", (2, 3), 8)):
+        found, widths = features(file, 0, output_layout=layout)
+        assert widths == {"raw": width}
+        [raw] = own(file, ["raw"], read_description(file))
+        np.testing.assert_allclose(found, raw.mean(axes), atol=0.05)
+    file.with_suffix(".toml").unlink()
+    assert 'output_layout = "NCHW"' in inspect_network(file)["description"]
+
+
 def test_layers_can_be_named_and_a_wrong_name_names_the_nearest(tmp_path: Path):
     file = onnx_files.convolutions(tmp_path / "net.onnx")
     assert features(file, ["projected1"])[1] == {"features": 8, "projected1": 8}

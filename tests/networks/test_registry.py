@@ -31,7 +31,7 @@ KERAS = [
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def forgotten() -> Iterator[None]:
     """Each test's networks go with it: all of them together are 10 GB."""
     import keras
@@ -53,6 +53,7 @@ def saved(backbone: Backbone, folder: Path) -> tuple[Path, dict[str, np.ndarray]
     return path, {str(place): weight for place, weight in enumerate(network.get_weights())}
 
 
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("backbone", KERAS)
 def test_weights_load_and_the_export_answers_as_keras_does(backbone: Backbone, tmp_path: Path):
     path, expected = saved(backbone, tmp_path)

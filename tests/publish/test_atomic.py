@@ -29,7 +29,7 @@ from tests.object_store import object_store
 from tests.publish.turns import NAME, Reader, publish_and_roll_back, publish_version
 
 # Of each kind; `python -m tests.benchmarks.publishing` does 200 on both.
-TURNS = {"folder": 200, "bucket": 20}
+TURNS = {"folder": 60, "bucket": 20}
 STORES = pytest.mark.parametrize("url", ["folder", "bucket"], indirect=True)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
+import multiprocessing
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,35 +21,36 @@ from tests.photos import encoded, photo
 # Of one file, on one core. A sound PNG of 100 megapixels with transparency costs as much.
 WORST_S, WORST_MB = 5.0, 2000
 
-ONE = """
-import resource, sys
-from tasks.errors import DecodeError
-from tasks.modality.images.content import decode
-from tests.hostile import HOSTILE
-content = HOSTILE[sys.argv[1]]()
-before, spent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sum(resource.getrusage(0)[:2])
-open("/proc/self/clear_refs", "w").write("5")  # the peak of memory begins here
-status = lambda key: int(open("/proc/self/status").read().split(key)[1].split()[0]) // 1000
-held = status("VmRSS:")
-try:
-    outcome = str(decode(content).shape)
-except DecodeError as exc:
-    outcome = str(exc)
-print(f"{sum(resource.getrusage(0)[:2]) - spent:.2f} {status('VmHWM:') - held} {len(content)} {outcome}")
-"""
-
 
 def cost_of(name: str) -> tuple[float, int, int, str]:
-    """Seconds of processor time, megabytes, the file's bytes, and what came of it; in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", ONE, name], capture_output=True, text=True, timeout=120, check=True)
-    seconds, megabytes, size, outcome = done.stdout.strip().split(" ", 3)
-    return float(seconds), int(megabytes), int(size), outcome
+    """Seconds of processor time, megabytes, the file's bytes, and what came of it; call it in a process of its own."""
+    content = hostile.HOSTILE[name]()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins here
+    held, spent = _memory_mb("VmRSS:"), time.process_time()
+    try:
+        outcome = str(decode(content).shape)
+    except DecodeError as exc:
+        outcome = str(exc)
+    return time.process_time() - spent, _memory_mb("VmHWM:") - held, len(content), outcome
+
+
+def _memory_mb(key: str) -> int:
+    return int(Path("/proc/self/status").read_text().split(key)[1].split()[0]) // 1000
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    """A new process for each call, forked from one that has imported everything and done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes:
+        yield processes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory by /proc")
 @pytest.mark.parametrize("name", hostile.HOSTILE)
-def test_no_file_costs_more_than_a_large_sound_one(name):
-    seconds, megabytes, size, outcome = cost_of(name)
+def test_no_file_costs_more_than_a_large_sound_one(name: str, processes: ProcessPoolExecutor):
+    seconds, megabytes, size, outcome = processes.submit(cost_of, name).result(120)
     print(f"\n{seconds:6.2f} s {megabytes:5d} MB {size / 1e6:7.2f} MB  {name}: {outcome[:70]}")
     assert seconds < WORST_S
     assert megabytes < WORST_MB
