@@ -123,6 +123,7 @@ def test_a_backbone_of_the_other_kind_is_refused(tmp_path: Path):
             with_task(make_run(tmp_path / "w", source, config={"backbone": {"name": backbone}}))
 
     refused(csv_file(tmp_path), "vgg16", "vgg16 takes images, and the source holds texts")
+    refused(csv_file(tmp_path), "a/folder", "a/folder is no backbone of texts, .* give --backbone FILE.onnx")
     folder = photos.class_folders(tmp_path / "photos", {"red": 2, "green": 2})
     refused(folder, "embedded_text", "embedded_text takes texts, and the source holds images")
 
