@@ -197,8 +197,8 @@ def check_familiarity(has_familiarity: bool) -> None:
     """Raises UsageError where --unknown-label asks for what the model does not say."""
     if not has_familiarity:
         raise UsageError(
-            "--unknown-label: this model does not say how familiar an image is (its file is of an older release; or,"
-            " with --to, its later layers were fine-tuned); retrain it, or leave one of the two away"
+            "--unknown-label: this model does not say how familiar an image is (its file is of an older release):"
+            " retrain it, or leave --unknown-label away"
         )
 
 
