@@ -23,7 +23,7 @@ PICTURE_PX, NEAR_PX = 280, 112
 MEANINGS = {
     UNSURE: "The model hesitates between two classes. A label here moves its boundary most; images that are alike are "
     "shown once.",
-    UNFAMILIAR: "Nothing that was labelled resembles these: a new kind, another camera, or no picture of the subject "
+    UNFAMILIAR: "Nothing that was labelled resembles these: a new kind, another source, or no picture of the subject "
     "at all.",
     RANDOM: "Drawn by chance alone, so that the share of these that the model gets right is an honest estimate of its "
     "accuracy on the pool.",
