@@ -140,8 +140,8 @@ Images = Annotated[
     list[str],
     typer.Argument(
         help="Photographs, or folders of them; with --to one folder, bucket or table of paths. Of a model for texts: "
-        "texts, .txt files, folders of them, or '-' for the lines of standard input; with --to a folder or table with a "
-        "column text."
+        "texts, .txt files, folders of them, or '-' for the lines of standard input; with --to a folder or a "
+        "table with a column text."
     ),
 ]
 AnswersFile = Annotated[
