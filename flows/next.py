@@ -50,4 +50,5 @@ def choose_next(
     run = new_run(pool, name, workspace, with_environment(config, os.environ))
     with one_run_at_a_time(batch_run(run)):
         batch = choose_next_batch(run, see_pool(run), count, again)
-    return Completed(message=f"{batch.images} images to label", data=read_summary(run.workspace, batch.folder))
+    summary = read_summary(run.workspace, batch.folder)
+    return Completed(message=f"{batch.images} {summary['items']} to label", data=summary)

@@ -35,6 +35,7 @@ from flows.slot import is_under_way
 from tasks.errors import HeadstartError, SourceError
 from tasks.ingest.listing import Arrivals, arrivals, last_listing, listing_table
 from tasks.ingest.sources import list_source
+from tasks.modality.kinds import kind_of
 from tasks.records import Run
 from tasks.runs import finished_runs
 from tasks.storage.corrections import read_corrections
@@ -202,7 +203,7 @@ class Sensor:
         self._send(event, now)
         self._answer_until = now + ANSWER_S
         self._repeat_at = now + self._repeat_s
-        self._report(f"{_what(found)}: announced")
+        self._report(f"{_what(found, kind_of(self._run.config).items)}: announced")
 
     def _event(self, found: Arrivals) -> Event:
         run = self._run
@@ -264,10 +265,10 @@ class Sensor:
         return due is None or due < now + timedelta(minutes=1)
 
 
-def _what(found: Arrivals) -> str:
+def _what(found: Arrivals, items: str) -> str:
     """What is announced, in words."""
     classes = ", ".join(f"{label} {count}" for label, count in found.classes.items())
-    parts = [f"{found.new} new of {found.total} labelled images ({classes})"] if found.new else []
+    parts = [f"{found.new} new of {found.total} labelled {items} ({classes})"] if found.new else []
     if found.corrected:
         parts.append(f"{found.corrected} {'correction' if found.corrected == 1 else 'corrections'} of labels")
     return " and ".join(parts)

@@ -395,10 +395,13 @@ class Config(Section):
             tree.setdefault(section, {})[key] = value
         found = parse_config(tree)
         for name in found.backbones():
-            if (name == EMBEDDED_TEXT) != (task == "text") and not name.endswith(".onnx"):
+            if not name.endswith(".onnx") and (name == EMBEDDED_TEXT) != (task == "text"):
+                if name in BACKBONE_NAMES:
+                    fault = f"the backbone {name} takes {'texts' if name == EMBEDDED_TEXT else 'images'}"
+                else:
+                    fault = f"{name} is no backbone of texts"
                 raise ConfigError(
-                    f"the backbone {name} takes {'texts' if name == EMBEDDED_TEXT else 'images'}, and the source holds "
-                    f"{task}s: give --backbone FILE.onnx of an encoder of {task}s"
+                    f"{fault}, and the source holds {task}s: give --backbone FILE.onnx of an encoder of {task}s"
                     + (f", or none for {EMBEDDED_TEXT}" if task == "text" else "")
                 )
         return found

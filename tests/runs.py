@@ -51,7 +51,7 @@ def make_snapshot_record(run: Run, identity: str = "s", **fields: Any) -> Snapsh
 def keep_snapshot(run: Run, table: pd.DataFrame, **fields: Any) -> Snapshot:
     """Writes a snapshot of these rows (columns that are not given are null), and names it."""
     labels = tuple(sorted(set(table["label"])))
-    identity = write_snapshot(run, table.reindex(columns=snapshot_schema("image").names))
+    identity = write_snapshot(run, table.reindex(columns=snapshot_schema(run.config.task).names))
     return make_snapshot_record(run, identity, labels=labels, images=len(table), **fields)
 
 

@@ -73,8 +73,12 @@ def publish_moods(workspace: Path, version: int = 1, *, familiarity: bool = Fals
     return folder
 
 
-def encoder(folder: Path, *, segments: bool = True, blocks: int = 3) -> Path:
-    """An encoder as BERT's kin are: word vectors, then blocks of two normalised sums, to tokens [N, T, 8]."""
+def encoder(folder: Path, *, segments: bool = True, blocks: int = 3, dynamic: bool = False) -> Path:
+    """An encoder as BERT's kin are: word vectors, then blocks of two normalised sums, to tokens [N, T, 8].
+
+    Args:
+        dynamic: activations are quantised by the range of all that is in the batch.
+    """
     rng = np.random.default_rng(0)
     constants: dict[str, np.ndarray] = {"words": rng.normal(size=(len(WORDS), 8)).astype(np.float32)}
     nodes = [helper.make_node("Gather", ["words", "input_ids"], ["embedded"])]
@@ -85,6 +89,12 @@ def encoder(folder: Path, *, segments: bool = True, blocks: int = 3) -> Path:
             helper.make_node("Add", ["embedded", "kind"], ["both"]),
         ]
     last = "both" if segments else "embedded"
+    if dynamic:
+        nodes += [
+            helper.make_node("DynamicQuantizeLinear", [last], ["quantised", "step", "zero"]),
+            helper.make_node("DequantizeLinear", ["quantised", "step", "zero"], ["rounded"]),
+        ]
+        last = "rounded"
     constants |= {"gain": np.ones(8, np.float32), "offset": np.zeros(8, np.float32)}
     for block in range(2 * blocks):
         constants[f"w{block}"] = rng.normal(size=(8, 8)).astype(np.float32) / 3

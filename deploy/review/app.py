@@ -84,9 +84,9 @@ def create_app(
     async def state() -> Response:
         return _json(await asyncio.to_thread(session.state))
 
-    @app.get("/picture/{size}/{sha256}")
-    async def picture(size: str, sha256: str) -> Response:
-        looked = asyncio.get_running_loop().run_in_executor(decoders, session.picture, sha256, size)
+    @app.get("/item/{size}/{sha256}")
+    async def item(size: str, sha256: str) -> Response:
+        looked = asyncio.get_running_loop().run_in_executor(decoders, session.item, sha256, size)
         content, media_type = await looked
         # The address is the content's digest, so it never changes.
         return Response(content, media_type=media_type, headers=HEADERS | {"Cache-Control": "private, max-age=3600"})

@@ -13,7 +13,8 @@ from typing import Any
 
 from tasks.errors import SourceError, UsageError
 from tasks.modality.items import read_bytes
-from tasks.modality.thumbnails import picture_of
+from tasks.modality.texts.content import decode_text
+from tasks.modality.thumbnails import thumbnail
 from tasks.runs import finished_runs
 from tasks.storage.corrections import DROP, Correction, Corrections, decide, read_corrections, undo
 from tasks.storage.quarantine import FILE as QUARANTINE
@@ -39,6 +40,7 @@ class Session:
     run_id: str
     source: str
     labels: tuple[str, ...]
+    task: str  # of its items: `image` or `text`
     cards: Mapping[str, Mapping[str, Any]]  # by digest, the most doubtful first
     places: Mapping[str, str]
     max_bytes: int
@@ -49,7 +51,7 @@ class Session:
         corrections = read_corrections(self.workspace)
         cards = [{**card, **self._decided(sha256, corrections)} for sha256, card in self.cards.items()]
         kept = {"name": self.name, "run": self.run_id, "source": self.source, "labels": self.labels}
-        return {**kept, "cards": cards}
+        return {**kept, "task": self.task, "cards": cards}
 
     def decide(self, sha256: str, label: str, *, by: str, when: str, seen: int | None = None) -> bool:
         """Gives an image a label, its own one to confirm it, or DROP.
@@ -80,8 +82,8 @@ class Session:
         """One card with its decision. Raises UsageError where there is none."""
         return {**self._card(sha256), **self._decided(sha256, read_corrections(self.workspace))}
 
-    def picture(self, sha256: str, size: str) -> tuple[bytes, str]:
-        """An item of a card as a picture, no larger than SIDES_PX says, and its media type.
+    def item(self, sha256: str, size: str) -> tuple[bytes, str]:
+        """An item of a card as the page shows it, and its media type: a text, or a picture of SIDES_PX at most.
 
         Raises:
             SourceError: it is none of a card, it can't be read, or it is another image by now.
@@ -92,11 +94,13 @@ class Session:
         content = read_bytes(self.places[sha256], self.max_bytes)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise SourceError("the file is another one by now: run the retrain again")
-        return picture_of(self.places[sha256], content, SIDES_PX[size], quality=82, max_pixels=self.max_pixels)
+        if self.task == "text":
+            return decode_text(content).encode(), "text/plain; charset=utf-8"
+        return thumbnail(content, SIDES_PX[size], quality=82, max_pixels=self.max_pixels), "image/jpeg"
 
     def _card(self, sha256: str) -> Mapping[str, Any]:
         if sha256 not in self.cards:
-            raise UsageError("there is no such image in this review")
+            raise UsageError(f"there is no such {self.task} in this review")
         return self.cards[sha256]
 
     def _decided(self, sha256: str, corrections: Corrections) -> dict[str, Any]:
@@ -126,6 +130,7 @@ def open_session(workspace: Workspace, name: str) -> Session:
         run_id=summary["run_id"],
         source=summary["source"],
         labels=tuple(found["labels"]),
+        task="text" if ingest.get("task") == "text" else "image",
         cards={sha256: _without_places(card) for sha256, card in cards.items()},
         places={each["sha256"]: now.get(each["sha256"], each["uri"]) for each in images},
         max_bytes=ingest["max_bytes"],

@@ -7,15 +7,12 @@ classification and model configuration, which `tritonclient` uses.
 from __future__ import annotations
 
 import math
-import reprlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import orjson
-from pydantic import ValidationError
 
 from deploy.serving import schemas
 from deploy.serving.limits import Limits
@@ -74,7 +71,7 @@ def parse_infer_request(
         RequestError: 400 with what is wrong, or 413 where a limit is passed.
     """
     header, binary = _split(body, header_length)
-    request = _inference_request(header, TextInferenceRequest if task == "text" else InferenceRequest)
+    request = (TextInferenceRequest if task == "text" else InferenceRequest).read(header)
     tensor = request.inputs[0]
     texts = _texts(tensor, binary, limits) if isinstance(tensor, TextTensor) else []
     images = np.empty((0, 0, 0, 3), np.uint8) if isinstance(tensor, TextTensor) else _images(tensor, binary, limits)
@@ -159,15 +156,6 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, bytes]:
     if header_length > len(body):
         raise bad(f"{HEADER_LENGTH} is {header_length}, and the body has {len(body)} bytes: was it cut off?")
     return body[:header_length], body[header_length:]
-
-
-def _inference_request(header: bytes, kind: type[InferenceRequest]) -> InferenceRequest:
-    try:
-        return kind.model_validate(orjson.loads(header))  # unlike pydantic's parser, it refuses NaN
-    except orjson.JSONDecodeError as exc:
-        raise bad(f"the request's JSON can't be read: {exc}") from None
-    except ValidationError:
-        raise bad(f"the request has to be a JSON object; found {reprlib.repr(header.decode())}") from None
 
 
 def _texts(tensor: TextTensor, binary: bytes, limits: Limits) -> list[str]:

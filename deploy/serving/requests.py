@@ -10,10 +10,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import orjson
 from fastapi import Request
 from PIL import Image
-from pydantic import ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from deploy.serving.limits import Limits
@@ -153,18 +151,17 @@ def text_of(request: Request, body: bytes) -> str:
         RequestError: 400 no such field, or not UTF-8; 415 a body of another type.
     """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    # curl -d calls everything a form, so what the bytes are decides there.
+    if kind == "application/x-www-form-urlencoded" and body.lstrip().startswith(b"{"):
+        kind = "application/json"
     if kind not in ("application/json", "text/plain"):
         raise RequestError(415, f'send JSON, {{"text": "…"}}, or text/plain; found the content type {kind!r}')
+    if kind != "text/plain":
+        return TextBody.read(body).text
     try:
-        if kind == "text/plain":
-            return body.decode()
-        return TextBody.model_validate(orjson.loads(body)).text
+        return body.decode()
     except UnicodeDecodeError as exc:
         raise RequestError(400, f"the text is not UTF-8: byte {exc.start}") from None
-    except orjson.JSONDecodeError as exc:
-        raise RequestError(400, f"the request's JSON can't be read: {exc}") from None
-    except ValidationError:
-        raise RequestError(400, 'the request has to be a JSON object, {"text": "…"}') from None
 
 
 def opened_image(content: bytes, limits: Limits) -> Image.Image:

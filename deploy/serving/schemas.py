@@ -10,6 +10,7 @@ import re
 import reprlib
 from typing import Annotated, Any, Literal, Self
 
+import orjson
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -52,6 +53,17 @@ class RequestPart(BaseModel):
     """An object in a request's JSON. It may hold more than is read here, as other servers' extensions do."""
 
     model_config = ConfigDict(strict=True, frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def read(cls, content: bytes) -> Self:
+        """What a request's JSON says. Raises RequestError (400) where it is no object, or has a wrong field."""
+        try:
+            return cls.model_validate(orjson.loads(content))  # unlike pydantic's parser, it refuses NaN
+        except orjson.JSONDecodeError as exc:
+            raise RequestError(400, f"the request's JSON can't be read: {exc}") from None
+        except ValidationError:
+            found = reprlib.repr(content.decode())
+            raise RequestError(400, f"the request has to be a JSON object; found {found}") from None
 
     @model_validator(mode="wrap")
     @classmethod

@@ -134,8 +134,11 @@ def _answer(workspace: Workspace, name: str, folder: str) -> dict[str, Any]:
 
 
 def _print(answer: dict[str, Any]) -> None:
-    counts = answer["chosen"]
-    say(f"{answer['name']}: {answer['images']:,} of {answer['pool']['images']:,} images to label", bold=True)
+    counts, items = answer["chosen"], answer.get("items", "images")
+    say(
+        f"{answer['name']}: {answer['images']:,} of {answer['pool']['images']:,} {items} to label",
+        bold=True,
+    )
     for reason, number in counts.items():
         say(f"  {number:>6,}  {reason}")
     if answer["pool"]["faults"]:

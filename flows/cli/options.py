@@ -140,7 +140,8 @@ Images = Annotated[
     list[str],
     typer.Argument(
         help="Photographs, or folders of them; with --to one folder, bucket or table of paths. Of a model for texts: "
-        "texts, .txt files, or '-' for the lines of standard input; with --to a folder or a table with a column text."
+        "texts, .txt files, folders of them, or '-' for the lines of standard input; with --to a folder or a "
+        "table with a column text."
     ),
 ]
 AnswersFile = Annotated[
@@ -181,7 +182,13 @@ ChartFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the 
 Again = Annotated[bool, typer.Option("--again", help="Hand out again what was handed out before.")]
 
 # Why an answer.
-Photographs = Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Photographs, or folders of them.")]
+Photographs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...",
+        help="Photographs, or folders of them. Of a model for texts: texts, .txt files, folders of them, or '-'.",
+    ),
+]
 PageFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write the page here: an .html file; by default in the workspace."),

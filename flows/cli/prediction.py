@@ -63,7 +63,7 @@ def predict(
                 doubt = "" if row.get("familiar", True) else UNFAMILIAR
                 say(f"{row['probability']:6.1%}  {visible(row['label'])}  {visible(_item(row))}{doubt}")
         if faults := answer["faults"]:
-            named = [f"{visible(_item(fault))}: {fault['reason']}" for fault in faults[:NAMED_FAULTS]]
+            named = [f"{visible(_item(fault)) or repr('')}: {fault['reason']}" for fault in faults[:NAMED_FAULTS]]
             more = [f"and {len(faults) - NAMED_FAULTS:,} more"] if len(faults) > NAMED_FAULTS else []
             raise UsageError("\n".join(named + more))
 
@@ -194,29 +194,41 @@ def check_familiarity(has_familiarity: bool) -> None:
     """Raises UsageError where --unknown-label asks for what the model does not say."""
     if not has_familiarity:
         raise UsageError(
-            "--unknown-label: this model does not say how familiar an image is (its file is of an older release; or,"
-            " with --to, its later layers were fine-tuned); retrain it, or leave one of the two away"
+            "--unknown-label: this model does not say how familiar an image is (its file is of an older release):"
+            " retrain it, or leave --unknown-label away"
         )
 
 
 def given_texts(given: Sequence[str]) -> list[str]:
-    """The texts that were named: a .txt file, '-' for the lines of standard input, and anything else is a text.
+    """The texts that were named: a .txt file, those below a folder, '-' for the lines of standard input, and anything
+    else is a text.
 
     Raises:
-        UsageError: a file that can't be read.
+        UsageError: a file that can't be read, a folder without a .txt file, or a table.
     """
     texts: list[str] = []
     for each in given:
         if each == "-":
             texts += [line.rstrip("\n") for line in sys.stdin if line.strip()]
         elif each.lower().endswith(".txt"):
-            try:
-                texts.append(Path(each).read_text(encoding="utf-8-sig"))
-            except (OSError, UnicodeDecodeError) as exc:
-                raise UsageError(f"can't read {each}: {exc}") from None
+            texts.append(_read_text(Path(each)))
+        elif os.path.isdir(each):  # noqa: PTH112 - a text may be longer than any path, or hold a NUL
+            files = sorted(path for path in Path(each).rglob("*") if path.suffix.lower() == ".txt" and path.is_file())
+            if not files:
+                raise UsageError(f"there is no .txt file in the folder {each}")
+            texts += map(_read_text, files)
+        elif each.lower().endswith((".csv", ".jsonl", ".parquet")) and os.path.isfile(each):  # noqa: PTH113 - likewise
+            raise UsageError(f"{each} is a table: predict --to FILE writes what the model says of each of its texts")
         else:
             texts.append(each)
     return texts
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"can't read {path}: {exc}") from None
 
 
 def predict_texts(

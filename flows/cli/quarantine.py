@@ -30,7 +30,7 @@ def list_quarantined(
         for entry in entries:
             seen = f"{entry['date'][:10]}  {entry['snapshot'] or '-':16}  {(entry['sha256'] or '-')[:12]:12}"
             say(f"{entry['status']:8}  {seen}  {entry['label'] or '-'}  {entry['path']}: {entry['reason']}")
-        say(f"{len(entries)} files")
+        say(f"{len(entries)} left out")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any
 from flows.summary import TASKS
 from tasks.modality.wording import worded
 from tasks.networks.intervals import wilson_interval
-from tasks.storage.quarantine import FILE, count_by_reason, read_entries
+from tasks.storage.quarantine import FILE, count_by_reason, read_entries, reason_kind
 from tasks.workspace import Workspace
 
 LABEL_WIDTH = 12
@@ -84,8 +84,7 @@ def _weakest(decision: dict[str, Any]) -> str:
 def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
     text = f"{images['total']:,}, {images['new']:,} new, {images['embedded']:,} passed through the network"
     if images["quarantined"]:
-        # What follows the colon differs from file to file.
-        kinds = Counter(entry.reason.split(":")[0] for entry in read_entries(workspace, f"{folder}/{FILE}"))
+        kinds = Counter(reason_kind(entry.reason) for entry in read_entries(workspace, f"{folder}/{FILE}"))
         text += f"; {images['quarantined']:,} quarantined"
         text += f" ({count_by_reason(kinds, REASONS)})" if kinds else ""
     if left_out := images.get("left_out"):

@@ -9,7 +9,7 @@ from tasks.orchestration import stage
 from tasks.records import Candidate, Decision, Head, Run, Variant
 
 
-@stage("export", reads=lambda run, head, version: [run.name, run.config.export.familiar_share], version=2)
+@stage("export", reads=lambda run, head, version: [run.name, run.config.export.familiar_share], version=3)
 def export_candidate(run: Run, head: Head, version: int) -> Candidate:
     """Writes model.onnx with the version that it will have if the gates promote it."""
     return keras_process.call(export_model, run, head, version)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from tasks.config import POOLED
+from tasks.display import line
 from tasks.networks import keras_process
 from tasks.networks.extractor import build_extractor, build_upper, feature_widths
 from tasks.networks.keras_export import to_onnx
@@ -16,10 +18,12 @@ from tasks.networks.onnx_backbone import extractor_graph
 from tasks.networks.onnx_description import read_text_description
 from tasks.networks.onnx_graph import chain, describe, keep_output, preprocessing
 from tasks.networks.registry import get_backbone
-from tasks.networks.text_backbone import read_tokenizer
+from tasks.networks.text_backbone import COMPANY, depends_on_company, read_tokenizer
 from tasks.records import FeatureExtractor, Run
 from tasks.storage.artifacts import Artifact
 from tasks.workspace import user_cache
+
+log = logging.getLogger(__name__)
 
 
 def ensure_exported(run: Run, extractor: FeatureExtractor) -> FeatureExtractor:
@@ -45,6 +49,9 @@ def ensure_exported(run: Run, extractor: FeatureExtractor) -> FeatureExtractor:
 def _exported(extractor: FeatureExtractor) -> tuple[bytes, list[int]]:
     if extractor.is_file:
         model, widths = extractor_graph(extractor)
+        if extractor.task == "text" and depends_on_company(model):
+            line(f"  warning   {extractor.weights} {COMPANY}")
+            log.warning("%s %s", extractor.weights, COMPANY)
         describe(model, {"recipe": extractor.head_key, "backbone": extractor.backbone, "boundary": extractor.boundary})
         return model.SerializeToString(), list(widths.values())
     return export_extractor(extractor).SerializeToString(), list(feature_widths(extractor))

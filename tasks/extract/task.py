@@ -13,6 +13,7 @@ from tasks.extract.export import ensure_exported
 from tasks.extract.narrow import copy_columns
 from tasks.extract.quantise import quantised
 from tasks.modality.images.augmentation import Policy
+from tasks.modality.kinds import kind_of
 from tasks.networks.extractor import extractor_of
 from tasks.orchestration import count_embedded, mapping, page_progress, stage
 from tasks.records import FeatureExtractor, Features, Run, Snapshot
@@ -34,8 +35,8 @@ def extract_features(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, 
     todo = plan.missing_tasks(run, snapshot, extractor, policy)
     shards = plan.cut(todo, run.config.extract.shard_images)
     show = page_progress(run.name, "extract") if len(shards) > 1 else None
-    done = 0
-    with Progress("extract", len(todo), "images") as progress, mapping(run.config.scale, len(shards)) as mapper:
+    items, done = kind_of(run.config).items, 0
+    with Progress("extract", len(todo), items) as progress, mapping(run.config.scale, len(shards)) as mapper:
         common = (run, extractor, policy) if mapper.local else (_one_thread(run), extractor, policy)
         on_image = progress.advance if mapper.local else None
         for images in mapper(embed_shard, [(*common, shard, on_image) for shard in shards]):

@@ -191,6 +191,19 @@ def read_list(fs: Any, path: str) -> bytes:
     return fs.cat_file(path)
 
 
+def check_regular(fs: Any, path: str) -> None:
+    """Raises OSError where a local list is no regular file: a pipe has no end, and may wait for ever."""
+    if isinstance(fs, LocalFileSystem) and Path(path).exists() and not Path(path).is_file():
+        raise OSError("it is no file")
+
+
+def read_head(fs: Any, path: str, size: int) -> bytes:
+    """The first bytes of a manifest. Raises OSError where it is no regular file."""
+    check_regular(fs, path)
+    with fs.open(path, "rb") as file:
+        return file.read(size)
+
+
 def uri_of(fs: Any, path: str, source: str) -> str:
     """The URI of `path` in `fs`: a local path, or a URL (with the tail of a chained one: `zip://…::s3://…`)."""
     if isinstance(fs, LocalFileSystem):

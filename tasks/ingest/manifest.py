@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,12 +21,14 @@ from tasks.ingest.entries import (
     Ignored,
     Listing,
     Rejected,
+    check_regular,
     checked_entry,
     is_blank,
     is_text,
     make_listing,
     open_url,
     printable,
+    read_head,
     read_list,
     uri_of,
 )
@@ -39,6 +41,7 @@ PATH, LABEL, SPLIT = "path", "label", "split"
 LABEL_NAMES = (LABEL, "category", "class", "intent", "target")
 # By the first bytes; without them UTF-8.
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+HEADER_BYTES = 1 << 20  # a header is in them
 Row = tuple[int, Mapping[str, Any]]
 # Numbered rows, the columns, and how the file was read, for a message.
 Rows = tuple[Sequence[Row], Sequence[str], str]
@@ -73,8 +76,31 @@ def list_manifest(source: str, fs: Any, path: str, ingest: Ingest) -> Listing:
 
 def is_of_texts(fs: Any, path: str, text_column: str) -> bool:
     """Whether a manifest has a column of texts and none of paths. Raises SourceError."""
-    names = {str(column).strip().lower() for column in _table(path, fs, path)[1]}
+    names = {column.strip().lower() for column in _columns(fs, path)}
     return text_column.lower() in names and PATH not in names
+
+
+def _columns(fs: Any, path: str) -> Iterable[str]:
+    """The columns of a table, of which no more is read than they take; of a .jsonl file the keys of its first line.
+
+    Raises SourceError where it can't be read.
+    """
+    try:
+        if path.lower().endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            check_regular(fs, path)
+            with fs.open(path, "rb") as file:
+                return pq.read_schema(file).names
+        head = read_head(fs, path, HEADER_BYTES)
+        # What is no text is named by who lists the table; the last character may be cut in two.
+        first = head.decode(_encoding(head), errors="replace").lstrip().partition("\n")[0]
+        if path.lower().endswith(".csv"):
+            return next(csv.reader([first.rstrip("\r")], delimiter=delimiter_of(first)), [])
+        row = json.loads(first) if first.strip() else {}
+        return row if isinstance(row, dict) else ()
+    except (OSError, ValueError, RecursionError, csv.Error) as exc:
+        raise SourceError(f"the manifest {path!r} can't be read: {exc}") from exc
 
 
 def table_rows(source: str, fs: Any, path: str, wanted: Mapping[str, Sequence[str]]) -> Iterator[Row]:
@@ -159,9 +185,14 @@ def _json_rows(content: bytes) -> Rows:
     return rows, columns, f" (read as {encoding})"
 
 
+def _encoding(content: bytes) -> str:
+    """By a byte order mark, else UTF-8."""
+    return next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+
+
 def _decoded(content: bytes) -> tuple[str, str]:
-    """The text and its encoding: by a byte order mark, else UTF-8. Raises ValueError."""
-    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    """The text and its encoding. Raises ValueError."""
+    encoding = _encoding(content)
     try:
         return content.decode(encoding), encoding
     except UnicodeDecodeError as exc:

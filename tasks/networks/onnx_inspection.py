@@ -26,7 +26,7 @@ from tasks.networks.onnx_description import (
 from tasks.networks.onnx_file import read_graph
 from tasks.networks.onnx_layout import Layout
 from tasks.networks.onnx_session import open_session
-from tasks.networks.text_backbone import IDS, build_text_extractor, read_tokenizer
+from tasks.networks.text_backbone import COMPANY, IDS, build_text_extractor, depends_on_company, read_tokenizer
 
 DEFAULT_SIZE_PX = 224
 LAYERS = 8  # late blocks that are shown
@@ -79,7 +79,7 @@ def inspect_network(file: Path, photos: Path | None = None) -> dict[str, Any]:
 def _inspect_encoder(file: Path, encoder: onnx.ModelProto) -> dict[str, Any]:
     """The same of an encoder of texts, whose tokenizer.json has to lie beside it."""
     description = read_text_description(file)
-    _, widths = build_text_extractor(file, description, LAYERS)
+    graph, widths = build_text_extractor(file, description, LAYERS)
     read_tokenizer(file, description)
     return {
         "file": str(file),
@@ -89,7 +89,7 @@ def _inspect_encoder(file: Path, encoder: onnx.ModelProto) -> dict[str, Any]:
         "layers": [{"name": name, "width": width} for name, width in list(widths.items())[1:]],
         "probe": [],
         "description": _toml(description),
-        "warnings": [],
+        "warnings": [f"it {COMPANY}"] if depends_on_company(graph) else [],
     }
 
 

@@ -21,10 +21,16 @@ from tasks.networks.onnx_description import TextDescription, description_path
 from tasks.networks.onnx_file import OWN, first_token, give_features, probed_shapes, read_graph
 from tasks.networks.onnx_graph import check, check_names
 from tasks.networks.onnx_layers import late_sums
+from tasks.networks.onnx_session import open_session
 
 IDS, MASK = INPUTS["text"]
 SEGMENTS = "token_type_ids"  # of pairs of texts; one text is all zeros
 PROBE_TOKENS = 8
+COMPANY = (
+    "gives a text other features beside other texts than alone, as encoders do whose activations are quantised while "
+    "they run (DynamicQuantizeLinear): resumed runs and servers will differ a little. Prefer its float32 file, or one "
+    "with quantised weights alone"
+)
 EMBEDDED = Path(__file__).with_name("embedded_text") / "model.onnx"
 
 
@@ -81,6 +87,18 @@ def build_text_extractor(
         rows.append(row)
     give_features(encoder.graph, rows, widths)
     return check(encoder), widths
+
+
+def depends_on_company(extractor: onnx.ModelProto) -> bool:
+    """Whether a text has other features, in any bit, in a batch than alone.
+
+    Two texts of one length and of different tokens, 0 and 1, which every vocabulary has.
+    """
+    texts = [np.ones(PROBE_TOKENS, np.int64), np.arange(PROBE_TOKENS, dtype=np.int64) % 2]
+    session = open_session(extractor.SerializeToString())
+    [together] = session.run(["features"], feed_of(texts))
+    alone = [np.asarray(session.run(["features"], feed_of([text]))[0])[0] for text in texts]
+    return not np.array_equal(np.asarray(together), np.stack(alone), equal_nan=True)
 
 
 def _check_inputs(encoder: onnx.ModelProto, file: Path) -> None:

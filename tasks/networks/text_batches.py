@@ -10,7 +10,7 @@ sorted by length and padded.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -46,13 +46,11 @@ def run_texts(
     outputs: Sequence[str],
     tokens: Sequence[np.ndarray],
     workers: int = 0,
-    on_texts: Callable[[int], None] = lambda count: None,
 ) -> list[list[np.ndarray]]:
     """Each output of each text, in the order of `tokens`, on `workers` threads (0: one for each core).
 
     Args:
         tokens: int64 [T] of each text.
-        on_texts: called after each batch with its size.
     """
     found: list[list[np.ndarray]] = [[] for _ in tokens]
     parts = batches([len(each) for each in tokens])
@@ -64,5 +62,4 @@ def run_texts(
         for places, values in zip(parts, pool.map(run, parts), strict=True):
             for at, place in enumerate(places):
                 found[place] = [each[at] for each in values]
-            on_texts(len(places))
     return found

@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from tasks.errors import HeadstartError
 from tasks.modality.feeds import INPUTS
 from tasks.modality.texts.tokens import Tokens
 from tasks.networks.classifier import Prediction, tokens_of
-from tasks.networks.onnx_graph import part
+from tasks.networks.familiarity import POOLED
+from tasks.networks.onnx_graph import check, part
 from tasks.networks.onnx_session import open_model
 from tasks.networks.outputs import FAMILIARITY, PROBABILITIES
 from tasks.pool.published import read_champion
@@ -27,6 +29,7 @@ from tasks.storage.repository import MODEL, TOKENIZER
 from tasks.workspace import Workspace
 
 FEATURES = "features"  # the value that the classifier takes where the whole backbone is frozen
+ROW = "row"  # where later layers were fine-tuned: what the classifier takes, and what else the familiarity does
 HEAD_ROWS = 64  # some MB: what the head makes of one layer for the next stays in a core's cache
 ITEMS = {name for names in INPUTS.values() for name in names}
 KEY_DIGITS = 16  # as `tasks.networks.extractor.key_digest` has them
@@ -37,9 +40,10 @@ class CutModel:
     """The two parts of a model.onnx, as ONNX files, and `whole`, the file itself.
 
     `body` gives `output` float32 [N, D] of `image` uint8 [N, H, W, 3] or, of a model for texts, of the tokens that
-    `tokens` makes; `head` gives `probabilities` float32 [N, C] of
-    `output` and, where the model says it of those rows alone, `familiarity` float32 [N]. `key` is that of the rows in
-    the feature store; their first `last_width` columns are the last layer's, which shows likeness best (None: all).
+    `tokens` makes; `head` gives `probabilities` float32 [N, C] of `output` and, where the model says it, `familiarity`
+    float32 [N]. `key` is that of the rows in the feature store; their first `last_width` columns are the last layer's,
+    which shows likeness best (None: all). Where layers were fine-tuned, `output` is two rows in one, and `whole` has it
+    beside the values of the file.
     Large JPEGs are decoded for `image_size_px`, as its training did; where that is None, at full size.
     """
 
@@ -77,9 +81,16 @@ def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None, tokeniz
     if output is None or "labels" not in metadata:
         raise HeadstartError("the model can't be cut: no value between its input and its probabilities is one row each")
     makers = _makers(model)
-    # Where later layers were fine-tuned, it depends on what lies below them.
-    has_familiarity = FAMILIARITY in makers and not _depends_on_image(makers, FAMILIARITY, output)
+    has_familiarity = FAMILIARITY in makers
     outputs = [PROBABILITIES, *([FAMILIARITY] if has_familiarity else [])]
+    whole, width = content, None
+    if has_familiarity and _depends_on_image(makers, FAMILIARITY, {output}):
+        # Later layers were fine-tuned, and it depends on what lies below them, too.
+        head, width = _head_of_both(model, output, outputs)
+        model.graph.node.append(helper.make_node("Concat", [output, POOLED], [ROW], axis=1))
+        whole, output = model.SerializeToString(), ROW
+    else:
+        head = part(model, [output], outputs)
     lineage = (manifest or {}).get("lineage", {})
     extractor = (lineage.get("features") or {}).get("extractor") or {}
     shared = extractor.get("key") if output == FEATURES else None
@@ -92,14 +103,25 @@ def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None, tokeniz
         key=shared or hashlib.sha256(content + output.encode()).hexdigest()[:KEY_DIGITS],
         output=output,
         image_size_px=extractor.get("image_size_px"),
-        last_width=widths[0] if widths else None,
+        last_width=widths[0] if widths else width,
         has_familiarity=has_familiarity,
         task=task,
         tokens=tokens_of(metadata, tokenizer, "model.onnx") if task == "text" else None,
-        whole=content,
+        whole=whole,
         body=part(model, INPUTS[task], [output]).SerializeToString(),
-        head=part(model, [output], outputs).SerializeToString(),
+        head=head.SerializeToString(),
     )
+
+
+def _head_of_both(model: onnx.ModelProto, output: str, outputs: list[str]) -> tuple[onnx.ModelProto, int]:
+    """The head of `output` and POOLED side by side in one row, and how many columns are the former's."""
+    head = part(model, [output, POOLED], outputs)
+    widths = [each.type.tensor_type.shape.dim[1].dim_value for each in head.graph.input]
+    del head.graph.input[:]
+    head.graph.input.append(helper.make_tensor_value_info(ROW, TensorProto.FLOAT, ["N", sum(widths)]))
+    head.graph.node.insert(0, helper.make_node("Split", [ROW, "widths"], [output, POOLED], axis=1))
+    head.graph.initializer.append(numpy_helper.from_array(np.array(widths, np.int64), "widths"))
+    return check(head), widths[0]
 
 
 def cut_champion(workspace: Workspace, name: str, public_key: str | None = None) -> CutModel:
@@ -121,7 +143,7 @@ def narrowest_value(model: onnx.ModelProto) -> str | None:
     makers = _makers(model)
     outputs = [output for node in model.graph.node for output in node.output]
     candidates = ([FEATURES] if FEATURES in makers else []) + [name for name in outputs if ranks.get(name) == 2]
-    return next((name for name in candidates if not _depends_on_image(makers, PROBABILITIES, name)), None)
+    return next((name for name in candidates if not _depends_on_image(makers, PROBABILITIES, {name})), None)
 
 
 def _makers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
@@ -129,19 +151,19 @@ def _makers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     return {output: node for node in model.graph.node for output in node.output}
 
 
-def _depends_on_image(makers: dict[str, onnx.NodeProto], result: str, cut: str) -> bool:
-    """Whether a result can be reached from the item without passing the cut, or doesn't depend on the cut."""
+def _depends_on_image(makers: dict[str, onnx.NodeProto], result: str, cuts: set[str]) -> bool:
+    """Whether a result can be reached from the item without passing a cut, or doesn't depend on each of them."""
     waiting, seen = [result], set()
     while waiting:
         name = waiting.pop()
         if name in ITEMS:
             return True
-        if name in seen or name == cut:
+        if name in seen or name in cuts:
             seen.add(name)
             continue
         seen.add(name)
         waiting += makers[name].input if name in makers else []
-    return cut not in seen
+    return not cuts <= seen
 
 
 class Head:

@@ -50,7 +50,7 @@ def see_pool(run: Run, model: CutModel) -> SeenPool:
     listing = list_pool(run)
     inspected = set(stored_inspections(run.workspace, kind_of(run.config)).index)
     known = Known(inspected, known_signatures(run.workspace))
-    with Progress("read", len(listing.entries), "images") as progress:
+    with Progress("read", len(listing.entries), kind_of(run.config).items) as progress:
         reads = list(read_all(run, listing.entries, known, progress.report))
     sound = [read for read in reads if not read.fault]
     table = pd.DataFrame(
@@ -82,7 +82,7 @@ def embed_missing(run: Run, model: CutModel, table: pd.DataFrame) -> tuple[dict[
     stored = stored_views(run.workspace, model.key, images["sha256"].tolist(), 1)[:, 0]
     todo = list(images.loc[~stored, ["sha256", "uri"]].itertuples(index=False, name=None))
     faults: dict[str, str] = {}
-    with Progress("embed", len(todo), "images") as progress:
+    with Progress("embed", len(todo), kind_of(run.config).items) as progress:
         for part in _embedded(run, model, todo, progress.advance):
             faults |= {sha256: row for sha256, row in part if isinstance(row, str)}
             rows = [(sha256, row) for sha256, row in part if not isinstance(row, str)]

@@ -13,9 +13,9 @@ from tasks.display import visible_lines
 from tasks.modality.images.heat_picture import heat_picture
 from tasks.modality.items import shown
 from tasks.pool.explanation import Explanation
-from tasks.pool.page import NEAR_PX, page_environment, pictures_of
+from tasks.pool.page import NEAR_PX, page_environment
 from tasks.records import Run
-from tasks.report.thumbnails import data_uri
+from tasks.report.thumbnails import data_uri, nearest_previews, previews
 
 PICTURE_PX = 400
 SHOWN = 200  # so that the page of a large folder stays small
@@ -28,8 +28,8 @@ def render_explanations(run: Run, version: str, explanations: Sequence[Explanati
         faults: why images are left out, by path.
     """
     first = explanations[:SHOWN]
-    pictures = pictures_of((each.image for each in first), PICTURE_PX)
-    small = pictures_of((uri for each in first for uri, _ in each.near), NEAR_PX)
+    pictures = previews((each.image for each in first), PICTURE_PX)
+    small = previews((uri for each in first for uri, _ in each.near), NEAR_PX)
     return visible_lines(
         page_environment("tasks.pool", run.config.task)
         .get_template("explain.html.j2")
@@ -44,16 +44,16 @@ def render_explanations(run: Run, version: str, explanations: Sequence[Explanati
     )
 
 
-def _card(each: Explanation, pictures: dict[str, str], small: dict[str, str]) -> dict[str, Any]:
+def _card(each: Explanation, pictures: dict[str, dict[str, str]], small: dict[str, dict[str, str]]) -> dict[str, Any]:
     heat = None if each.heat is None else heat_picture(each.heat, each.width_px, each.height_px)
     return {
         "image": shown(each.image),
         "words": _shaded(each.words),
-        "picture": pictures.get(each.image),
+        **pictures[each.image],
         "heat": heat and data_uri(heat, "image/png"),
         "classes": each.classes,
         "unfamiliar": each.familiar is False,
-        "near": [{"label": label, "picture": small.get(uri)} for uri, label in each.near],
+        "near": nearest_previews(each.near, small),
     }
 
 

@@ -5,19 +5,17 @@ Self-contained, in the report's own style.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from tasks.display import visible_lines
 from tasks.modality.wording import worded
-from tasks.networks.onnx_session import available_cores
 from tasks.pool.selection import RANDOM, REASONS, UNFAMILIAR, UNSURE
 from tasks.records import Pool, Run
 from tasks.report.templating import page_environment
-from tasks.report.thumbnails import thumbnail_uri
+from tasks.report.thumbnails import nearest_previews, previews
 
 SHOWN = 60  # of each reason, so that a page of a large batch stays small
 SHOWN_FAULTS = 50
@@ -25,7 +23,7 @@ PICTURE_PX, NEAR_PX = 280, 112
 MEANINGS = {
     UNSURE: "The model hesitates between two classes. A label here moves its boundary most; images that are alike are "
     "shown once.",
-    UNFAMILIAR: "Nothing that was labelled resembles these: a new kind, another camera, or no picture of the subject "
+    UNFAMILIAR: "Nothing that was labelled resembles these: a new kind, another source, or no picture of the subject "
     "at all.",
     RANDOM: "Drawn by chance alone, so that the share of these that the model gets right is an honest estimate of its "
     "accuracy on the pool.",
@@ -41,8 +39,8 @@ def render_page(run: Run, pool: Pool, rows: pd.DataFrame, faults: Mapping[str, s
     """
     shown = rows.groupby("reason", sort=False).head(SHOWN)
     near = {uri for uris in shown["near_uris"] for uri in uris}
-    pictures = pictures_of(shown["uri"], PICTURE_PX)
-    small = pictures_of(near, NEAR_PX)
+    pictures = previews(shown["uri"], PICTURE_PX)
+    small = previews(near, NEAR_PX)
     groups = []
     for reason in REASONS:
         of_reason = rows[rows["reason"] == reason]
@@ -69,22 +67,16 @@ def render_page(run: Run, pool: Pool, rows: pd.DataFrame, faults: Mapping[str, s
     )
 
 
-def _card(row: Mapping[Any, Any], pictures: Mapping[str, str], small: Mapping[str, str]) -> dict[str, Any]:
-    near = zip(row["near_uris"], row["near_labels"], strict=True)
+def _card(
+    row: Mapping[Any, Any], pictures: dict[str, dict[str, str]], small: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    near = list(zip(row["near_uris"], row["near_labels"], strict=True))
     return {
         "path": row["path"],
-        "picture": pictures.get(row["uri"]),
+        **pictures[row["uri"]],
         "classes": [
             (row["label"], float(row["probability"])),
             (row["second_label"], float(row["second_probability"])),
         ],
-        "near": [{"label": label, "picture": small.get(uri)} for uri, label in near],
+        "near": nearest_previews(near, small),
     }
-
-
-def pictures_of(uris: Iterable[str], side_px: int) -> dict[str, str]:
-    """Thumbnails as `data:` URIs, by the image's URI; those that can't be read are left out."""
-    wanted = list(dict.fromkeys(uris))
-    with ThreadPoolExecutor(available_cores()) as pool:
-        made = pool.map(lambda uri: thumbnail_uri(uri, side_px), wanted)
-    return {uri: picture for uri, picture in zip(wanted, made, strict=True) if picture}

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.display import Progress
+from tasks.modality.kinds import KINDS
 from tasks.networks.onnx_session import available_cores
 from tasks.pool.cut import CutModel, Head
 from tasks.pool.familiar import Familiar
@@ -116,7 +117,7 @@ def _scored(
         for start in range(0, len(images), BLOCK_ROWS)
     )
     ahead = available_cores()  # blocks in memory beside the ones that are worked on
-    with Progress(what, len(sha256s), "images") as progress, ThreadPoolExecutor(ahead) as pool:
+    with Progress(what, len(sha256s), KINDS[model.task].items) as progress, ThreadPoolExecutor(ahead) as pool:
         waiting: deque[tuple[np.ndarray, Future[T]]] = deque()
 
         def oldest() -> tuple[np.ndarray, T]:

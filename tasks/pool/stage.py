@@ -9,6 +9,7 @@ import pandas as pd
 
 from tasks.display import line
 from tasks.errors import SourceError, UsageError
+from tasks.modality.kinds import KINDS, kind_of
 from tasks.pool.batches import (
     POOL,
     POOL_SCHEMA,
@@ -62,7 +63,9 @@ def see(run: Run) -> Pool:
         line(f"  left out  {path}: {reason}")
     if seen.table.empty:
         path, reason = next(iter(seen.faults.items()))
-        raise SourceError(f"the pool {run.source!r} has no image that can be used; the first, {path}: {reason}")
+        raise SourceError(
+            f"the pool {run.source!r} has no {kind_of(run.config).item} that can be used; the first, {path}: {reason}"
+        )
     folder = labelling_folder(run.name)
     pool = Pool(
         version=int(model.version),
@@ -152,6 +155,7 @@ def _write(run: Run, model: CutModel, pool: Pool, rows: pd.DataFrame) -> None:
         "version": pool.version,
         "started_at": run.started_at,
         "images": len(rows),
+        "items": KINDS[model.task].items,
         "chosen": _counts(rows),
         "pool": {"source": run.source, "images": pool.images, "embedded": pool.embedded, "faults": pool.faults},
         "faults": [{"path": path, "reason": reason} for path, reason in faults.items()],

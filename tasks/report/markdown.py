@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jinja2
@@ -16,8 +16,10 @@ from tasks.report.changes import data_changes
 from tasks.report.evidence import Evidence
 from tasks.report.forecast import forecast
 from tasks.report.numbers import amount, bounds_in, count, duration, figure, interval, percent, points, rule_of
+from tasks.report.pictures import choose_samples
 from tasks.report.statistics import most_confused
 from tasks.report.templating import TextWords
+from tasks.report.thumbnails import preview
 from tasks.report.words import opening
 
 SIGNS = {True: "✓ passed", False: "✕ failed", None: "– not applicable"}
@@ -48,14 +50,14 @@ def decision_markdown(evidence: Evidence, report_link: str = "") -> str:
     return _render("decision.md.j2", evidence, report_path=report.replace("`", ""), report_link=report_link)
 
 
-def report_markdown(evidence: Evidence, pictures: Mapping[str, str]) -> str:
-    """The whole report as a page of Prefect: the model card without its front matter, and pictures.
+def report_markdown(evidence: Evidence, sections: Mapping[str, str]) -> str:
+    """The whole report as a page of Prefect: the model card without its front matter, and further sections.
 
     Args:
-        pictures: `data:` URIs by title.
+        sections: markdown by title.
     """
     _, _, card = model_card(evidence).split("---\n", 2)
-    shown = "".join(f"## {title}\n\n![{title}]({picture})\n\n" for title, picture in pictures.items())
+    shown = "".join(f"## {title}\n\n{section}\n\n" for title, section in sections.items())
     return f"{card.strip()}\n\n{shown}".rstrip() + "\n"
 
 
@@ -71,17 +73,30 @@ def model_card(evidence: Evidence) -> str:
         megabytes=(evidence.decision.get("size_bytes") or 0) / 1e6,
         images=evidence.summary.get("images") or {},
         changes=_changes(evidence),
-        forecast=forecast(evidence.learning_curve) if evidence.learning_curve else "",
+        forecast=worded(forecast(evidence.learning_curve), evidence.run.config.task, evidence.labels)
+        if evidence.learning_curve
+        else "",
         limits=_limits(evidence),
         lineage=_lineage(evidence),
     )
+
+
+def text_samples(evidence: Evidence) -> str:
+    """A table of some judged texts with their predictions, as `sample_picture` shows images; empty
+    in a run without any."""
+    lines = [
+        f"| {escape(preview(p.uri).get('text', p.path))} | {'✓' if p.correct else '✕'} {escape(p.predicted)} | "
+        f"{percent(p.probability)} | {escape(p.label)} |\n"
+        for p in choose_samples(evidence.judged)
+    ]
+    return "| text | predicted | probability | label |\n| --- | --- | --- | --- |\n" + "".join(lines) if lines else ""
 
 
 def gate_rows(evidence: Evidence) -> list[dict[str, str]]:
     """The gates as rows of text, for a table artifact."""
     return [
         {
-            "gate": str(gate["name"]),
+            "gate": worded(str(gate["name"]), evidence.run.config.task),
             "result": SIGNS[gate.get("passed")],
             "value": amount(gate.get("value"), gate.get("unit") or ""),
             "interval": bounds_in(gate.get("interval"), gate.get("unit") or "") or "–",
@@ -127,7 +142,7 @@ def _environment(task: str) -> jinja2.Environment:
         keep_trailing_newline=True,
         extensions=[TextWords] if task == "text" else [],
     )
-    environment.filters.update(md=escape, percent=percent, count=count, figure=figure)
+    environment.filters.update(said=partial(worded, task=task), md=escape, percent=percent, count=count, figure=figure)
     return environment
 
 
@@ -182,14 +197,17 @@ def _changes(evidence: Evidence) -> Rows | None:
 
 def _limits(evidence: Evidence) -> list[str]:
     lines = [
-        "It always predicts one of its classes, also for a picture of something else.",
-        "The metrics hold for pictures like those of the test set, not for other cameras or places.",
+        worded(line, evidence.run.config.task)
+        for line in (
+            "It always predicts one of its classes, also for a picture of something else.",
+            "The metrics hold for pictures like those of the test set, not for those of other sources.",
+        )
     ]
     few = [row for row in evidence.per_class if 0 < (row.get("n") or 0) < FEW_IMAGES]
     if few:
         lines.append(
             f"{len(few)} of {len(evidence.per_class)} classes have fewer than {FEW_IMAGES} {evidence.judged_split} "
-            "images, so their recalls are rough (see the intervals)."
+            f"{evidence.run.config.task}s, so their recalls are rough (see the intervals)."
         )
     return lines
 

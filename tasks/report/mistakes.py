@@ -17,7 +17,7 @@ from tasks.modality.items import read_bytes
 from tasks.networks.occlusion import Occlusion
 from tasks.networks.onnx_session import available_cores
 from tasks.report.evidence import Evidence, Prediction
-from tasks.report.thumbnails import data_uri, thumbnail_uri
+from tasks.report.thumbnails import data_uri, nearest_previews, preview, previews
 from tasks.storage.feature_store import load_features, row_blocks_of
 from tasks.storage.similar import most_similar
 
@@ -35,12 +35,13 @@ def explained(evidence: Evidence, mistakes: Sequence[Prediction]) -> list[dict[s
     """
     training = _training(evidence)
     with ThreadPoolExecutor(available_cores()) as pool:
-        pictures = list(pool.map(lambda p: thumbnail_uri(p.uri), mistakes))
+        shown = list(pool.map(lambda p: preview(p.uri), mistakes))
         heats = list(pool.map(_heat_maker(evidence, training), mistakes))
-        near = list(pool.map(_with_pictures, _nearest(evidence, training, mistakes)))
+    near = _nearest(evidence, training, mistakes)
+    small = previews((uri for places in near for uri, _ in places), NEAR_PX)
     return [
-        {"prediction": p, "thumbnail": picture, "heat": picture and heat, "near": places}
-        for p, picture, heat, places in zip(mistakes, pictures, heats, near, strict=True)
+        {"prediction": p, **item, "heat": heat if item else None, "near": nearest_previews(places, small)}
+        for p, item, heat, places in zip(mistakes, shown, heats, near, strict=True)
     ]
 
 
@@ -92,7 +93,3 @@ def _training(evidence: Evidence) -> Training:
         return {"sha256": [], "uri": [], "label": []}
     training = evidence.snapshot.filter(pc.field("split") == "train").select(["sha256", "uri", "label"])
     return training.sort_by("sha256").to_pydict()
-
-
-def _with_pictures(near: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    return [{"label": label, "picture": thumbnail_uri(uri, NEAR_PX)} for uri, label in near]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,8 +27,9 @@ from tasks.report.statistics import (
     worst_mistakes,
 )
 from tasks.report.templating import page_environment
-from tasks.report.thumbnails import thumbnail_uri
+from tasks.report.thumbnails import preview
 from tasks.report.words import next_steps, opening
+from tasks.storage.quarantine import reason_kind
 
 # Bounds on what is drawn, so that a page of 200 classes or a million images stays under 2 MB.
 MAX_MISTAKES = 24
@@ -77,6 +77,7 @@ def render_page(evidence: Evidence) -> str:
         .render(
             run=evidence.run,
             evidence=evidence,
+            said=said,
             verdict={"kind": kind, "sign": sign, "word": word},
             opening=said(opening(evidence)),
             override=override_sentence(evidence.override) if evidence.override else "",
@@ -242,7 +243,7 @@ def _suspects(evidence: Evidence) -> dict[str, Any] | None:
     shown = evidence.suspects[:MAX_SUSPECTS]
     return {
         "count": counted.get("unexpected_count") or len(evidence.suspects),
-        "shown": [{"suspect": each, "thumbnail": thumbnail_uri(each.uri)} for each in shown],
+        "shown": [{"suspect": each, **preview(each.uri)} for each in shown],
         "listed": len(evidence.suspects),
         "expected": _mean([each.wrong for each in evidence.suspects if each.wrong is not None]),
         "held_out": sum(each.split != "train" for each in shown),
@@ -259,24 +260,14 @@ def _quarantine(evidence: Evidence) -> dict[str, Any] | None:
     if not entries:
         return None
     with_picture = [entry for entry in entries if entry.get("uri")][:MAX_QUARANTINED_PICTURES]
-    pictures = [{"entry": entry, "thumbnail": thumbnail_uri(entry["uri"])} for entry in with_picture]
+    pictures = [{"entry": entry, **preview(entry["uri"])} for entry in with_picture]
     return {
         "files": len({(entry["path"], entry["label"]) for entry in entries}),
         "kinds": Counter(reason_kind(entry["reason"]) for entry in entries).most_common(),
-        "pictures": [picture for picture in pictures if picture["thumbnail"]],
+        "pictures": [each for each in pictures if len(each) > 1],
         "listed": entries[:MAX_QUARANTINED],
         "more": max(0, len(entries) - MAX_QUARANTINED),
     }
-
-
-def reason_kind(reason: str) -> str:
-    """The kind of a reason: the note of its expectation, or the text before the details.
-
-    'contrast is 0.0, expected at least 0.01 (not-blank: standard deviation of grey)' is of the kind 'not blank'.
-    """
-    if expectation := re.search(r"\(([\w-]+): ", reason):
-        return expectation[1].replace("-", " ")
-    return re.split(r": | '| \(", reason, maxsplit=1)[0]
 
 
 def _expectations(evidence: Evidence) -> dict[str, Any] | None:
@@ -292,7 +283,7 @@ def _expectations(evidence: Evidence) -> dict[str, Any] | None:
 
 
 def _picture(prediction: Prediction) -> dict[str, Any]:
-    return {"prediction": prediction, "thumbnail": thumbnail_uri(prediction.uri)}
+    return {"prediction": prediction, **preview(prediction.uri)}
 
 
 def _confusion(evidence: Evidence) -> dict[str, Any] | None:

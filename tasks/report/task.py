@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from tasks.orchestration import artifact_key, stage
 from tasks.records import Run
 from tasks.report.evidence import read_evidence
-from tasks.report.markdown import decision_markdown, report_markdown
+from tasks.report.markdown import decision_markdown, report_markdown, text_samples
 from tasks.report.page import write_report
 from tasks.report.pictures import confusion_picture, sample_picture
 from tasks.report.run_page import history_rows
@@ -34,9 +34,13 @@ def write_run_report(run: Run) -> str:
 def show_in_prefect(run: Run) -> None:
     """The run's artifacts in Prefect. Their keys begin with the model's name, so Prefect shows versions over time."""
     evidence = read_evidence(run)
-    confusion, samples = confusion_picture(evidence), sample_picture(evidence)
-    drawn = {"Confusion matrix": confusion, "Judged images": samples}
-    report = report_markdown(evidence, {title: picture for title, picture in drawn.items() if picture})
+    items = f"{run.config.task}s"
+    sections = {"Confusion matrix": _picture("Confusion matrix", confusion_picture(evidence))}
+    sections[f"Judged {items}"] = (
+        text_samples(evidence) if items == "texts" else _picture("Judged images", sample_picture(evidence))
+    )
+    sections = {title: section for title, section in sections.items() if section}
+    report = report_markdown(evidence, sections)
     # Prefect's own page of an artifact: a browser can open it wherever the run was.
     decision = decision_markdown(evidence, f"/artifacts/key/{artifact_key(run.name, 'report')}")
     show = {
@@ -44,12 +48,13 @@ def show_in_prefect(run: Run) -> None:
         "report": partial(create_markdown_artifact, report, description="The whole report"),
         "history": partial(create_table_artifact, history_rows(run), description="The model's runs, newest first"),
     }
-    if confusion:
-        shown = f"![Confusion matrix]({confusion})"
-        show["confusion"] = partial(create_markdown_artifact, shown, description="Given labels, and what was predicted")
-    if samples:
-        shown = f"![Judged images]({samples})"
-        show["samples"] = partial(create_markdown_artifact, shown, description="The surest mistakes, and other images")
+    described = {
+        "confusion": ("Confusion matrix", "Given labels, and what was predicted"),
+        "samples": (f"Judged {items}", f"The surest mistakes, and other {items}"),
+    }
+    for subject, (title, description) in described.items():
+        if title in sections:
+            show[subject] = partial(create_markdown_artifact, sections[title], description=description)
     with ThreadPoolExecutor(len(show)) as pool:
         calls = [
             pool.submit(copy_context().run, create, key=artifact_key(run.name, subject))
@@ -57,3 +62,8 @@ def show_in_prefect(run: Run) -> None:
         ]
     for call in calls:
         call.result()
+
+
+def _picture(title: str, uri: str | None) -> str:
+    """Markdown of a picture; empty where there is none."""
+    return f"![{title}]({uri})" if uri else ""

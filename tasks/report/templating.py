@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import jinja2
 from jinja2.ext import Extension
+from markupsafe import Markup, escape
 
 from tasks.modality.wording import worded_template
 from tasks.report.numbers import amount, bounds_in, count, duration, figure, percent, points, rule_of
@@ -34,5 +36,10 @@ def page_environment(package: str, task: str) -> jinja2.Environment:
         extensions=[TextWords] if task == "text" else [],
     )
     numbers = (percent, count, figure, duration, points, amount, bounds_in, rule_of)
-    environment.filters.update({each.__name__: each for each in numbers})
+    environment.filters.update({each.__name__: each for each in (*numbers, breakable)})
     return environment
+
+
+def breakable(name: str) -> Markup:
+    """A name that may go on in the next line behind each underscore, and not within a word."""
+    return Markup("<wbr>").join(escape(part) for part in re.split("(?<=_)(?=[^_])", str(name)))

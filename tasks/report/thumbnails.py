@@ -1,12 +1,19 @@
-"""Small pictures for the page, inside it."""
+"""Items as the pages show them: images small and inside the page, texts in words."""
 
 from __future__ import annotations
 
 import base64
+import textwrap
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tasks.errors import HeadstartError
-from tasks.modality.items import read_bytes
+from tasks.modality.items import is_text_uri, read_bytes
+from tasks.modality.texts.content import decode_text, tidy
 from tasks.modality.thumbnails import picture_of
+from tasks.networks.onnx_session import available_cores
+
+MOST_LETTERS = 320  # of a text on a page; the rest is cut off
 
 
 def thumbnail_uri(uri: str, side_px: int = 200) -> str | None:
@@ -18,6 +25,30 @@ def thumbnail_uri(uri: str, side_px: int = 200) -> str | None:
         return data_uri(*picture_of(uri, read_bytes(uri), side_px))
     except HeadstartError:
         return None
+
+
+def preview(uri: str, side_px: int = 200) -> dict[str, str]:
+    """The item at `uri` as a template takes it: `picture`, as `thumbnail_uri`, or `text`; neither where it can't be
+    read any more."""
+    if not is_text_uri(uri):
+        picture = thumbnail_uri(uri, side_px)
+        return {"picture": picture} if picture else {}
+    try:
+        return {"text": textwrap.shorten(tidy(decode_text(read_bytes(uri))), MOST_LETTERS, placeholder=" …")}
+    except HeadstartError:
+        return {}
+
+
+def previews(uris: Iterable[str], side_px: int) -> dict[str, dict[str, str]]:
+    """The previews of items, by their URIs."""
+    wanted = list(dict.fromkeys(uris))
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return dict(zip(wanted, pool.map(lambda uri: preview(uri, side_px), wanted), strict=True))
+
+
+def nearest_previews(near: Sequence[tuple[str, str]], shown: dict[str, dict[str, str]]) -> list[dict[str, str]]:
+    """(URI, label) of similar items as a template takes them."""
+    return [{"label": label, **shown[uri]} for uri, label in near]
 
 
 def data_uri(content: bytes, media_type: str) -> str:

@@ -174,8 +174,8 @@ def _left_out(table: pd.DataFrame, split: np.ndarray, assigned: np.ndarray, stra
     for row in np.flatnonzero(strays).tolist():
         mates = (table["group"] == table.at[row, "group"]) & (split == split[row]) & ~strays
         reason = (
-            f"it was first assigned to {SPLITS[assigned[row]]}, but is a near-duplicate of "
-            f"{table.loc[mates, 'path'].iloc[0]} in {SPLITS[split[row]]}"
+            f"it was first assigned to {SPLITS[assigned[row]]}, but has a near-duplicate in {SPLITS[split[row]]}: "
+            f"{table.loc[mates, 'path'].iloc[0]}"
         )
         found += name_rows(table.loc[[row]], reason)
     return found

@@ -122,6 +122,16 @@ def count_files(entries: Iterable[QuarantineEntry]) -> int:
     return len({(entry.path, entry.label) for entry in entries})
 
 
+def reason_kind(reason: str) -> str:
+    """The kind of a reason: the note of its expectation, or the text before the details.
+
+    'contrast is 0.0, expected at least 0.01 (not-blank: standard deviation of grey)' is of the kind 'not blank'.
+    """
+    if expectation := re.search(r"\(([\w-]+): ", reason):
+        return expectation[1].replace("-", " ")
+    return re.split(r": | '| \(", reason, maxsplit=1)[0]
+
+
 def count_by_reason(counts: Mapping[str, int], shown: int = 5) -> str:
     """`12 it has no label; 3 a system file or a hidden one`, the commonest first."""
     parts = [f"{count} {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])]

@@ -130,22 +130,22 @@ def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
     """A catalogue with further columns for expectations.
 
     `class_images`: items of the row's class. `imbalance`: items of the largest class / `class_images`. `group_labels`:
-    number of labels in the row's group of near-duplicates; `group_labels_note` names its items. `pixel_labels`,
-    `pixel_labels_note`: the same of the items with the very same pixels or words. Of images: `side_px`, the shorter
-    side, and `aspect_ratio`, longer side / shorter side.
+    number of labels in the row's group of near-duplicates; `group_labels_note` names its items. `pixel_labels`
+    of images, `word_labels` of texts, and its note: the same of the items with the very same pixels or words. Of
+    images: `side_px`, the shorter side, and `aspect_ratio`, longer side / shorter side.
     """
     class_images = table.groupby("label")["label"].transform("size").astype("int64")
     groups = table["group"].where(table["group"].notna(), table["sha256"])
+    same = "pixel_labels" if "width_px" in table else "word_labels"
     pixels = table["pixels"].where(table["pixels"].notna(), table["sha256"]) if "pixels" in table else table["sha256"]
     labels = table.groupby(groups)["label"].transform("nunique").astype("int64")
-    pixel_labels = table.groupby(pixels)["label"].transform("nunique").astype("int64")
+    same_labels = table.groupby(pixels)["label"].transform("nunique").astype("int64")
     table = table.assign(
         group_labels=labels,
         group_labels_note=_name_members(table, groups, labels > 1),
-        pixel_labels=pixel_labels,
-        pixel_labels_note=_name_members(table, pixels, pixel_labels > 1),
         class_images=class_images,
         imbalance=class_images.max() / class_images,
+        **{same: same_labels, f"{same}_note": _name_members(table, pixels, same_labels > 1)},
     )
     if "width_px" not in table:
         return table

@@ -123,6 +123,7 @@ def test_a_backbone_of_the_other_kind_is_refused(tmp_path: Path):
             with_task(make_run(tmp_path / "w", source, config={"backbone": {"name": backbone}}))
 
     refused(csv_file(tmp_path), "vgg16", "vgg16 takes images, and the source holds texts")
+    refused(csv_file(tmp_path), "a/folder", "a/folder is no backbone of texts, .* give --backbone FILE.onnx")
     folder = photos.class_folders(tmp_path / "photos", {"red": 2, "green": 2})
     refused(folder, "embedded_text", "embedded_text takes texts, and the source holds images")
 
@@ -149,3 +150,22 @@ def test_a_text_is_its_own_address():
     text = "is 50 % of 2 > 1? https://a.b/c ü"
     assert "://" not in uri_of_text(text)
     assert read_bytes(uri_of_text(text)).decode() == text
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "texts"),
+    [
+        ("t.csv", b"\xef\xbb\xbfText;label\r\n", True),
+        ("t.csv", "text\tlabel\n".encode("utf-16"), True),
+        ("t.csv", b"path,label\n", False),
+        ("t.csv", b"path,text,label\n", False),
+        ("t.jsonl", b'\n{"text": "where?", "label": "place"}\n', True),
+        ("t.jsonl", b'{"path": "a.jpg", "label": "place"}\n', False),
+    ],
+)
+def test_the_kind_is_found_from_the_header_alone(tmp_path: Path, name: str, head: bytes, texts: bool):
+    """What follows is no text at all, and far more than is read; whoever lists it says so."""
+    (tmp_path / name).write_bytes(head + 400_000 * b"\xc3\xa9 \xff\x00")
+    assert with_task(make_run(tmp_path / "w", tmp_path / name)).config.task == ("text" if texts else "image")
+    with pytest.raises(SourceError):
+        list_source(found(tmp_path, tmp_path / name))

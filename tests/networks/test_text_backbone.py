@@ -10,8 +10,9 @@ from tasks.modality.images.augmentation import policy_of
 from tasks.modality.texts.tokens import Tokens, feed_of
 from tasks.networks.extractor import extractor_of
 from tasks.networks.onnx_description import TextDescription, read_text_description
+from tasks.networks.onnx_inspection import inspect_network
 from tasks.networks.onnx_session import open_session
-from tasks.networks.text_backbone import EMBEDDED, build_text_extractor, read_tokenizer
+from tasks.networks.text_backbone import EMBEDDED, build_text_extractor, depends_on_company, read_tokenizer
 from tasks.records import FeatureExtractor
 from tests.runs import make_run
 from tests.texts import encoder, tokenizer
@@ -45,6 +46,15 @@ def test_tokens_are_pooled_and_padding_counts_for_nothing(tmp_path: Path, segmen
 def test_late_blocks_are_the_normalised_sums_at_their_ends(tmp_path: Path):
     _, widths = features(encoder(tmp_path), np.array([[1, 2]]), layers=5)
     assert widths == {"last_hidden_state": 8, "norm3": 8, "norm1": 8}  # of three blocks, two beside the last
+
+
+def test_an_encoder_that_rounds_by_what_is_in_the_batch_is_found(tmp_path: Path):
+    for dynamic in (False, True):
+        file = encoder(tmp_path / str(dynamic), dynamic=dynamic)
+        model, _ = build_text_extractor(file, TextDescription(), 2)
+        assert depends_on_company(model) is dynamic
+        warnings = inspect_network(file)["warnings"]
+        assert ["DynamicQuantizeLinear" in each for each in warnings] == [True] * dynamic
 
 
 def test_what_cant_be_an_encoder_says_why(tmp_path: Path):

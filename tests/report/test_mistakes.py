@@ -61,7 +61,7 @@ def evidence(tmp_path: Path) -> Evidence:
 
 def test_a_mistake_has_its_heat_and_three_training_photographs(evidence: Evidence):
     [found] = explained(evidence, evidence.judged)
-    assert found["thumbnail"].startswith("data:image/jpeg")
+    assert found["picture"].startswith("data:image/jpeg")
     assert found["heat"].startswith("data:image/png")
     assert [near["label"] for near in found["near"]] == ["red"] * 3
     assert all(near["picture"].startswith("data:image/jpeg") for near in found["near"])
@@ -84,7 +84,8 @@ def test_what_is_gone_is_left_out(evidence: Evidence):
     assert (found["heat"], found["near"]) == (None, [])
     Path(mistake.uri).unlink()
     [found] = explained(evidence, [mistake])
-    assert (found["thumbnail"], found["heat"]) == (None, None)
+    assert "picture" not in found
+    assert found["heat"] is None
     workspace.remove("features/k")
     assert explained(evidence, [mistake])[0]["near"] == []
     assert explained(evidence, []) == []
@@ -92,5 +93,5 @@ def test_what_is_gone_is_left_out(evidence: Evidence):
 
 def test_the_heat_is_drawn_over_the_whole_photograph(evidence: Evidence):
     [found] = explained(evidence, evidence.judged)
-    sides = [Image.open(io.BytesIO(base64.b64decode(found[key].split(",")[1]))).size for key in ("thumbnail", "heat")]
+    sides = [Image.open(io.BytesIO(base64.b64decode(found[key].split(",")[1]))).size for key in ("picture", "heat")]
     assert [round(width / height, 2) for width, height in sides] == [1.33, 1.33]

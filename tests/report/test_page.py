@@ -7,7 +7,7 @@ import pytest
 
 from tasks.records import SPLITS, Run
 from tasks.report.evidence import read_evidence
-from tasks.report.page import reason_kind, write_report
+from tasks.report.page import write_report
 from tasks.storage.quarantine import LeftOut, quarantine
 from tests.browser import chromium
 from tests.report.fixture_run import make_run
@@ -228,20 +228,6 @@ def test_a_run_without_suspects_or_quarantine_has_no_such_sections(tmp_path):
     page = render(run)
     assert 'id="suspects"' not in page
     assert 'id="quarantine"' not in page
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("contrast is 0.0, expected at least 0.01 (not-blank: deviation of grey, 0 (blank) to 0.5)", "not blank"),
-        ("the image is truncated or damaged: broken data stream", "the image is truncated or damaged"),
-        ("the same image also has the label 'cat' (cat/a.jpg)", "the same image also has the label"),
-        ("not an image of a supported kind (JPEG, PNG)", "not an image of a supported kind"),
-        ("the file is empty", "the file is empty"),
-    ],
-)
-def test_reasons_are_counted_by_kind(reason, kind):
-    assert reason_kind(reason) == kind
 
 
 def test_what_became_of_the_classes_is_stated(tmp_path):

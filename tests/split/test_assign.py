@@ -157,7 +157,7 @@ def test_an_image_that_proves_a_leak_makes_the_older_training_image_go():
         found = module.assign(later, assigned, SHARES, run_id)
         assigned = found.assignments
         assert [(item.path, item.sha256) for item in found.left_out] == [("cat/0.jpg", digest(0))]
-        assert "first assigned to train, but is a near-duplicate of cat/" in found.left_out[0].reason
+        assert "first assigned to train, but has a near-duplicate in test: cat/" in found.left_out[0].reason
         assert digest(0) not in splits_of(found.table)
         assert splits_of(found.table)[digest(30)] == "test"
     assert splits_of(assigned)[digest(0)] == "train"

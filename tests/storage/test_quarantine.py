@@ -12,6 +12,7 @@ from tasks.storage.quarantine import (
     left_out,
     list_quarantine,
     read_decisions,
+    reason_kind,
     release,
     run_quarantine,
 )
@@ -127,3 +128,21 @@ def test_a_budget_of_files(tmp_path, source):
     run = make_run(tmp_path / "w", source, config={"validate": {"max_quarantined": 3}})
     with pytest.raises(Exception, match=r"3 files \(validate.max_quarantined\); found 4 of 27 files"):
         validate(run, build_catalogue(run))
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("contrast is 0.0, expected at least 0.01 (not-blank: deviation of grey, 0 (blank) to 0.5)", "not blank"),
+        ("the image is truncated or damaged: broken data stream", "the image is truncated or damaged"),
+        ("the same image also has the label 'cat' (cat/a.jpg)", "the same image also has the label"),
+        ("not an image of a supported kind (JPEG, PNG)", "not an image of a supported kind"),
+        ("the file is empty", "the file is empty"),
+        (
+            "it was first assigned to train, but has a near-duplicate in test: line 7",
+            "it was first assigned to train, but has a near-duplicate in test",
+        ),
+    ],
+)
+def test_reasons_are_counted_by_kind(reason, kind):
+    assert reason_kind(reason) == kind

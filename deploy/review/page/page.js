@@ -10,6 +10,7 @@ const DIGITS = "1234567890"; // of the first ten classes
 
 let cards = [];
 let labels = [];
+let task = "image"; // of the items: image or text
 let shown = 0; // the number of the card that is shown; as many as there are cards: the end
 let busy = false;
 const skipped = new Set(); // of this page only
@@ -17,7 +18,8 @@ const back = []; // numbers of the cards that were shown before
 
 async function load() {
   const state = await asked("state");
-  ({ cards, labels } = state);
+  ({ cards, labels, task } = state);
+  by("drop-text").textContent = `Drop the ${task}`;
   document.title = `${state.name}: review labels`;
   by("name").textContent = state.name;
   by("command").textContent = `headstart retrain ${quoted(state.source)} --name ${state.name}`;
@@ -108,10 +110,10 @@ function show(number, afresh = true) {
   showProgress();
   if (!card) return showEnd();
   if (afresh) {
-    showPhoto(card);
+    showItem(card);
     window.scrollTo(0, 0);
     const following = cards[next(number)];
-    if (following) new Image().src = `picture/large/${following.sha256}`;
+    if (following && task === "image") new Image().src = `item/large/${following.sha256}`;
   }
   by("question").textContent = card.wrong === null ? `“${card.label}” or “${card.suggested}”?` : `Is “${card.label}” right?`;
   by("why").textContent = reason(card);
@@ -142,37 +144,56 @@ function inWords(card) {
   return label === card.label && card.wrong !== null ? `${label} is right` : `it is ${label}`;
 }
 
-function showPhoto(card) {
+function showItem(card) {
   const photo = by("photo");
   by("unseen").hidden = true;
-  photo.hidden = false;
-  photo.alt = `labelled ${card.label}`;
-  photo.src = `picture/large/${card.sha256}`;
+  photo.hidden = task === "text";
+  by("text").hidden = task === "image";
+  if (task === "text") showText(by("text"), card.sha256, showUnseen);
+  else {
+    photo.alt = `labelled ${card.label}`;
+    photo.src = `item/large/${card.sha256}`;
+  }
   by("path").textContent = card.path;
   by("chip").hidden = !card.split || card.split === "train";
   by("chip").textContent = `held out: ${card.split}`;
 }
 
+const texts = new Map(); // by digest, so that one is asked for once
+
+/* A text in its place, as soon as it is there and the place still wants it. */
+async function showText(place, sha256, otherwise) {
+  place.dataset.sha256 = sha256;
+  place.textContent = texts.get(sha256) ?? "";
+  if (texts.has(sha256)) return;
+  const answer = await fetch(`item/large/${sha256}`).catch(() => null);
+  if (answer?.ok) texts.set(sha256, await answer.text());
+  if (place.dataset.sha256 !== sha256) return;
+  if (answer?.ok) place.textContent = texts.get(sha256);
+  else otherwise?.();
+}
+
 async function showUnseen() {
   const { sha256 } = cards[shown];
   by("photo").hidden = true;
+  by("text").hidden = true;
   by("unseen").hidden = false;
   by("unseen").textContent = "It can’t be shown.";
-  const answer = await fetch(`picture/large/${sha256}`).then((response) => response.json()).catch(() => null);
+  const answer = await fetch(`item/large/${sha256}`).then((response) => response.json()).catch(() => null);
   if (answer && cards[shown]?.sha256 === sha256) by("unseen").textContent = `It can’t be shown: ${answer.error}`;
 }
 
 function showAlike(id, card) {
   by(`${id}-part`).hidden = card[id].length === 0;
+  by(id).classList.toggle("texts", task === "text");
   by(id).replaceChildren(
     ...card[id].map((image) => {
       const decided = cards.find((other) => other.sha256 === image.sha256)?.decision?.label;
       const label = decided && decided !== DROP ? decided : image.label;
-      const picture = Object.assign(document.createElement("img"), {
-        src: `picture/small/${image.sha256}`,
-        alt: "",
-        title: image.path,
-      });
+      const picture = document.createElement(task === "text" ? "span" : "img");
+      picture.title = image.path;
+      if (task === "text") showText(picture, image.sha256);
+      else Object.assign(picture, { src: `item/small/${image.sha256}`, alt: "" });
       const item = document.createElement("li");
       item.className = label === card.label ? "same" : label === card.suggested ? "suggested" : "";
       item.append(picture, Object.assign(document.createElement("b"), { textContent: label }));

@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy.review.app import create_app
 from deploy.review.session import Session, open_session
+from tasks.modality.items import uri_of_text
 from tasks.storage.quarantine import LeftOut, quarantine
 from tasks.storage.tables import snapshot_schema
 from tasks.workspace import Workspace
@@ -53,6 +54,28 @@ def make_review(folder: Path, cards: int = 4, conflict: bool = False) -> Workspa
             LeftOut(f"{label}/both.jpg", digest(both), label, "two labels", True, str(both)) for label in ("cat", "dog")
         ]
         quarantine(run, left_out)
+    return run.workspace
+
+
+def make_text_review(folder: Path) -> Workspace:
+    """A workspace whose last run has one doubtful text, with two that resemble it."""
+    run = make_run(folder / "w", folder / "moods.csv", RUN_ID, config={"ingest": {"task": "text"}})
+    texts = ("the ship was <b>late</b>", "a good ship", "very late\u2028again")
+    rows = [
+        {"sha256": hashlib.sha256(text.encode()).hexdigest(), "path": f"line {n}", "uri": uri_of_text(text)}
+        | {"label": "good_mood"}
+        for n, text in enumerate(texts, start=2)
+    ]
+    table = snapshot_schema("text").empty_table().to_pandas().reindex(range(len(rows)))
+    table[["copies", "size_bytes", "characters"]] = 1
+    table = table.assign(**{name: [row[name] for row in rows] for name in rows[0]}, split="train", group="g")
+    snapshot = keep_snapshot(run, table)
+    card = {**rows[0], "split": "train", "suggested": "bad", "wrong": 0.9, "probability": 0.1}
+    card |= {"suggested_probability": 0.7, "copies": [], "neighbours": rows[1:]}
+    run.workspace.write_json("artifacts/review/k/review.json", {"labels": ("good_mood", "bad"), "cards": [card]})
+    summary = {"run_id": RUN_ID, "source": run.source, "snapshot": snapshot.id}
+    summary |= {"artifacts": {"review": "artifacts/review/k"}, "config": run.config.model_dump(by_alias=True)}
+    run.workspace.write_json(run.path("summary.json"), summary)
     return run.workspace
 
 

@@ -46,7 +46,7 @@ def test_decide_undo_and_a_page_that_is_behind(client, session):
     assert [row.by for row in read_corrections(session.workspace).rows] == ["anna", "anna"]
 
 
-@pytest.mark.parametrize("path", ["", "page.css", "page.js", "state", "picture/small/x"])
+@pytest.mark.parametrize("path", ["", "page.css", "page.js", "state", "item/small/x"])
 def test_every_answer_keeps_others_out(client, path):
     headers = client.get(path).headers
     assert "default-src 'none'" in headers["content-security-policy"]
@@ -107,10 +107,10 @@ def test_a_decision_is_json_and_of_known_length(client, session):
 
 def test_pictures_and_their_faults(client, session, tmp_path):
     card = first(session)
-    answer = client.get(f"picture/large/{card['sha256']}")
+    answer = client.get(f"item/large/{card['sha256']}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
     (tmp_path / "photos" / card["path"]).unlink()
-    gone = client.get(f"picture/large/{card['sha256']}")
+    gone = client.get(f"item/large/{card['sha256']}")
     assert gone.status_code == 404
     assert "can't read" in gone.json()["error"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -11,7 +12,7 @@ from playwright.sync_api import Page, expect
 from tasks.storage.corrections import read_corrections
 from tasks.workspace import Workspace
 from tests.browser import chromium
-from tests.deploy.review.reviews import LABELS, make_review, reviewing
+from tests.deploy.review.reviews import LABELS, make_review, make_text_review, reviewing
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,14 @@ def place(tmp_path) -> Workspace:
 
 @pytest.fixture
 def page(browser, place) -> Iterator[Page]:
-    """The page, open; the test fails on any error or dialog in it, and on any request to elsewhere."""
+    """The page of photographs, open."""
+    with opened(browser, place) as page:
+        yield page
+
+
+@contextmanager
+def opened(browser, place: Workspace) -> Iterator[Page]:
+    """A page, open; the test fails on any error or dialog in it, and on any request to elsewhere."""
     with reviewing(place) as (url, _):
         page = browser.new_page(viewport={"width": 390, "height": 800})
         faults: list[str] = []
@@ -119,3 +127,16 @@ def test_a_server_that_is_gone_is_said_and_nothing_is_lost(page: Page, place: Wo
     page.context.set_offline(False)
     page.keyboard.press("t")
     expect(page.locator("#progress")).to_contain_text("1 of 2 likely wrong")
+
+
+def test_texts_are_read_in_words(browser, tmp_path):
+    place = make_text_review(tmp_path)
+    with opened(browser, place) as page:
+        expect(page.locator("#text")).to_have_text("the ship was <b>late</b>")
+        expect(page.locator("#neighbours li span")).to_have_text(["a good ship", "very late\u2028again"])
+        expect(page.locator("#photo")).to_be_hidden()
+        expect(page.get_by_role("button", name="Drop the text")).to_be_visible()
+        assert page.locator("#card").get_by_role("img").count() == 0
+        page.keyboard.press("t")
+        expect(page.locator("#end")).to_be_visible()
+    assert standing(place) == ["bad"]

@@ -68,14 +68,14 @@ def test_a_file_in_two_classes_comes_first(tmp_path):
 def test_pictures_are_small_and_only_those_of_the_cards(session, tmp_path):
     card = first(session)
     for sha256 in (card["sha256"], card["neighbours"][0]["sha256"], card["copies"][0]["sha256"]):
-        with Image.open(io.BytesIO(session.picture(sha256, "small")[0])) as image:
+        with Image.open(io.BytesIO(session.item(sha256, "small")[0])) as image:
             assert (image.format, max(image.size)) == ("JPEG", 48)
     for sha256, size in (("0" * 64, "small"), (card["sha256"], "huge"), ("../x", "small")):
         with pytest.raises(SourceError, match="no such picture"):
-            session.picture(sha256, size)
+            session.item(sha256, size)
     (tmp_path / "photos" / card["path"]).write_bytes(b"another")
     with pytest.raises(SourceError, match="another one by now"):
-        session.picture(card["sha256"], "small")
+        session.item(card["sha256"], "small")
 
 
 def test_without_a_run_it_says_what_to_do(tmp_path):

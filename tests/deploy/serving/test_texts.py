@@ -37,6 +37,8 @@ def test_a_text_is_classified(url: str):
     plain = httpx.post(f"{url}/classify?top=1", content="bad", headers={"Content-Type": "text/plain"}).json()
     assert [row["label"] for row in plain["classes"]] == ["bad"]
     assert httpx.post(f"{url}/classify", json={"text": "late"}).json()["familiar"] is False
+    by_curl = {"Content-Type": "application/x-www-form-urlencoded"}  # what `curl -d` calls everything
+    assert httpx.post(f"{url}/classify", content=b'{"text": "bad"}', headers=by_curl).json()["label"] == "bad"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,7 @@ def test_a_text_is_classified(url: str):
         (b'{"text": " "}', "application/json", 400, "it is empty"),
         (b"\xff", "text/plain", 400, "not UTF-8"),
         (b"\xff\xd8\xff", "image/jpeg", 415, "send JSON"),
+        (b"text=good", "application/x-www-form-urlencoded", 415, "send JSON"),
     ],
 )
 def test_what_is_no_text_is_refused_with_what_is_allowed(url: str, body: bytes, kind: str, status: int, says: str):

@@ -16,6 +16,7 @@ from tasks.publish.signing import sign
 from tests.deploy.serving.models import colour_model, publish
 from tests.deploy.serving.pictures import encoded
 from tests.externals import with_external_weights
+from tests.texts import publish_moods
 
 
 @pytest.fixture
@@ -189,3 +190,23 @@ def test_an_unknown_label_needs_a_model_that_says_what_it_does_not_know(tmp_path
     done = headstart("predict", "colours", photo, "--unknown-label", "other", "--workspace", tmp_path / "w")
     assert done.exit_code == 2
     assert "this model does not say how familiar an image is" in done.stderr
+
+
+def test_texts_come_from_the_line_from_files_and_from_folders(tmp_path: Path, capfd):
+    publish_moods(tmp_path / "w")
+    (tmp_path / "texts/a").mkdir(parents=True)
+    (tmp_path / "texts/a/1.txt").write_text("bad")
+    (tmp_path / "texts/2.TXT").write_text("good")
+    (tmp_path / "texts/other.md").write_text("bad")
+    (tmp_path / "table.csv").write_text("text\ngood\n")
+    (tmp_path / "empty").mkdir()
+    long = "good " * 2000
+    given = ["moods", "--workspace", tmp_path / "w"]
+    assert headstart("predict", *given, tmp_path / "texts", "missing.csv", long, "--json").exit_code == 0
+    rows = json.loads(capfd.readouterr().out)["predictions"]
+    assert [row["text"] for row in rows] == ["good", "bad", "missing.csv", long]
+    for item, why in ((tmp_path / "table.csv", "predict --to FILE"), (tmp_path / "empty", "no .txt file")):
+        done = headstart("predict", *given, item)
+        assert (done.exit_code, why in done.stderr) == (2, True)
+    done = headstart("predict", *given, "")
+    assert done.stderr.strip().endswith("'': it is empty")
