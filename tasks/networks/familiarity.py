@@ -31,6 +31,7 @@ from tasks.networks.outputs import FAMILIARITY
 from tasks.networks.rooted import layer_scales, rooted
 
 AT_THE_MEDIAN = 0.95
+POWER_ITERATIONS = 2
 DIMENSIONS = 256  # 128 tell unknown classes worse by 0.013 (AUROC), and cost 1 to 2 % less latency
 SHRINKAGE = 0.1  # of a covariance towards equal variances
 DISTANCE_WEIGHT = 2.0  # of the distance, where that of the logit is 1
@@ -248,7 +249,8 @@ def _fit_space(rows: np.ndarray, widths: Sequence[int]) -> Space:
     values -= mean
     values *= scale
     count = dimensions(*values.shape)
-    _, _, directions = randomized_svd(values, count, random_state=0)  # Halko et al. 2011
+    # Halko et al. 2011. More power iterations find 0.5 % more of the variation, and told strangers no better.
+    _, _, directions = randomized_svd(values, count, n_iter=POWER_ITERATIONS, random_state=0)
     return Space(scale=scale, centre=mean * scale, axes=directions.T.astype(np.float16))
 
 

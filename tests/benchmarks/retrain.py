@@ -83,14 +83,15 @@ def cost_of(answer: Answer, workspace: Path) -> Cost:
 def where_seconds_go(answer: Answer, workspace: Path) -> dict[str, float]:
     """Seconds from the process's start to the flow, in each stage that ran, between stages, and after the flow.
 
-    The flow starts with the ingest stage, and that ends with writing the catalogue: the file's time tells when.
+    The flow starts with the ingest stage, and that ends with writing the catalogue: the file's time tells when. The
+    total of a summary begins with the process.
     """
     timings = dict(answer.printed["timings_s"])
     total = timings.pop("total")
     ingested = (workspace / "runs" / answer.printed["run_id"] / "catalogue.parquet").stat().st_mtime
     start = ingested - timings["ingest"] - answer.started_at
     stages = {stage: seconds for stage, seconds in timings.items() if seconds}
-    between, after = total - sum(stages.values()), answer.seconds - start - total
+    between, after = total - start - sum(stages.values()), answer.seconds - total
     where = {"start, to the flow": start, **stages, "between stages": between, "after the flow": after}
     return {part: round(seconds, 2) for part, seconds in where.items()}
 
