@@ -250,7 +250,8 @@ def _fit_space(rows: np.ndarray, widths: Sequence[int]) -> Space:
     values *= scale
     count = dimensions(*values.shape)
     # Halko et al. 2011. More power iterations find 0.5 % more of the variation, and told strangers no better.
-    _, _, directions = randomized_svd(values, count, n_iter=POWER_ITERATIONS, random_state=0)
+    iterations: Any = POWER_ITERATIONS  # its default, "auto", is all that a type checker sees
+    _, _, directions = randomized_svd(values, count, n_iter=iterations, random_state=0)
     return Space(scale=scale, centre=mean * scale, axes=directions.T.astype(np.float16))
 
 
