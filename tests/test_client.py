@@ -14,23 +14,24 @@ import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from flows.cli.prediction import predict_images
+from flows.cli.prediction import predict_images, predict_texts
 from tasks.networks.classifier import Classifier
 from tests.deploy.serving.models import colour_model
+from tests.texts import publish_moods
 
 ROOT = Path(__file__).parents[1]
-CLIENTS = {
-    "readme": ROOT / "README.md",
-    "model-card": ROOT / "tasks/report/templates/model_card.md.j2",
-}
-# Runs a client in an interpreter that has the standard library, Pillow, NumPy, ONNX Runtime and headstart's own files.
+MODEL_CARD = ROOT / "tasks/report/templates/model_card.md.j2"
+CLIENTS = {"readme": ROOT / "README.md", "model-card": MODEL_CARD}
+TEXT_CLIENTS = {"docs": ROOT / "docs/texts.md", "model-card": MODEL_CARD}
+# Runs a client in an interpreter that has the standard library, Pillow, NumPy, ONNX Runtime, tokenizers and headstart's
+# own files.
 ALONE = """
 import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        known = {*sys.stdlib_module_names, "PIL", "numpy", "onnxruntime", "tasks"}
+        known = {*sys.stdlib_module_names, "PIL", "numpy", "onnxruntime", "tokenizers", "tasks"}
         if top not in known and not top.startswith("_"):
             raise ImportError(f"{name} is not installed here")
 
@@ -74,9 +75,13 @@ def odd_files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def clients(file: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", file.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
 @pytest.mark.parametrize("client", CLIENTS)
 def test_it_agrees_with_predict_and_needs_nothing_else(client: str, tmp_path: Path):
-    [code] = re.findall(r"^```python\n(.*?)^```", CLIENTS[client].read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    [code] = [code for code in clients(CLIENTS[client]) if ".jpg" in code]
     model = tmp_path / "model.onnx"
     model.write_bytes(corner_model())
     (tmp_path / "photos").mkdir()
@@ -91,3 +96,21 @@ def test_it_agrees_with_predict_and_needs_nothing_else(client: str, tmp_path: Pa
     expected = [[row["label"], row["probability"]] for row in predict_images(Classifier(model), files)[0]]
     assert answers == expected
     assert {label for label, _ in answers} == {"red", "green", "blue"}  # the files do differ
+
+
+@pytest.mark.parametrize("client", TEXT_CLIENTS)
+def test_that_of_texts_agrees_with_predict_on_long_ones_too(client: str, tmp_path: Path):
+    model = publish_moods(tmp_path) / "model.onnx"
+    [code] = [code for code in clients(TEXT_CLIENTS[client]) if "Tokenizer" in code]
+    for name in ("model.onnx", "tokenizer.json"):
+        code, files = re.subn(rf'"[^"]*{name}"', repr(str(model.with_name(name))), code)
+        assert files == 1
+    code, texts = re.subn(r'encode\("[^"]*"\)', "encode(FILE)", code)
+    assert texts == 1
+    given = ["a very good ship", "the train was late", "bad " + 30 * "good "]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, code, json.dumps(given)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [[row["label"], row["probability"]] for row in predict_texts(Classifier(model), given)[0]]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == expected

@@ -156,6 +156,8 @@ def test_batches_at_random_and_a_killed_process_lose_nothing_and_embed_nothing_t
         place.copy(rng.randint(1, 6))
         time.sleep(rng.uniform(0, 2 * QUIET_S))
     up.wait_for(lambda: process_of(up.process.pid, "tints")).kill()
+    # A run that was killed in its last moments has done its work, and is started again all the same.
+    up.wait_for(lambda: {run["state_type"] for run in up.runs()} == {"COMPLETED"})
     up.wait_for(lambda: last_snapshot(place.workspace, "tints") == digests(place.source) and not up.unfinished())
     rows = embedded(place.workspace, "tints")
     assert len(rows) == len(set(rows))
