@@ -90,12 +90,13 @@ def _retrain(run: Run, force: bool, account: Account) -> dict[str, Any]:
         return summary
     preload(run)
     try:
-        summary = {**_make_model(run, catalogue, account), "fingerprint": key}
+        summary = _make_model(run, catalogue, account)
     except InvalidDataError as exc:
-        summary = invalid_data(run, catalogue, exc.reasons, account)
+        summary, key = invalid_data(run, catalogue, exc.reasons, account), None
     finish(run, summary, account)
     write_run_report(run)
-    return finish(run, summary, account)  # with the report's own seconds
+    # With the report's own seconds, and the key: a run that dies before it has its report is made again.
+    return finish(run, {**summary, "fingerprint": key}, account)
 
 
 def _make_model(run: Run, catalogue: Catalogue, account: Account) -> dict[str, Any]:

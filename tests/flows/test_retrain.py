@@ -152,6 +152,20 @@ def test_a_forced_run_comes_to_the_model_that_is_in_service(place: Place, unchan
     assert [artifacts(place.workspace, stage) for stage in costly] == before
 
 
+def test_a_run_that_died_before_its_report_is_made_again(place: Place, unchanged: dict[str, Any], monkeypatch):
+    def die(*_: Any) -> None:
+        raise RuntimeError("no space left")
+
+    with monkeypatch.context() as dying:
+        dying.setattr(flows.retrain, "write_run_report", die)
+        with pytest.raises(RuntimeError, match="no space left"):
+            place.retrain(force=True)
+    again = place.retrain()
+    assert (again["timings_s"]["report"] > 0, again["images"]["embedded"]) == (True, 0)
+    assert Path(again["report"]).is_file()
+    assert place.retrain()["report"] == again["report"]
+
+
 @pytest.fixture(scope="module")
 def grown(place: Place, unchanged: dict[str, Any]) -> dict[str, Any]:
     """The summary of a run with a few images more: too few to rule out that the model is worse."""
