@@ -18,6 +18,7 @@ from tasks.evaluate.thresholds import load_gates
 from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.entries import Listing
 from tasks.ingest.listing import listing_digest, listing_table, remember_listing
+from tasks.modality.kinds import kind_of
 from tasks.records import Catalogue, Decision, Review, Run
 from tasks.runs import Account, finished_runs, one_at_a_time, write_summary
 from tasks.storage.corrections import read_corrections
@@ -117,7 +118,7 @@ def up_to_date(run: Run, listing: Listing, account: Account) -> dict[str, Any] |
     started = time.perf_counter()
     try:
         with one_at_a_time(run, timeout_s=0):
-            with Progress("ingest", None, "images") as progress:
+            with Progress("ingest", None, kind_of(run.config).items) as progress:
                 catalogue = build_catalogue(run, progress.report)
             account.seconds["ingest"] = round(time.perf_counter() - started, 3)
             summary = unchanged(run, run_key(run, catalogue), account)

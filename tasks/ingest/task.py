@@ -8,6 +8,7 @@ from tasks.display import Progress
 from tasks.ingest.catalogue import build_catalogue
 from tasks.ingest.entries import Entry
 from tasks.ingest.reading import Read, read_files
+from tasks.modality.kinds import kind_of
 from tasks.orchestration import mapping, name_left_out, stage
 from tasks.records import Catalogue, Run
 
@@ -20,7 +21,7 @@ def ingest_images(run: Run) -> Catalogue:
         with mapping(run.config.scale, len(parts)) as mapper:
             yield from mapper(inspect_part, [(run, part) for part in parts])
 
-    with Progress("ingest", None, "images") as progress:
+    with Progress("ingest", None, kind_of(run.config).items) as progress:
         threads = run.config.scale.runner == "threads"
         catalogue = build_catalogue(run, progress.report, None if threads else elsewhere)
     name_left_out(run, catalogue.folder)
