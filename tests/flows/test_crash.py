@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -146,12 +146,7 @@ def test_a_run_whose_worker_died_before_it_started_is_scheduled_again(server: Pr
         "stranded by hand": ["Pending"],
     }
 
-    def found() -> dict[str, list[str]]:
-        return {name: _states(server, flow_run)[1:] for name, flow_run in runs.items()}
-
-    _wait(lambda: found() == expected, "the stranded run's schedule")
-    time.sleep(3)
-    assert found() == expected
+    _check_that_they_come_to(server, runs, expected)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -169,16 +164,7 @@ def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is
         "silent": None,
         "silent by hand": None,
     }
-    runs = {name: _create_run(server, name, by_hand="by hand" in name) for name in then}
-    for flow_run in runs.values():
-        _set_state(server, flow_run, {"type": "RUNNING"})
-    _wait(lambda: all(_events_of(server, each) for each in runs.values()), "the events")
-    for name, state in then.items():
-        _send_heartbeat(server, runs[name])
-        if state:
-            time.sleep(PAUSE_S)
-            _set_state(server, runs[name], state)
-            time.sleep(PAUSE_S)
+    runs = _runs_that_sent_a_heartbeat(server, then)
     expected = {
         "reported": ["Running", "Crashed", "AwaitingRetry"],
         "reported by hand": ["Running", "Crashed"],
@@ -190,12 +176,7 @@ def test_a_run_that_fell_silent_is_marked_crashed_and_one_that_ended_or_waits_is
         "silent by hand": ["Running", "Crashed"],
     }
 
-    def found() -> dict[str, list[str]]:
-        return {name: _states(server, flow_run)[1:] for name, flow_run in runs.items()}
-
-    _wait(lambda: found() == expected, "the marks and the next starts")
-    time.sleep(3)
-    assert found() == expected  # nothing more comes of it
+    _check_that_they_come_to(server, runs, expected)
     assert _state(server, runs["reported by hand"])["state"]["message"] == "reported"
     assert "No heartbeat" in _state(server, runs["silent by hand"])["state"]["message"]
     # A crash that was lost is not posted: of four, on a server with little to do, at least one is.
@@ -218,32 +199,14 @@ def test_a_run_whose_crash_was_lost_is_started_again_also_where_the_server_was_a
         "promoted": ["Running", "Promoted"],
     }
 
-    def lost() -> dict[str, UUID]:
-        runs = {name: _create_run(server, name, by_hand="by hand" in name) for name in then}
-        for flow_run in runs.values():
-            _set_state(server, flow_run, {"type": "RUNNING"})
-        _wait(lambda: all(_events_of(server, each) for each in runs.values()), "the events")
-        for name, state in then.items():
-            _send_heartbeat(server, runs[name])
-            time.sleep(PAUSE_S)
-            if state:
-                _set_state(server, runs[name], state)
-                time.sleep(PAUSE_S)
-        return runs
-
-    def found(runs: dict[str, UUID]) -> dict[str, list[str]]:
-        return {name: _states(server, flow_run)[1:] for name, flow_run in runs.items()}
-
     for is_away in (False, True):
-        runs = lost()
+        runs = _runs_that_sent_a_heartbeat(server, then)
         if is_away:
             time.sleep(PAUSE_S)
             server.kill()
             time.sleep(SILENCE_S + AWAY_S)
             server.start()
-        _wait(lambda runs=runs: found(runs) == expected, "the marks and the next starts")
-        time.sleep(3)
-        assert found(runs) == expected
+        _check_that_they_come_to(server, runs, expected)
 
 
 def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: PrefectServer, tmp_path: Path):
@@ -313,6 +276,32 @@ def _disable(server: PrefectServer, name: str) -> None:
     [found] = [each for each in _post(server, "/automations/filter", {}) if each["name"] == name]
     address = f"{server.url}/api/automations/{found['id']}"
     httpx.patch(address, json={"enabled": False}, timeout=100).raise_for_status()
+
+
+def _runs_that_sent_a_heartbeat(server: PrefectServer, then: Mapping[str, dict[str, Any] | None]) -> dict[str, UUID]:
+    """Runs by name that ran and sent a heartbeat; each is then in the state that is given with its name, if any."""
+    runs = {name: _create_run(server, name, by_hand="by hand" in name) for name in then}
+    for flow_run in runs.values():
+        _set_state(server, flow_run, {"type": "RUNNING"})
+    _wait(lambda: all(_events_of(server, each) for each in runs.values()), "the events")
+    for name, state in then.items():
+        _send_heartbeat(server, runs[name])
+        if state:
+            time.sleep(PAUSE_S)
+            _set_state(server, runs[name], state)
+            time.sleep(PAUSE_S)
+    return runs
+
+
+def _check_that_they_come_to(server: PrefectServer, runs: Mapping[str, UUID], expected: dict[str, list[str]]) -> None:
+    """Waits until runs have passed through these states since they were made, and that nothing more comes of them."""
+
+    def found() -> dict[str, list[str]]:
+        return {name: _states(server, flow_run)[1:] for name, flow_run in runs.items()}
+
+    _wait(lambda: found() == expected, "the marks and the next starts")
+    time.sleep(3)
+    assert found() == expected
 
 
 def _create_run(server: PrefectServer, name: str, by_hand: bool) -> UUID:
