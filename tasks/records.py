@@ -189,6 +189,18 @@ class CrossFitted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnknownClasses:
+    """How well the familiarity tells images of classes that it was fitted without, as a file in `folder`."""
+
+    features: Features
+    folder: str = field(compare=False)
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}/unknown_classes.json"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A head with its extractor as one model.onnx, under the version that it will have if the gates promote it."""
 

@@ -2,51 +2,88 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import asdict
 
 import numpy as np
+import onnx
 import pandas as pd
 
 from tasks.networks.familiarity import FITTED, Familiarity, fit_familiarity
 from tasks.networks.unknown_classes import FITTED as LEFT_OUT_FITTED
-from tasks.networks.unknown_classes import Unknown, leave_classes_out
-from tasks.records import Head, Run
+from tasks.networks.unknown_classes import leave_classes_out
+from tasks.records import FeatureExtractor, Features, Head, Run, UnknownClasses
 from tasks.storage.feature_store import load_rows
 from tasks.storage.rows import row_blocks
 from tasks.storage.snapshots import read_snapshot
 from tasks.storage.tables import read_table
 
 
-def fit_familiar(run: Run, head: Head, shape: tuple[int, ...]) -> tuple[Familiarity, Unknown | None]:
-    """The familiarity of a head's model, and how well such a one tells classes that it was fitted without.
+def try_unknown_classes(run: Run, features: Features) -> UnknownClasses:
+    """How well the familiarity tells classes that it was fitted without: see `Unknown`, in `unknown_classes.json`.
 
-    Args:
-        shape: of what the head takes of an image: (D,) features, or (h, w, D) activations.
+    It depends on no head, so that it is found while the head is trained.
     """
-    snapshot, extractor = head.features.snapshot, head.features.extractor
-    table = read_snapshot(run.workspace, snapshot.id, ["sha256", "label", "split"])
-    index = {label: i for i, label in enumerate(snapshot.labels)}
-    # Digests are in no order: the first images are a random sample.
-    train, held_out = (_first(table, split) for split in ("train", "validation"))
-    rows, held_out_rows = (_rows(run, head, each["sha256"].tolist(), shape) for each in (train, held_out))
-    targets, held_out_targets = (each["label"].map(index).to_numpy(np.int64) for each in (train, held_out))
-    logits = read_table(run.workspace, head.validation_path).set_index("sha256").loc[held_out["sha256"], "logits"]
-    widths = () if extractor.activations_key else extractor.widths
-    fitted = fit_familiarity(
-        rows, targets, held_out_rows, np.stack(logits.to_list()), run.config.export.familiar_share, widths
+    train, held_out = _samples(run, features, LEFT_OUT_FITTED)
+    found = leave_classes_out(
+        _rows(run, features, train),
+        _targets(features, train),
+        _rows(run, features, held_out),
+        _targets(features, held_out),
+        features.snapshot.labels,
+        _widths(features.extractor),
     )
-    few = slice(LEFT_OUT_FITTED)
-    unknown = leave_classes_out(rows[few], targets[few], held_out_rows, held_out_targets, snapshot.labels, widths)
-    return fitted, unknown
+    made = UnknownClasses(features=features, folder=run.folder)
+    run.workspace.write_json(made.path, found and asdict(found))
+    return made
 
 
-def _first(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    return table[table["split"] == split].drop_duplicates("sha256").sort_values("sha256").head(FITTED)
+def fit_familiar(run: Run, head: Head) -> Familiarity:
+    """The familiarity of a head's model."""
+    features = head.features
+    train, held_out = _samples(run, features, FITTED)
+    logits = read_table(run.workspace, head.validation_path).set_index("sha256").loc[held_out["sha256"], "logits"]
+    return fit_familiarity(
+        _rows(run, features, train),
+        _targets(features, train),
+        _rows(run, features, held_out),
+        np.stack(logits.to_list()),
+        run.config.export.familiar_share,
+        _widths(features.extractor),
+    )
 
 
-def _rows(run: Run, head: Head, sha256s: list[str], shape: tuple[int, ...]) -> np.ndarray:
+def _samples(run: Run, features: Features, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Up to `count` training images, and up to `FITTED` of validation: the first, as digests are in no order."""
+    table = read_snapshot(run.workspace, features.snapshot.id, ["sha256", "label", "split"])
+    train, held_out = (
+        table[table["split"] == split].drop_duplicates("sha256").sort_values("sha256")
+        for split in ("train", "validation")
+    )
+    return train.head(count), held_out.head(FITTED)
+
+
+def _targets(features: Features, images: pd.DataFrame) -> np.ndarray:
+    index = {label: i for i, label in enumerate(features.snapshot.labels)}
+    return images["label"].map(index).to_numpy(np.int64)
+
+
+def _widths(extractor: FeatureExtractor) -> tuple[int, ...]:
+    return () if extractor.activations_key else extractor.widths
+
+
+def _rows(run: Run, features: Features, images: pd.DataFrame) -> np.ndarray:
     """What the head takes, float16 [N, D]; of activations their mean over space."""
-    with load_rows(run.workspace, head.features.extractor.head_key, sha256s, range(1)) as rows:
-        positions = math.prod(shape[:-1])
-        blocks = (block.reshape(len(block), positions, shape[-1]) for block in row_blocks(rows))
+    extractor = features.extractor
+    channels = _channels(run, extractor) if extractor.activations_key else 0
+    with load_rows(run.workspace, extractor.head_key, images["sha256"].tolist(), range(1)) as rows:
+        if not channels:
+            return np.concatenate(list(row_blocks(rows)))
+        blocks = (block.reshape(len(block), -1, channels) for block in row_blocks(rows))
         return np.concatenate([block.mean(axis=1, dtype=np.float32).astype(np.float16) for block in blocks])
+
+
+def _channels(run: Run, extractor: FeatureExtractor) -> int:
+    """C of the activations [N, h, w, C]."""
+    graph = onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path)).graph
+    [output] = [output for output in graph.output if output.name == extractor.output]
+    return output.type.tensor_type.shape.dim[-1].dim_value

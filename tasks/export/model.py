@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import onnx
 
@@ -15,11 +14,11 @@ from tasks.networks.head_file import load_head
 from tasks.networks.keras_export import to_onnx
 from tasks.networks.onnx_graph import chain, classification, describe, part
 from tasks.networks.outputs import THRESHOLD
-from tasks.records import Candidate, FeatureExtractor, Head, Run
+from tasks.records import Candidate, FeatureExtractor, Head, Run, UnknownClasses
 from tasks.storage.repository import TOKENIZER
 
 
-def export_model(run: Run, head: Head, version: int) -> Candidate:
+def export_model(run: Run, head: Head, unknown: UnknownClasses, version: int) -> Candidate:
     """Writes `model.onnx`, the file that is evaluated, and published if the gates promote it; and `familiarity.json`.
 
     Input `image` uint8 [N, H, W, 3] RGB, N, H and W dynamic, or, of texts, `input_ids` and `attention_mask` int64
@@ -33,9 +32,9 @@ def export_model(run: Run, head: Head, version: int) -> Candidate:
     snapshot, extractor = head.features.snapshot, head.features.extractor
     keras_head = load_head(run.workspace, head.keras_path)
     with ThreadPoolExecutor(1, thread_name_prefix="familiar") as aside:  # mostly outside Python, as the rest is within
-        fitted = aside.submit(fit_familiar, run, head, keras_head.input_shape[1:])
+        fitted = aside.submit(fit_familiar, run, head)
         layers = to_onnx(keras_head, input_name=extractor.output, output_name="logits", channels_first=False)
-        familiar, unknown = fitted.result()
+        familiar = fitted.result()
     graph = onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path))
     body = part(graph, INPUTS[extractor.task], [extractor.output])
     model = attach(chain(body, layers, classification(snapshot.labels, head.temperature)), familiar, extractor.output)
@@ -54,9 +53,8 @@ def export_model(run: Run, head: Head, version: int) -> Candidate:
     content = model.SerializeToString()
     path = run.path("model.onnx")
     run.workspace.write_bytes(path, content)
-    run.workspace.write_json(
-        run.path("familiarity.json"), {**threshold, "unknown_classes": unknown and asdict(unknown)}
-    )
+    found = {**threshold, "unknown_classes": run.workspace.read_json(unknown.path)}
+    run.workspace.write_json(run.path("familiarity.json"), found)
     return Candidate(head=head, onnx_path=path, sha256=hashlib.sha256(content).hexdigest(), version=version)
 
 

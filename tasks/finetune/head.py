@@ -154,12 +154,10 @@ def training_batches(
 
 
 def optimizer(config: Finetune, learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
-    import keras
+    from tasks.finetune.fused_adamw import FusedAdamW
 
     rate: Any = schedule(learning_rate, config.warmup_share, steps)  # the stubs declare float
-    return keras.optimizers.AdamW(
-        rate, weight_decay=config.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema
-    )
+    return FusedAdamW(rate, weight_decay=config.weight_decay, use_ema=config.ema > 0, ema_momentum=config.ema)
 
 
 def train_epochs(
@@ -174,7 +172,7 @@ def train_epochs(
 
     record = keras.callbacks.History()  # last, so that it has what the others add
     tracked = keras.callbacks.CallbackList([*callbacks, record], model=model, epochs=epochs)
-    model.optimizer.build(model.trainable_variables)  # or the step is traced twice
+    _make_variables(model, batches[0])
     signature = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0]]
     step = tf.function(lambda *batch: model.train_step(batch), input_signature=signature)
     model.stop_training = False
@@ -199,6 +197,14 @@ def train_epochs(
     return [
         {name: float(values[epoch]) for name, values in record.history.items()} for epoch in range(len(record.epoch))
     ]
+
+
+def _make_variables(model: keras.Model, batch: tuple[Any, Any, Any]) -> None:
+    """Those of the optimiser and of the metrics: a step that makes variables is traced twice."""
+    rows, targets, weights = batch
+    model.optimizer.build(model.trainable_variables)
+    outputs = np.zeros((len(rows), *model.output_shape[1:]), np.float32)
+    model.compute_metrics(rows, targets, outputs, weights)
 
 
 def predict(model: keras.Model, split: Split) -> np.ndarray:

@@ -23,6 +23,7 @@ NEIGHBOURS = 16  # nearest candidates for each image and variant
 EXHAUSTIVE_COMPARISONS = 200_000_000  # below, an inverted file costs more than it saves
 PROBES = 8
 BLOCK = 4096
+COSINES = 1 << 24  # that are held at a time: 64 MB, and twice that for the places of each that is large enough
 
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # of pairs: rows, int64 [P], twice; cosines, float32 [P]
@@ -183,16 +184,17 @@ def _search(
         members = index_order[index_starts[place] : index_starts[place + 1]]
         probing = query_order[query_starts[place] : query_starts[place + 1]] // probes
         listed = index[members]
-        for rows in _blocks(probing):
+        # Of images of one kind a list may hold a tenth of them all.
+        for rows in _blocks(probing, max(1, min(BLOCK, COSINES // max(len(members), 1)))):
             cosines = queries[rows] @ listed.T
             near = np.flatnonzero(cosines >= least())  # ten times faster than two-dimensional `nonzero`
             row, column = np.divmod(near, max(len(members), 1))
             yield _nearest(rows[row], members[column], cosines.ravel()[near])
 
 
-def _blocks(rows: np.ndarray | _UnitRows) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), BLOCK):
-        yield rows[start : start + BLOCK]
+def _blocks(rows: np.ndarray | _UnitRows, count: int = BLOCK) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), count):
+        yield rows[start : start + count]
 
 
 def _inverted(values: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

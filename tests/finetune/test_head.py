@@ -116,6 +116,18 @@ def test_training_stops_when_validation_no_longer_improves():
     assert len(train_head(noise, blobs(60, 1), 3, patient).history) < 100
 
 
+def test_a_step_is_traced_once(monkeypatch: pytest.MonkeyPatch):
+    traced, step = [], keras.Model.train_step
+
+    def train_step(model: keras.Model, batch: Any) -> Any:
+        traced.append(model)
+        return step(model, batch)
+
+    monkeypatch.setattr(keras.Model, "train_step", train_step)
+    train_head(blobs(60, 1), blobs(30, 2), 3, Finetune(epochs=2))
+    assert len(traced) == 1
+
+
 def test_the_rate_warms_up_and_decays_to_zero():
     rate: Any = schedule(0.1, warmup_share=0.2, steps=100)
     at = [float(rate(step)) for step in (0, 10, 20, 60, 100)]
