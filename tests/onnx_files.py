@@ -82,12 +82,13 @@ def tokens(file: Path) -> Path:
     return _save(file, nodes, constants, ["N", 3, SIDE_PX, SIDE_PX], ["N", 17, 6], 18, {"above": [17, "N", 6]})
 
 
-def windows(file: Path, *, written_out: bool = False) -> Path:
+def windows(file: Path, *, written_out: bool = False, flat: bool = False) -> Path:
     """As Swin is exported: three blocks of attention and a layer, each behind a normalisation, on maps with channels
     last, [N, 8, 8, 6], which are rolled along their height; then a normalisation and the mean: [N, 6].
 
     Args:
         written_out: the normalisations are, as older exporters wrote them.
+        flat: the layers and their sum are on tokens, [N, 64, 6], as timm has them.
     """
     rng = np.random.default_rng(2)
     constants: list[onnx.TensorProto] = []
@@ -132,8 +133,12 @@ def windows(file: Path, *, written_out: bool = False) -> Path:
         shares = node("Softmax", [node("MatMul", [pixels, turned], f"likeness{block}")], f"shares{block}")
         seen = node("Reshape", [node("MatMul", [shares, pixels], f"seen{block}"), maps], f"attended{block}")
         half = node("Add", [last, seen], f"half{block}")
+        if flat:
+            half = node("Reshape", [half, columns], f"tokens{block}")
         wide = node("Tanh", [layer(normalised(half), f"wide{block}", 6)], f"bent{block}")
         last = node("Add", [half, layer(wide, f"narrow{block}", 12)], f"block{block}")
+        if flat:
+            last = node("Reshape", [last, maps], f"map{block}")
     node("ReduceMean", [normalised(last)], "features", axes=[1, 2], keepdims=0)
     return _save(file, nodes, constants, ["N", 3, SIDE_PX, SIDE_PX], ["N", 6], 17)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Part of every key: raise it when the preprocessing, the decoder or the layout of rows changes what a row holds.
 KEY_VERSION = 3
-FILE_KEY_VERSION = 4  # of ONNX files: raise it when other late blocks are found in a graph, too
+FILE_KEY_VERSION = 5  # of ONNX files: raise it when other late blocks are found in a graph, too
 
 
 def extractor_of(run: Run, policy: Policy) -> FeatureExtractor:

@@ -5,6 +5,7 @@ Nothing above it can be trained, for that takes Keras: the head is a classifier 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,14 +67,7 @@ def build_file_extractor(
     Raises:
         ConfigError: as `read_network`; no such value; or the network does not run on images of that size.
     """
-    network = read_network(file)
-    size = description.image_size_px
-    output = description.output or network.graph.output[0].name
-    late = late_values(network, output) if isinstance(layers, int) else list(layers)
-    check_names(network, [output, *late], str(file))
-    network, output, late = compose.add_prefix(network, OWN), OWN + output, [OWN + name for name in late]
-    _put_pixels(network, file, description)
-    shapes = value_shapes(network, [output, *late], size, file)
+    network, output, late, shapes = _on_pixels(file, description, layers)
     layout = Layout(network.graph)
     channels = {name: _channels(layout, name, shapes[name]) for name in (output, *late) if len(shapes[name]) == 4}
     if description.output_layout and output in channels:
@@ -92,8 +86,35 @@ def build_file_extractor(
         widths[name.removeprefix(OWN)] = width
         means.append(rows)
     give_features(network.graph, means, widths)
-    before = preprocessing(size, description.normalisation, description.resize, description.crop)
+    before = preprocessing(description.image_size_px, description.normalisation, description.resize, description.crop)
     return chain(before, network), widths
+
+
+def lacks_class_token(file: Path, description: Description) -> bool:
+    """Whether a network's tokens are those of a square of patches, and no class token is among them.
+
+    Raises:
+        ConfigError: as `build_file_extractor`.
+    """
+    _, _, _, shapes = _on_pixels(file, description, 1)
+    counts = {shape[1] for shape in shapes.values() if len(shape) == 3}
+    return bool(counts) and all(math.isqrt(count) ** 2 == count for count in counts)
+
+
+def _on_pixels(
+    file: Path, description: Description, layers: int | Sequence[str]
+) -> tuple[onnx.ModelProto, str, list[str], dict[str, tuple[int, ...]]]:
+    """A network that takes `pixels`, its output, its late blocks or the layers that are named, and the shapes of these.
+
+    Raises ConfigError, as `build_file_extractor`.
+    """
+    network = read_network(file)
+    output = description.output or network.graph.output[0].name
+    late = late_values(network, output) if isinstance(layers, int) else list(layers)
+    check_names(network, [output, *late], str(file))
+    network, output, late = compose.add_prefix(network, OWN), OWN + output, [OWN + name for name in late]
+    _put_pixels(network, file, description)
+    return network, output, late, value_shapes(network, [output, *late], description.image_size_px, file)
 
 
 def value_shapes(network: onnx.ModelProto, names: Sequence[str], size: int, file: Path) -> dict[str, tuple[int, ...]]:

@@ -15,7 +15,7 @@ import onnx
 
 from tasks.errors import ConfigError
 from tasks.modality.images.content import decode
-from tasks.networks.onnx_backbone import build_file_extractor, image_input, read_network
+from tasks.networks.onnx_backbone import build_file_extractor, image_input, lacks_class_token, read_network
 from tasks.networks.onnx_description import (
     Description,
     TextDescription,
@@ -103,7 +103,8 @@ def _proposal(network: onnx.ModelProto, file: Path) -> Description:
     output = network.graph.output[0]
     is_map = len(output.type.tensor_type.shape.dim) == 4
     unknown = is_map and Layout(network.graph).channels(output.name) is None
-    return Description(image_size_px=side, layout=layout, mean=mean, std=std, output_layout=layout if unknown else "")
+    shown = Description(image_size_px=side, layout=layout, mean=mean, std=std, output_layout=layout if unknown else "")
+    return shown.model_copy(update={"tokens": "mean"}) if lacks_class_token(file, shown) else shown
 
 
 def _probe(file: Path, proposed: Description, photos: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from tasks.networks.onnx_nodes import REDUCTIONS, attribute, constants, reduced_
 
 ACTIVATIONS = ("BatchNormalization", "Clip", "Relu", "LeakyRelu", "PRelu", "Elu", "HardSwish", "Gelu", "Mish")
 GATES = ("Sigmoid", "HardSigmoid")  # SiLU and hard swish, written out: a value times its gate
+RESHAPING = ("Reshape", "Identity", "Flatten")
 POOLING = ("GlobalAveragePool", "ReduceMean", "AveragePool", "Flatten", "Squeeze", "Reshape", "Identity")
 
 
@@ -83,8 +84,11 @@ class _Graph:
         return self._computed.issuperset(node.input)
 
     def branches(self, node: onnx.NodeProto) -> bool:
-        """Whether several nodes use a node's value."""
-        return len(self._users.get(node.output[0], [])) > 1
+        """Whether several nodes use a node's value, or what it is reshaped to: Swin turns maps into tokens between."""
+        users = self._users.get(node.output[0], [])
+        while len(users) == 1 and users[0].op_type in RESHAPING:
+            users = self._users.get(users[0].output[0], [])
+        return len(users) > 1
 
     def activated(self, node: onnx.NodeProto) -> str:
         """The value of a node, or that of the activation behind it, where nothing else uses the node's."""

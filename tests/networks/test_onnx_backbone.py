@@ -88,6 +88,21 @@ def test_maps_with_channels_last_are_pooled_over_their_pixels(tmp_path: Path, wr
     np.testing.assert_allclose(found, expected, atol=0.02 * expected.std())
 
 
+def test_of_each_block_the_last_sum_is_pooled_where_maps_become_tokens_in_between(tmp_path: Path):
+    file = onnx_files.windows(tmp_path / "windows.onnx", flat=True)
+    _, widths = features(file, 5, tokens="mean")
+    assert widths == {"features": 6, "block2": 6, "block1": 6}
+
+
+def test_inspection_proposes_the_mean_where_no_token_is_that_of_a_class(tmp_path: Path):
+    proposed = []
+    for file in (onnx_files.windows(tmp_path / "swin.onnx", flat=True), onnx_files.tokens(tmp_path / "vit.onnx")):
+        file.with_suffix(".toml").unlink()
+        file.with_suffix(".toml").write_text(inspect_network(file)["description"])
+        proposed.append(read_description(file).tokens)
+    assert proposed == ["mean", "both"]
+
+
 def test_what_has_no_pixels_left_is_no_late_block_and_may_be_the_output(tmp_path: Path):
     file = onnx_files.excited(tmp_path / "excited.onnx")
     found, widths = features(file, 5)
