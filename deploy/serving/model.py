@@ -14,12 +14,10 @@ import onnxruntime as ort
 from tasks.errors import DamagedFileError
 from tasks.modality.feeds import INPUTS
 from tasks.networks.classifier import tokens_of
-from tasks.networks.onnx_session import open_model
+from tasks.networks.onnx_session import open_model, options_for
 from tasks.networks.outputs import LABEL, OUTPUTS, PROBABILITIES, THRESHOLD
 from tasks.networks.text_batches import run_texts
 
-# Above this an inference's memory is given back at once; below, ONNX Runtime's arena is worth keeping.
-LARGE_BATCH_PIXELS = 4_000_000
 BATCHES = (2, 4, 8, 16)
 WORTH_BATCHING = 0.97  # a batch waits for its last image, so it has to be cheaper by more than noise
 TRIAL_SIDE_PX = 256
@@ -113,9 +111,7 @@ class ServedModel:
         return self._answers(list(zip(*run_texts(self._session, self.outputs, tokens, workers=1), strict=True)))
 
     def _infer_together(self, images: np.ndarray) -> list[Answer]:
-        options = ort.RunOptions()
-        if images.size // 3 > LARGE_BATCH_PIXELS:
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        options = options_for(images.size // 3)
         return self._answers(self._session.run(list(self.outputs), {"image": images}, options))
 
     def _answers(self, found: Sequence[Any]) -> list[Answer]:
