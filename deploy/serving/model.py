@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,18 +48,28 @@ class ServedModel:
     Sessions of ONNX Runtime may be run by several threads at once.
     """
 
-    def __init__(self, content: bytes, tokenizer: bytes | None = None, *, name: str, version: int) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        tokenizer: bytes | None = None,
+        *,
+        name: str,
+        version: int,
+        manifest: Mapping[str, Any] | None = None,
+    ) -> None:
         """Loads the graph and tries it, so that the first request finds it warm.
 
         Args:
             content: the bytes of model.onnx.
             tokenizer: those of tokenizer.json, of a model for texts.
+            manifest: that of the version, verified.
 
         Raises:
             DamagedFileError: not a graph that ONNX Runtime loads and runs, or not one of the contract.
         """
         self.name = name
         self.version = version
+        self.manifest = manifest or {}
         self._session = _session(content)
         self.labels = _labels(self._session)
         metadata = self._session.get_modelmeta().custom_metadata_map
