@@ -9,6 +9,7 @@ protocol.py       the Open Inference Protocol v2, as values
 requests.py       reading a request's body within its limits
 pixel_budget.py   how many pixels are worked on at once
 collecting.py     a share of the images, kept for labelling
+explaining.py     why an answer is as it is
 hosts.py          the names by which it may be asked
 metrics.py        what is counted
 measured.py       a route that counts its requests and answers its faults

@@ -42,6 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
         ("--collect-days", float, bounds.days, "days after which an image is removed"),
     ):
         parser.add_argument(option, type=kind, default=bound, metavar="N", help=f"{what} (default: %(default)s)")
+    parser.add_argument(
+        "--show-training",
+        action="store_true",
+        help="let other machines see the training items that explanations name",
+    )
     parser.add_argument("--wait", action="store_true", help="start before the first version is published")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -59,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             collect_limits=CollectLimits(
                 max_images=options.collect_images, max_mb=options.collect_mb, days=options.collect_days
             ),
+            show_training=options.show_training,
             on_start=lambda url: print(f"serving on {url}", file=sys.stderr, flush=True),
         )
     except HeadstartError as exc:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from deploy.serving.batching import Batcher
 from deploy.serving.collecting import Collector
+from deploy.serving.explaining import Explainer
 from deploy.serving.hosts import AllowedHosts, HostCheck
 from deploy.serving.limits import Limits
 from deploy.serving.measured import problem
@@ -28,7 +29,7 @@ from tasks.errors import HeadstartError
 
 log = logging.getLogger(__name__)
 
-PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
+PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/why.js": "why.js"}
 PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -67,14 +68,16 @@ def create_app(
     poll_s: float = 2.0,
     hosts: AllowedHosts | None = None,
     collector: Collector | None = None,
+    show_training: bool = False,
 ) -> Application:
     """The ASGI application over `slot`, which it refreshes every `poll_s` seconds while it runs.
 
     Args:
         hosts: the names by which it may be asked; by default those of the loopback interface.
         collector: keeps a share of the images; closed with the application.
+        show_training: show the training items that explanations name to other machines, too.
     """
-    limits, metrics = limits or Limits(), metrics or Metrics()
+    limits, metrics, hosts = limits or Limits(), metrics or Metrics(), hosts or AllowedHosts()
     batcher = Batcher(
         slot.infer,
         max_batch=lambda: min(limits.max_batch, slot.model.batch),
@@ -89,6 +92,7 @@ def create_app(
         batcher=batcher,
         pending=pending,
         pixels=PixelBudget(limits.max_pixels_at_once),
+        explainer=Explainer(slot=slot, limits=limits, shows_training=show_training or hosts.are_loopback),
         collector=collector,
     )
     metrics.watch(lambda: slot.model.version if slot.ready else 0, lambda: batcher.waiting)
@@ -103,12 +107,13 @@ def create_app(
             await asyncio.to_thread(batcher.close)
             if collector:
                 await asyncio.to_thread(collector.close)
+            server.explainer.close()
             server.decoders.shutdown(wait=False, cancel_futures=True)
 
     app = Application(
         title=f"headstart: {slot.name}",
         version=own_version(),
-        description="A classifier of images or texts over HTTP: the Open Inference Protocol v2, and `POST /classify`.",
+        description="A classifier of images or texts over HTTP: Open Inference Protocol v2, `/classify`, `/explain`.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
@@ -118,7 +123,7 @@ def create_app(
         routes=[*router.routes, *(Route(path, _page) for path in PAGE_FILES)],
     )
     app.state.server = server
-    app.add_middleware(HostCheck, hosts=hosts or AllowedHosts())
+    app.add_middleware(HostCheck, hosts=hosts)
     return app
 
 

@@ -38,6 +38,11 @@ class AllowedHosts:
         self._own = {*LOOPBACK, host.strip("[]").lower()} - set(EVERY_ADDRESS)
         self._any_address = host in EVERY_ADDRESS
 
+    @property
+    def are_loopback(self) -> bool:
+        """Whether it can only be asked from the machine that it runs on."""
+        return not self._told and not self._any_address and self._own <= set(LOOPBACK)
+
     def has(self, name: str | None) -> bool:
         return name is not None and (
             name in self._own or self.was_told(name) or (self._any_address and _is_address(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,12 +14,10 @@ import onnxruntime as ort
 from tasks.errors import DamagedFileError
 from tasks.modality.feeds import INPUTS
 from tasks.networks.classifier import tokens_of
-from tasks.networks.onnx_session import open_model
+from tasks.networks.onnx_session import open_model, options_for
 from tasks.networks.outputs import LABEL, OUTPUTS, PROBABILITIES, THRESHOLD
 from tasks.networks.text_batches import run_texts
 
-# Above this an inference's memory is given back at once; below, ONNX Runtime's arena is worth keeping.
-LARGE_BATCH_PIXELS = 4_000_000
 BATCHES = (2, 4, 8, 16)
 WORTH_BATCHING = 0.97  # a batch waits for its last image, so it has to be cheaper by more than noise
 TRIAL_SIDE_PX = 256
@@ -50,18 +48,28 @@ class ServedModel:
     Sessions of ONNX Runtime may be run by several threads at once.
     """
 
-    def __init__(self, content: bytes, tokenizer: bytes | None = None, *, name: str, version: int) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        tokenizer: bytes | None = None,
+        *,
+        name: str,
+        version: int,
+        manifest: Mapping[str, Any] | None = None,
+    ) -> None:
         """Loads the graph and tries it, so that the first request finds it warm.
 
         Args:
             content: the bytes of model.onnx.
             tokenizer: those of tokenizer.json, of a model for texts.
+            manifest: that of the version, verified.
 
         Raises:
             DamagedFileError: not a graph that ONNX Runtime loads and runs, or not one of the contract.
         """
         self.name = name
         self.version = version
+        self.manifest = manifest or {}
         self._session = _session(content)
         self.labels = _labels(self._session)
         metadata = self._session.get_modelmeta().custom_metadata_map
@@ -113,9 +121,7 @@ class ServedModel:
         return self._answers(list(zip(*run_texts(self._session, self.outputs, tokens, workers=1), strict=True)))
 
     def _infer_together(self, images: np.ndarray) -> list[Answer]:
-        options = ort.RunOptions()
-        if images.size // 3 > LARGE_BATCH_PIXELS:
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        options = options_for(images.size // 3)
         return self._answers(self._session.run(list(self.outputs), {"image": images}, options))
 
     def _answers(self, found: Sequence[Any]) -> list[Answer]:

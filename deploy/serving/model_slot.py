@@ -68,6 +68,20 @@ class ModelSlot:
         """Answers uint8 [N, H, W, 3] with the model of this moment."""
         return self.model.infer(images)
 
+    def files_of(self, model: ServedModel) -> dict[str, bytes]:
+        """The graph of a model that is in service and, of texts, its tokenizer, read once more: nothing keeps them.
+
+        Raises:
+            DamagedFileError: one of them is not the file that was verified.
+            WorkspaceError: one of them can't be read.
+        """
+        wanted = (MODEL, TOKENIZER) if model.task == "text" else (MODEL,)
+        found = {name: self.workspace.read_bytes(version_path(self.name, model.version, name)) for name in wanted}
+        for name, content in found.items():
+            if hashlib.sha256(content).hexdigest() != model.manifest["files"].get(name):
+                raise DamagedFileError(f"{name} of version {model.version} has changed since it was verified")
+        return found
+
     def refresh(self) -> bool:
         """Looks for a newer version, and serves the newest that verifies. Returns whether it changed.
 
@@ -114,7 +128,9 @@ class ModelSlot:
             return found.problems
         try:
             files = found.files
-            self._model = ServedModel(files[MODEL], files.get(TOKENIZER), name=self.name, version=version)
+            self._model = ServedModel(
+                files[MODEL], files.get(TOKENIZER), name=self.name, version=version, manifest=found.manifest
+            )
         except DamagedFileError as exc:
             return [str(exc)]
         return []

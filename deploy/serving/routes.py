@@ -1,4 +1,4 @@
-"""The routes: the Open Inference Protocol v2, `POST /classify`, metrics, and the requests of the web page."""
+"""The routes: the Open Inference Protocol v2, `/classify`, `/explain`, metrics, and the requests of the web page."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
+from PIL import Image
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from deploy.serving import protocol, schemas
 from deploy.serving.batching import Batcher
 from deploy.serving.collecting import Collector
+from deploy.serving.explaining import Explainer
 from deploy.serving.limits import Limits
 from deploy.serving.measured import MeasuredRoute
 from deploy.serving.metrics import Metrics
 from deploy.serving.model import Answer
 from deploy.serving.model_slot import ModelSlot
 from deploy.serving.pixel_budget import PixelBudget
-from deploy.serving.requests import PendingBytes, decode_image, image_bytes, opened_image, read_body, text_of
+from deploy.serving.requests import Account, PendingBytes, decode_image, image_bytes, opened_image, read_body, text_of
 from tasks.errors import DecodeError, RequestError
 from tasks.networks.onnx_session import available_cores
 
@@ -39,6 +41,7 @@ REASONS = {
     415: "The body is of another type, or compressed in another way, than is understood.",
     503: "There is no model yet, too much to do, or no answer in time: ask again.",
 }
+UNEXPLAINED = "The graph of the model can't be cut where an explanation needs it."
 OF_A_BODY = (400, 408, 413, 415, 503)
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 IMAGE_BODY = {
@@ -79,6 +82,7 @@ class Server:
     batcher: Batcher
     pending: PendingBytes
     pixels: PixelBudget
+    explainer: Explainer
     collector: Collector | None = None
     decoders: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
@@ -191,15 +195,21 @@ async def classify(request: Request, top: Top = TOP_CLASSES) -> schemas.Classifi
             return await _classify_text(server, text_of(request, body), top)
         content = await image_bytes(request, body, server.limits)
         image = await server.off_loop(opened_image, content, server.limits)
-        width, height = image.size
-        async with server.room(width * height):
-            account.add(3 * width * height)  # of the pixels in RGB, before they are there
-            pixels = await server.off_loop(decode_image, image)
+        async with _decoded(server, account, image) as pixels:
             (answer,) = await server.answer(pixels[None])
     if server.collector:
         server.collector.offer([content], [answer], image.format)
     size = schemas.ImageSize(width_px=pixels.shape[1], height_px=pixels.shape[0])
     return _classification(answer, top, size)
+
+
+@asynccontextmanager
+async def _decoded(server: Server, account: Account, image: Image.Image) -> AsyncIterator[np.ndarray]:
+    """The pixels of an image, uint8 [H, W, 3], and room to work on them."""
+    width, height = image.size
+    async with server.room(width * height):
+        account.add(3 * width * height)  # of the pixels in RGB, before they are there
+        yield await server.off_loop(decode_image, image)
 
 
 async def _classify_text(server: Server, text: str, top: int) -> schemas.Classification:
@@ -224,6 +234,28 @@ def _classification(answer: Answer, top: int, size: schemas.ImageSize | None) ->
         familiarity=answer.familiarity,
         familiar=answer.familiar,
     )
+
+
+@router.post(
+    "/explain",
+    responses={**_refusals(*OF_A_BODY), 404: {"model": schemas.Problem, "description": UNEXPLAINED}},
+    openapi_extra={"requestBody": IMAGE_BODY},
+)
+async def explain(request: Request) -> schemas.Explanation:
+    """Says why `/classify` answers as it does: where the evidence lies, and the most similar training items."""
+    server = _server(request)
+    model = server.slot.model  # raises before the body is read
+    with server.pending.account() as account:
+        body = await read_body(request, account, server.limits)
+        if model.task == "text":
+            text = text_of(request, body)
+            async with server.explainer.turn(), server.room(TEXT_COST_PIXELS):
+                return await server.explainer.text(model, text)
+        content = await image_bytes(request, body, server.limits)
+        image = await server.off_loop(opened_image, content, server.limits)
+        # The turn first: who waits for it holds no room that an answer needs.
+        async with server.explainer.turn(), _decoded(server, account, image) as pixels:
+            return await server.explainer.image(model, content, pixels)
 
 
 @_of_a_model(

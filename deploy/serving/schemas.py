@@ -256,3 +256,42 @@ class Classification(BaseModel):
     """How much the image resembles what the model was trained on; null where the model does not say it."""
     familiar: bool | None = None
     """Whether it is familiar: 0.5 or more."""
+
+
+class WordWeight(BaseModel):
+    word: str
+    weight: float
+    """How far the log-odds of the class fall without it."""
+
+
+class SimilarItem(BaseModel):
+    """A training item, with the label that it was given."""
+
+    label: str
+    picture: str | None = None
+    """A small JPEG as a `data:` URL; null of a text, and where it can't be read any more."""
+    text: str | None = None
+    """The beginning of a text."""
+
+
+class Explanation(BaseModel):
+    """The answer of `POST /explain`: what speaks for the best class, and what the model was trained on that is most
+    like it."""
+
+    model: str
+    version: Positive
+    label: str
+    probability: Share
+    image: ImageSize | None = None
+    """Null of a text."""
+    heat: list[list[float]] | None = None
+    """How far the log-odds of the class fall without each spot of the image, row by row; null of a text, and where the
+    model has no feature maps that its classes follow from."""
+    heat_map: str | None = None
+    """The same as a PNG that is laid over the image, as a `data:` URL."""
+    words: list[WordWeight] = []
+    """Of a text."""
+    nearest: list[SimilarItem] = []
+    """The most similar first."""
+    nearest_missing: str | None = None
+    """Why there are none."""

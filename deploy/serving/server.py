@@ -31,6 +31,7 @@ def serve(
     allowed_hosts: Sequence[str] = (),
     collect: str | None = None,
     collect_limits: CollectLimits | None = None,
+    show_training: bool = False,
     on_start: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves the newest verified version of `name` until SIGINT or SIGTERM.
@@ -45,6 +46,7 @@ def serve(
             commas between them.
         collect: the share of the images that are kept in the workspace, such as '1%'; None keeps none.
         collect_limits: what these images may take.
+        show_training: let other machines see the training items that explanations name; this machine always does.
         on_start: told the server's URL once it listens.
 
     Raises:
@@ -66,7 +68,15 @@ def serve(
     names = [name for each in allowed_hosts for name in each.split(",")]
     collector = Collector(workspace, name, share, metrics, collect_limits) if share else None
     hosts = AllowedHosts(host, names)
-    app = create_app(slot, limits=limits, metrics=metrics, poll_s=poll_s, hosts=hosts, collector=collector)
+    app = create_app(
+        slot,
+        limits=limits,
+        metrics=metrics,
+        poll_s=poll_s,
+        hosts=hosts,
+        collector=collector,
+        show_training=show_training,
+    )
     listen(app, host=host, port=port, on_start=on_start)
 
 

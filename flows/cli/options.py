@@ -115,6 +115,13 @@ Collect = Annotated[
 CollectImages = Annotated[int, typer.Option(metavar="N", help="Images that --collect keeps at most.")]
 CollectMb = Annotated[float, typer.Option(metavar="N", help="Megabytes that they take at most.")]
 CollectDays = Annotated[float, typer.Option(metavar="N", help="Days after which such an image is removed.")]
+ShowTraining = Annotated[
+    bool,
+    typer.Option(
+        "--show-training",
+        help="Let other machines see the training photographs that explanations name; this machine always does.",
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait", help="Start before the first version is published.")]
 Webhook = Annotated[
     str | None,

@@ -25,9 +25,10 @@ def serve(
     collect_images: options.CollectImages = CollectLimits.max_images,
     collect_mb: options.CollectMb = CollectLimits.max_mb,
     collect_days: options.CollectDays = CollectLimits.days,
+    show_training: options.ShowTraining = False,
     workspace: options.Workspace = "./workspace",
 ) -> None:
-    """Serve the model over HTTP: Open Inference Protocol v2, POST /classify, a web page, metrics."""
+    """Serve the model over HTTP: Open Inference Protocol v2, POST /classify and /explain, a web page, metrics."""
     from deploy.serving.server import serve as serve_model
 
     def on_start(url: str) -> None:
@@ -45,5 +46,6 @@ def serve(
             allowed_hosts=allowed_hosts or (),
             collect=collect,
             collect_limits=CollectLimits(max_images=collect_images, max_mb=collect_mb, days=collect_days),
+            show_training=show_training,
             on_start=on_start,
         )

@@ -39,7 +39,6 @@ DISTANCE_WEIGHT = 2.0  # of the distance, where that of the logit is 1
 LEAST_SPREADS = (1.0, 0.1, 0.01)  # of the distance, the logit and the share that is left out
 LEAST_GAP = 0.1  # between the median and the threshold, in spreads
 SMALLEST = 1e-9
-POOLED = f"{FAMILIARITY}/pooled"  # of activations: the value that all but the logits follows from
 FITTED = 2048  # training images that it is fitted to, and held-out ones of its threshold: random samples of more
 
 

@@ -25,7 +25,7 @@ from tasks.modality.images.content import decode
 from tasks.modality.items import read_bytes
 from tasks.networks.onnx_graph import part
 from tasks.networks.onnx_nodes import attribute, constants, reduced_axes
-from tasks.networks.onnx_session import open_model
+from tasks.networks.onnx_session import open_model, options_for
 
 GRID = 7  # spots along each side
 SPOT = 0.2  # standard deviation of a spot, in sides of the photograph
@@ -121,7 +121,8 @@ class Occlusion:
     def look(self, pixels: np.ndarray) -> Look:
         """One pass of an image, uint8 [H, W, 3]."""
         names = ["probabilities", self._row, *(mean.of for mean in self._means)]
-        found = [np.asarray(each)[0] for each in self._whole.run(names, {"image": pixels[None]})]
+        options = options_for(pixels.size // 3)
+        found = [np.asarray(each)[0] for each in self._whole.run(names, {"image": pixels[None]}, options)]
         maps = [
             values.transpose(1, 2, 0) if mean.channels_first else values
             for mean, values in zip(self._means, found[2:], strict=True)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from tasks.config import Section
 from tasks.errors import ConfigError
-from tasks.networks.registry import Normalisation
+from tasks.networks.normalisation import Normalisation
 
 Channels = tuple[float, float, float]
 AnyDescription = TypeVar("AnyDescription", bound=Section)

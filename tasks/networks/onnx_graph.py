@@ -16,8 +16,8 @@ import onnx.utils
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from tasks.errors import ConfigError, ExportError
+from tasks.networks.normalisation import Normalisation
 from tasks.networks.onnx_resize import resize_nodes
-from tasks.networks.registry import Normalisation
 
 # Opset 18 is the highest that tf2onnx 1.17 writes; IR 8 is what ONNX Runtime 1.14 (2023) and later read.
 OPSET = 18

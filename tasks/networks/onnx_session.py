@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LEAST_BOUND_BYTES = 2**30  # one photograph of 25 megapixels takes 600 MB
 UNKNOWN_MEMORY_BYTES = 2**34  # of a system that does not say, which is Windows
+LARGE_PIXELS = 4_000_000  # above it a pass's memory is given back at once; below, ONNX Runtime's arena is worth keeping
 
 
 def open_session(onnx_file: str | bytes) -> ort.InferenceSession:
@@ -32,6 +33,16 @@ def open_model(content: bytes) -> ort.InferenceSession:
     check_self_contained(content)
     _bound_memory()
     return _session(content, bounded=True)
+
+
+def options_for(pixels: int) -> ort.RunOptions:
+    """How to run a pass of images that have so many pixels together."""
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    if pixels > LARGE_PIXELS:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def available_cores() -> int:

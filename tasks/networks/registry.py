@@ -18,24 +18,12 @@ from typing import TYPE_CHECKING
 
 from tasks.errors import ConfigError, WeightsError
 from tasks.networks import embedded
+from tasks.networks.normalisation import Normalisation
 
 if TYPE_CHECKING:
     import keras
 
 EMBEDDED = "embedded"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Normalisation:
-    """What a backbone was trained on: `(RGB, or BGR) * scale + bias`, channel by channel, from pixels of 0..255.
-
-    The same numbers as `keras.applications.<family>.preprocess_input`; a test compares them.
-    """
-
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    reverse_channels: bool = False
-
 
 TO_PLUS_MINUS_ONE = Normalisation(scale=(1 / 127.5, 1 / 127.5, 1 / 127.5), bias=(-1.0, -1.0, -1.0))
 # The mean of ImageNet in BGR order, as Caffe's networks were trained.

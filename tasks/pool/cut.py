@@ -19,10 +19,9 @@ from tasks.errors import HeadstartError
 from tasks.modality.feeds import INPUTS
 from tasks.modality.texts.tokens import Tokens
 from tasks.networks.classifier import Prediction, tokens_of
-from tasks.networks.familiarity import POOLED
 from tasks.networks.onnx_graph import check, part
 from tasks.networks.onnx_session import open_model
-from tasks.networks.outputs import FAMILIARITY, PROBABILITIES
+from tasks.networks.outputs import FAMILIARITY, FAMILIARITY_POOLED, PROBABILITIES
 from tasks.pool.published import read_champion
 from tasks.records import Run
 from tasks.storage.repository import MODEL, TOKENIZER
@@ -87,7 +86,7 @@ def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None, tokeniz
     if has_familiarity and _depends_on_image(makers, FAMILIARITY, {output}):
         # Later layers were fine-tuned, and it depends on what lies below them, too.
         head, width = _head_of_both(model, output, outputs)
-        model.graph.node.append(helper.make_node("Concat", [output, POOLED], [ROW], axis=1))
+        model.graph.node.append(helper.make_node("Concat", [output, FAMILIARITY_POOLED], [ROW], axis=1))
         whole, output = model.SerializeToString(), ROW
     else:
         head = part(model, [output], outputs)
@@ -114,12 +113,12 @@ def cut_model(content: bytes, manifest: Mapping[str, Any] | None = None, tokeniz
 
 
 def _head_of_both(model: onnx.ModelProto, output: str, outputs: list[str]) -> tuple[onnx.ModelProto, int]:
-    """The head of `output` and POOLED side by side in one row, and how many columns are the former's."""
-    head = part(model, [output, POOLED], outputs)
+    """The head of `output` and FAMILIARITY_POOLED side by side in one row, and how many columns are the former's."""
+    head = part(model, [output, FAMILIARITY_POOLED], outputs)
     widths = [each.type.tensor_type.shape.dim[1].dim_value for each in head.graph.input]
     del head.graph.input[:]
     head.graph.input.append(helper.make_tensor_value_info(ROW, TensorProto.FLOAT, ["N", sum(widths)]))
-    head.graph.node.insert(0, helper.make_node("Split", [ROW, "widths"], [output, POOLED], axis=1))
+    head.graph.node.insert(0, helper.make_node("Split", [ROW, "widths"], [output, FAMILIARITY_POOLED], axis=1))
     head.graph.initializer.append(numpy_helper.from_array(np.array(widths, np.int64), "widths"))
     return check(head), widths[0]
 

@@ -9,13 +9,13 @@ import pandas as pd
 
 from tasks.pool.cut import CutModel
 from tasks.pool.embedding import embed_missing
+from tasks.pool.training import NEAREST
 from tasks.records import Run
 from tasks.storage.feature_store import load_features, stored_views
 from tasks.storage.similar import most_similar
 from tasks.validate.duplicates import verify
 from tasks.validate.neighbours import near_in_features
 
-NEAREST = 3
 BLOCK = 256
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tasks.errors import HeadstartError
-from tasks.modality.items import is_text_uri, read_bytes
+from tasks.modality.items import is_text_uri, read_bytes, read_checked
 from tasks.modality.texts.content import decode_text, tidy
 from tasks.modality.thumbnails import picture_of
 from tasks.networks.onnx_session import available_cores
@@ -16,27 +16,32 @@ from tasks.networks.onnx_session import available_cores
 MOST_LETTERS = 320  # of a text on a page; the rest is cut off
 
 
-def thumbnail_uri(uri: str, side_px: int = 200) -> str | None:
+def thumbnail_uri(uri: str, side_px: int = 200, sha256: str | None = None) -> str | None:
     """The item at `uri` as a small picture in a `data:` URI: an image, its longer side at most `side_px`, or a text.
 
-    None where it can't be read any more: a report has to outlive its pictures.
+    None where it can't be read any more, or has another digest: a report has to outlive its pictures.
     """
     try:
-        return data_uri(*picture_of(uri, read_bytes(uri), side_px))
+        return data_uri(*picture_of(uri, _content(uri, sha256), side_px))
     except HeadstartError:
         return None
 
 
-def preview(uri: str, side_px: int = 200) -> dict[str, str]:
+def preview(uri: str, side_px: int = 200, sha256: str | None = None) -> dict[str, str]:
     """The item at `uri` as a template takes it: `picture`, as `thumbnail_uri`, or `text`; neither where it can't be
-    read any more."""
+    read any more, or has another digest."""
     if not is_text_uri(uri):
-        picture = thumbnail_uri(uri, side_px)
+        picture = thumbnail_uri(uri, side_px, sha256)
         return {"picture": picture} if picture else {}
     try:
-        return {"text": textwrap.shorten(tidy(decode_text(read_bytes(uri))), MOST_LETTERS, placeholder=" …")}
+        text = tidy(decode_text(_content(uri, sha256)))
+        return {"text": textwrap.shorten(text, MOST_LETTERS, placeholder=" …")}
     except HeadstartError:
         return {}
+
+
+def _content(uri: str, sha256: str | None) -> bytes:
+    return read_bytes(uri) if sha256 is None else read_checked(uri, sha256)
 
 
 def previews(uris: Iterable[str], side_px: int) -> dict[str, dict[str, str]]:

@@ -92,4 +92,7 @@ def test_the_serving_image_serves(tmp_path):
         assert process.stderr
         url = next(found[1] for line in process.stderr if (found := re.search(r"serving on (http://127\S+)", line)))
         assert httpx.post(f"{url}/classify", content=encoded("blue"), timeout=60).json()["label"] == "blue"
+        explained = httpx.post(f"{url}/explain", content=encoded("blue"), timeout=60).json()
+        assert (explained["label"], explained["nearest"]) == ("blue", [])
+        assert explained["heat_map"]
         process.terminate()

@@ -15,6 +15,7 @@ async function showModel() {
   by("write").hidden = !texts;
   if (texts) {
     by("item").textContent = "text";
+    by("similar-items").textContent = "texts";
     by("arguments").textContent = `--json '{"text": "…"}'`;
   }
   by("name").textContent = about.name;
@@ -36,7 +37,10 @@ async function classify(body, type) {
     });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
-    if (question === asked) showAnswer(answer, performance.now() - started);
+    if (question === asked) {
+      showAnswer(answer, performance.now() - started);
+      offerReasons(body, type, question);
+    }
   } catch (error) {
     if (question === asked) showProblem(error);
   } finally {
@@ -91,7 +95,11 @@ function row({ label, probability }) {
 function showProblem(error) {
   by("result").hidden = true;
   by("problem").hidden = false;
-  by("problem").textContent = error instanceof TypeError ? "The server can’t be reached." : error.message;
+  by("problem").textContent = reasonOf(error);
+}
+
+function reasonOf(error) {
+  return error instanceof TypeError ? "The server can’t be reached." : error.message;
 }
 
 const drop = by("drop");

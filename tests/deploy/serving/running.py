@@ -13,6 +13,7 @@ import uvicorn
 
 from deploy.serving.app import create_app
 from deploy.serving.collecting import Collector
+from deploy.serving.hosts import AllowedHosts
 from deploy.serving.http_protocol import BoundedHttpProtocol
 from deploy.serving.limits import Limits
 from deploy.serving.metrics import Metrics
@@ -31,12 +32,23 @@ def running(
     limits: Limits | None = None,
     metrics: Metrics | None = None,
     collector: Collector | None = None,
+    hosts: AllowedHosts | None = None,
+    show_training: bool = False,
     **slot: Any,
 ) -> Iterator[str]:
     """The URL of a server of `name`; stopped in an orderly way at the end."""
     model_slot = ModelSlot(Workspace(str(workspace)), name, **slot)
     model_slot.refresh()
-    with running_app(create_app(model_slot, limits=limits, metrics=metrics, poll_s=poll_s, collector=collector)) as url:
+    app = create_app(
+        model_slot,
+        limits=limits,
+        metrics=metrics,
+        poll_s=poll_s,
+        hosts=hosts,
+        collector=collector,
+        show_training=show_training,
+    )
+    with running_app(app) as url:
         yield url
 
 
