@@ -140,7 +140,7 @@ def _assemble(
     table = _join_facts([read for read in reads if not read.fault], inspections, kind)
     too_large, why = kind.too_large(table, bounds)  # inspected earlier, under another bound
     left_out += name_rows(table[too_large], why)
-    agreed, disputed = _resolve_conflicts(table[~too_large], decisions)
+    agreed, disputed = _resolve_conflicts(table[~too_large], decisions, kind)
     merged, copies = _merge_copies(agreed, catalogue_schema(kind.task).names)
     return merged, left_out + disputed, copies
 
@@ -160,8 +160,8 @@ def _join_facts(sound: Sequence[Read], inspections: pd.DataFrame, kind: Kind) ->
     return pd.DataFrame(columns, dtype=object).join(facts[~facts.index.duplicated()], on="sha256")
 
 
-def _resolve_conflicts(table: pd.DataFrame, decisions: Decisions) -> tuple[pd.DataFrame, list[LeftOut]]:
-    """Leaves out each image that has several labels, unless a person released it under one of them."""
+def _resolve_conflicts(table: pd.DataFrame, decisions: Decisions, kind: Kind) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """Leaves out each item that has several labels, unless a person released it under one of them."""
     conflicts = table.groupby("sha256")["label"].transform("nunique") > 1
     chosen = decisions.released_labels()
     kept, found = [table[~conflicts]], []
@@ -170,20 +170,21 @@ def _resolve_conflicts(table: pd.DataFrame, decisions: Decisions) -> tuple[pd.Da
         if len(labels) == 1:
             right = copies["label"].isin(labels)
             kept.append(copies[right])
-            found += name_rows(copies[~right], f"the same image was released with the label {labels.pop()!r}", True)
+            why = f"the same {kind.item} was released with the label {labels.pop()!r}"
+            found += name_rows(copies[~right], why, True)
         else:
-            found += _conflict(copies)
+            found += _conflict(copies, kind)
     return pd.concat(kept), found
 
 
-def _conflict(copies: pd.DataFrame) -> list[LeftOut]:
-    """Every copy of an image with several labels; each reason names the other copies."""
+def _conflict(copies: pd.DataFrame, kind: Kind) -> list[LeftOut]:
+    """Every copy of an item with several labels; each reason names the other copies."""
     rows = name_rows(copies, "", releasable=True)
     found = []
     for row in rows:
         others = {other.label: other.path for other in rows if other.label != row.label}
         named = ", ".join(f"{label!r} ({path})" for label, path in others.items())
-        found.append(row._replace(reason=f"the same image also has the label {named}"))
+        found.append(row._replace(reason=f"the same {kind.item} also has the label {named}"))
     return found
 
 

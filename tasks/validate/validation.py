@@ -206,11 +206,17 @@ def _over_all_passes(passes: Sequence[Verdict]) -> list[Finding]:
 
 
 def _left_out(table: pd.DataFrame, rejected: dict[int, tuple[str, bool]]) -> list[LeftOut]:
-    named = name_rows(table.loc[list(rejected)], "")
-    return [
-        item._replace(reason=reason, releasable=faulty)
-        for item, (reason, faulty) in zip(named, rejected.values(), strict=True)
-    ]
+    rows = table.loc[list(rejected)]
+    named = zip(name_rows(rows, ""), rejected.values(), _disputed_content(table)[rows.index], strict=True)
+    return [item._replace(reason=why, releasable=faulty, content=content) for item, (why, faulty), content in named]
+
+
+def _disputed_content(table: pd.DataFrame) -> pd.Series:
+    """The digest of each item's pixels or words, where items with other labels have the same; None elsewhere."""
+    if "pixels" not in table:
+        return pd.Series(None, table.index, dtype=object)
+    labels = table.groupby("pixels")["label"].transform("nunique")
+    return table["pixels"].astype(object).where(labels > 1, None)
 
 
 def _budget(run: Run, quarantined: int, files: int) -> Finding:
