@@ -130,7 +130,7 @@ def _next(summary: dict[str, Any], decision: dict[str, Any], disputes: int) -> I
     elif summary["verdict"] == "invalid-data":
         yield f"headstart quarantine list {name}"
     elif decision and all(gate["overridable"] for gate in decision["gates"] if gate["passed"] is False):
-        yield "open the report: it shows the mistakes; more labelled images help most"
+        yield f"open the report: it shows the mistakes; more labelled {_task(summary)}s help most"
         if doubtful:
             yield f"headstart review {name}   # labels that may be wrong"
         yield f'headstart promote {run_id} --by YOU --reason "…"   # to publish it all the same'

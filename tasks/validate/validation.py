@@ -15,6 +15,7 @@ import pandas as pd
 
 from tasks.errors import InvalidDataError
 from tasks.modality.kinds import kind_of
+from tasks.modality.wording import worded
 from tasks.records import Catalogue, Run
 from tasks.storage.assignments import read_assignments
 from tasks.storage.quarantine import (
@@ -76,8 +77,8 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
             entries = {entry.key: entry for entry in left_out(run.workspace, validated)}
             reasons.append(f"the commonest reasons: {commonest_reasons(entries.values())}")
         build_docs(run, validated)
-        raise InvalidDataError(reasons)
-    warn(findings)
+        raise InvalidDataError([worded(reason, run.config.task, set(table["label"])) for reason in reasons])
+    warn(findings, run.config.task)
     return replace(validated, quarantined=count_files(left_out(run.workspace, validated)))
 
 
@@ -119,11 +120,11 @@ def failures_to_stop(findings: Sequence[Finding]) -> list[str]:
     return [finding.sentence() for finding in findings if finding.severity == "stop" and not finding.success]
 
 
-def warn(findings: Sequence[Finding]) -> None:
-    """Logs failed expectations as warnings."""
+def warn(findings: Sequence[Finding], task: str) -> None:
+    """Logs failed expectations as warnings, for the items of a task."""
     for finding in findings:
         if not finding.success:
-            log.warning("%s: %s", finding.severity, finding.sentence())
+            log.warning("%s: %s", finding.severity, worded(finding.sentence(), task))
 
 
 def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
