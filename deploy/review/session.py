@@ -15,7 +15,7 @@ from tasks.errors import SourceError, UsageError
 from tasks.modality.items import read_bytes
 from tasks.modality.texts.content import decode_text
 from tasks.modality.thumbnails import thumbnail
-from tasks.runs import finished_runs
+from tasks.runs import finished_runs, task_of
 from tasks.storage.corrections import DROP, Correction, Corrections, decide, read_corrections, undo
 from tasks.storage.quarantine import FILE as QUARANTINE
 from tasks.storage.quarantine import QuarantineEntry, disputed, read_entries
@@ -142,7 +142,7 @@ def open_session(workspace: Workspace, name: str) -> Session:
         run_id=summary["run_id"],
         source=summary["source"],
         labels=tuple(found["labels"]),
-        task="text" if ingest.get("task") == "text" else "image",
+        task=task_of(summary),
         cards={sha256: _without_places(card) for sha256, card in cards.items()},
         places={each["sha256"]: now.get(each["sha256"], each["uri"]) for each in images},
         max_bytes=ingest["max_bytes"],

@@ -11,6 +11,7 @@ from typing import Any
 from flows.summary import TASKS
 from tasks.modality.wording import worded
 from tasks.networks.intervals import wilson_interval
+from tasks.runs import task_of
 from tasks.storage.quarantine import FILE, QuarantineEntry, count_by_reason, disputed, read_entries, reason_kind
 from tasks.workspace import Workspace
 
@@ -38,16 +39,11 @@ def verdict_text(summary: dict[str, Any], workspace: Workspace) -> str:
         ("report", summary["report"]),
         ("next", "\n".join(_next(summary, decision, disputes))),
     ]
-    task, names = _task(summary), summary.get("labels") or ()
+    task, names = task_of(summary), summary.get("labels") or ()
     lines = (
         _row(worded(label, task), text if label in WHOLE else worded(text, task, names)) for label, text in rows if text
     )
     return "\n".join([f"{summary['name']}: {summary['verdict']}{version}", *lines])
-
-
-def _task(summary: dict[str, Any]) -> str:
-    """Of a run's items; runs of earlier releases were of images."""
-    return summary.get("config", {}).get("ingest", {}).get("task") or "image"
 
 
 def _row(label: str, text: str) -> str:
@@ -122,7 +118,7 @@ def _next(summary: dict[str, Any], decision: dict[str, Any], disputes: int) -> I
     name, run_id = summary["name"], summary["run_id"]
     doubtful = summary.get("label_issues") or disputes
     if summary["verdict"] in ("promoted", "unchanged"):
-        item = "TEXT" if _task(summary) == "text" else "PHOTO"
+        item = "TEXT" if task_of(summary) == "text" else "PHOTO"
         yield f"headstart predict {name} {item}"
         yield f"headstart serve {name}"
         if doubtful:
@@ -130,7 +126,7 @@ def _next(summary: dict[str, Any], decision: dict[str, Any], disputes: int) -> I
     elif summary["verdict"] == "invalid-data":
         yield f"headstart quarantine list {name}"
     elif decision and all(gate["overridable"] for gate in decision["gates"] if gate["passed"] is False):
-        yield f"open the report: it shows the mistakes; more labelled {_task(summary)}s help most"
+        yield f"open the report: it shows the mistakes; more labelled {task_of(summary)}s help most"
         if doubtful:
             yield f"headstart review {name}   # labels that may be wrong"
         yield f'headstart promote {run_id} --by YOU --reason "…"   # to publish it all the same'

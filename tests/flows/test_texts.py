@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.status import model_status, status_text
 from flows.cli.verdict import verdict_text
 from flows.messages import PHRASES, messages_csv
 from flows.retrain import retrain
@@ -52,7 +53,7 @@ def test_texts_are_trained_judged_published_and_asked_again(tmp_path: Path, caps
     with showing():
         _train_judge_and_ask(tmp_path)
     lines = capsys.readouterr().err
-    assert "embedded_text, at most 128 tokens a text, fp32" in lines
+    assert "extractor embedded_text, at most " in lines
     assert ours(lines) == []
 
 
@@ -75,7 +76,8 @@ def _train_judge_and_ask(tmp_path: Path) -> None:
     for written in ("report.html", "model_card.md"):
         assert ours(workspace.read_bytes(f"runs/{second['run_id']}/{written}").decode()) == []
     assert ours(verdict_text(second, workspace)) == []
-    assert ours("\n".join(f"{gate['name']} {gate['reason']} {gate['evidence']}" for gate in decision["gates"])) == []
+    assert ours(status_text(model_status(workspace, NAME))) == []
+    assert ours("\n".join(f"{gate['reason']} {gate['evidence']}" for gate in decision["gates"])) == []
     assert {"texts", "new"} <= history_rows(new_run("s", NAME, workspace.url, parse_config(TEXTS)))[0].keys()
     assert verify_version(workspace, NAME, 1).problems == []
     config = (tmp_path / "w" / "models" / NAME / "config.pbtxt").read_text()
