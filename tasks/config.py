@@ -105,7 +105,12 @@ class Backbone(Section):
 
     name: BackboneName = Field(
         default="mobilenet_v2",
-        json_schema_extra={"anyOf": [{"enum": list(BACKBONE_NAMES)}, {"type": "string", "pattern": r"\.onnx$"}]},
+        json_schema_extra={
+            "anyOf": [  # the titles are what the form in Prefect's UI has to choose from
+                {"title": "by name", "type": "string", "enum": list(BACKBONE_NAMES)},
+                {"title": "ONNX file", "type": "string", "pattern": r"\.onnx$"},
+            ]
+        },
     )
     """Architecture: a name that `headstart retrain --help` lists, such as `mobilenet_v2` or `embedded`; or the path of
     an ONNX file, with a description beside it."""

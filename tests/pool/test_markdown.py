@@ -38,7 +38,7 @@ def page_of(folder: Path, uri: str, task: str) -> str:
 
 def test_texts_are_shown_in_words_and_nothing_speaks_of_images(tmp_path: Path):
     page = page_of(tmp_path, uri_of_text("where is | my <b>card</b>?"), "text")
-    assert "| where is \\| my &lt;b&gt;card&lt;/b&gt;? | a\\|b 50.0\u202f% | shoe 40.0\u202f% | line 7 |" in page
+    assert "| where is \\| my &lt;b&gt;card&lt;/b&gt;? | a\\|b 50.0 % | shoe 40.0 % | line 7 |" in page
     assert "| - | a\\|b 50.0" in page  # what can't be read any more
     assert "data:" not in page
     assert "image" not in page
