@@ -31,12 +31,13 @@ def choose_next(
     again: bool = False,
     config: Annotated[Config, Field(json_schema_extra={"default": {}})] = Config(),
 ) -> State[dict[str, Any]]:
-    """Chooses the images of a pool that are worth a person's time.
+    """Chooses the images or texts of a pool that are worth a person's time.
 
     Args:
-        pool: Images without labels: a folder, an fsspec URL, or a .csv, .jsonl or .parquet with a column path.
+        pool: Images or texts without labels: a folder, an fsspec URL, or a .csv, .jsonl or .parquet with a column path
+            (or text).
         name: The model's name; it has to be published.
-        count: Images that can be labelled.
+        count: Images or texts that can be labelled.
         workspace: Where everything is kept. A folder, or an fsspec URL.
         again: Hand out again what was handed out before.
         config: Everything that shapes the result; of it, the sections label, ingest and extract count here.

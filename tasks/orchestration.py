@@ -133,21 +133,28 @@ def _worded(line: str, given: tuple[Any, ...]) -> str:
     return worded(line, given[0].config.task) if given and isinstance(given[0], Run) else line
 
 
+def counted(number: int, item: str) -> str:
+    """'1 image', '1,234 images'."""
+    return f"{number:,} {item}{'' if number == 1 else 's'}"
+
+
 def one_line(result: Any) -> str:
     """A stage's result in one line, for its log and its name on the run's page; empty where there is nothing to say."""
     match result:
         case Catalogue():
-            line = f"{result.images:,} images, {result.quarantined:,} files quarantined"
+            line = f"{counted(result.images, 'image')}, {counted(result.quarantined, 'file')} quarantined"
             if result.ingested is None:  # once in a run
-                line += f", {result.corrected:,} labels corrected" if result.corrected else ""
+                line += f", {counted(result.corrected, 'label')} corrected" if result.corrected else ""
                 line += f", {result.dropped:,} dropped" if result.dropped else ""
             return line
         case Snapshot():
-            return f"{result.id}, {result.images:,} images in {len(result.labels)} classes, {result.new:,} new"
+            return f"{result.id}, {counted(result.images, 'image')} in {len(result.labels)} classes, {result.new:,} new"
+        case FeatureExtractor(task="text"):
+            return f"{result.backbone}, at most {counted(result.max_tokens, 'token')} a text, {result.precision}"
         case FeatureExtractor():
             return f"{result.backbone} up to {result.boundary}, {result.precision}"
         case Features():
-            return f"{result.embedded:,} images embedded"
+            return f"{counted(result.embedded, 'image')} embedded"
         case Head():
             accuracy, epoch = result.validation_accuracy, result.best_epoch
             best = f"validation accuracy {accuracy:.3f} (epoch {epoch}), " if accuracy is not None else ""
@@ -155,7 +162,7 @@ def one_line(result: Any) -> str:
         case CrossFitted():
             return result.missing or f"{result.FOLDS} heads, each trained without a part of the images"
         case Review():
-            return f"{result.suspects:,} labels worth a look"
+            return f"{counted(result.suspects, 'label')} worth a look"
         case Candidate():
             return f"candidate for version {result.version}"
         case Decision():
@@ -166,7 +173,8 @@ def one_line(result: Any) -> str:
                 verdict = "undecided by the test split, so all images are asked"
             return verdict if accuracy is None else f"{verdict}, test accuracy {accuracy:.3f}"
         case Pool():
-            return f"{result.images:,} images, {result.embedded:,} of them new, {result.faults:,} files left out"
+            images, faults = counted(result.images, "image"), counted(result.faults, "file")
+            return f"{images}, {result.embedded:,} of them new, {faults} left out"
         case Batch():
             return ", ".join(f"{number:,} {reason}" for reason, number in result.reasons.items())
         case str():  # the path of what was written

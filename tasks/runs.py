@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.config import Config, parse_config
 from tasks.errors import UsageError, WorkspaceError
@@ -159,3 +159,8 @@ def _lock(workspace: Workspace, file: str, holder: str, timeout_s: float) -> Ite
         yield
     finally:
         lock.release()
+
+
+def task_of(summary: Mapping[str, Any]) -> Literal["image", "text"]:
+    """What a run's items are, by its summary; runs of earlier releases were of images."""
+    return "text" if summary.get("config", {}).get("ingest", {}).get("task") == "text" else "image"

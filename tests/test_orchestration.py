@@ -61,6 +61,11 @@ def decision(promote: bool, gates: tuple[GateResult, ...] = (), **fields) -> Dec
         ),
         (SNAPSHOT, "abc, 1,234 images in 2 classes, 34 new"),
         (make_extractor_record(), "embedded up to avg_pool, fp32"),
+        (
+            replace(make_extractor_record(), backbone="embedded_text", task="text", max_tokens=128),
+            "embedded_text, at most 128 tokens a text, fp32",
+        ),
+        (make_catalogue(RUN, images=1, quarantined=1, corrected=1), "1 image, 1 file quarantined, 1 label corrected"),
         (Features(snapshot=SNAPSHOT, extractor=make_extractor_record(), views=0, embedded=40), "40 images embedded"),
         (HEAD, "temperature 1.50"),
         (
@@ -68,6 +73,7 @@ def decision(promote: bool, gates: tuple[GateResult, ...] = (), **fields) -> Dec
             "validation accuracy 0.944 (epoch 8), temperature 1.50",
         ),
         (Review(suspects=27, folder="f"), "27 labels worth a look"),
+        (Review(suspects=1, folder="f"), "1 label worth a look"),
         ("models/hats/1/model.onnx", "models/hats/1/model.onnx"),
         (CANDIDATE, "candidate for version 3"),
         (

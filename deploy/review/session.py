@@ -7,18 +7,18 @@ again, several may be open, and the process may be killed at any moment.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.errors import SourceError, UsageError
 from tasks.modality.items import read_bytes
 from tasks.modality.texts.content import decode_text
 from tasks.modality.thumbnails import thumbnail
-from tasks.runs import finished_runs
+from tasks.runs import finished_runs, task_of
 from tasks.storage.corrections import DROP, Correction, Corrections, decide, read_corrections, undo
 from tasks.storage.quarantine import FILE as QUARANTINE
-from tasks.storage.quarantine import read_entries
+from tasks.storage.quarantine import QuarantineEntry, disputed, read_entries
 from tasks.storage.snapshots import read_snapshot
 from tasks.workspace import Workspace
 
@@ -32,7 +32,8 @@ class Session:
     """What one process shows: it stays the same while people decide.
 
     `cards` are as `tasks.validate.cards.review_cards` makes them, without the places of their images; those are in
-    `places`, by digest.
+    `places`, by digest. What lies in several classes comes first (see `_conflict`): `wrong` is None, and `labels` has a
+    {label, path} for each class. Its `copies` have the same pixels or words; a decision about it is about them, too.
     """
 
     workspace: Workspace
@@ -54,7 +55,7 @@ class Session:
         return {**kept, "task": self.task, "cards": cards}
 
     def decide(self, sha256: str, label: str, *, by: str, when: str, seen: int | None = None) -> bool:
-        """Gives an image a label, its own one to confirm it, or DROP.
+        """Gives an image a label, its own one to confirm it, or DROP; one in several classes with all of its copies.
 
         Args:
             seen: see `tasks.storage.corrections.decide`.
@@ -71,12 +72,23 @@ class Session:
         doubt = "" if card["wrong"] is None else f", {card['wrong']:.0%} likely wrong"
         reason = f"review of {card['label']}{doubt}, suggested {card['suggested']}"
         made = Correction(sha256=sha256, label=label, by=by, when=when, reason=reason)
-        return decide(self.workspace, made, seen)
+        if not decide(self.workspace, made, seen):
+            return False
+        for copy in _same(card):
+            decide(self.workspace, replace(made, sha256=copy["sha256"], reason=f"review of {copy['label']}"))
+        return True
 
     def undo(self, sha256: str, *, by: str, when: str, seen: int | None = None) -> bool:
         """Takes the last decision about an image back. Returns and raises as `decide`."""
-        self._card(sha256)
-        return undo(self.workspace, sha256, by=by, when=when, seen=seen)
+        card = self._card(sha256)
+        before = read_corrections(self.workspace).standing()
+        if not undo(self.workspace, sha256, by=by, when=when, seen=seen):
+            return False
+        for copy in (each["sha256"] for each in _same(card)):
+            # Not where somebody decided otherwise about the copy alone.
+            if copy in before and before[copy].label == before[sha256].label:
+                undo(self.workspace, copy, by=by, when=when)
+        return True
 
     def card(self, sha256: str) -> dict[str, Any]:
         """One card with its decision. Raises UsageError where there is none."""
@@ -130,7 +142,7 @@ def open_session(workspace: Workspace, name: str) -> Session:
         run_id=summary["run_id"],
         source=summary["source"],
         labels=tuple(found["labels"]),
-        task="text" if ingest.get("task") == "text" else "image",
+        task=task_of(summary),
         cards={sha256: _without_places(card) for sha256, card in cards.items()},
         places={each["sha256"]: now.get(each["sha256"], each["uri"]) for each in images},
         max_bytes=ingest["max_bytes"],
@@ -150,20 +162,36 @@ def _latest(workspace: Workspace, name: str) -> tuple[dict[str, Any], str]:
 
 
 def _conflicts(workspace: Workspace, run_id: str) -> Iterator[dict[str, Any]]:
-    """A card for each image that was left out because its very file lies in two classes; they come first."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in read_entries(workspace, f"runs/{run_id}/{QUARANTINE}"):
-        if entry.sha256 and entry.label and entry.uri:
-            found.setdefault(entry.sha256, {}).setdefault(entry.label, entry)
-    for sha256, by_label in found.items():
-        if len(by_label) > 1:
-            given, other = list(by_label.values())[:2]
-            yield {
-                **{"sha256": sha256, "path": given.path, "uri": given.uri, "split": "", "label": given.label},
-                **{"suggested": other.label, "suggested_path": other.path},
-                **dict.fromkeys(("wrong", "probability", "suggested_probability")),
-                **{"copies": [], "neighbours": []},
-            }
+    """A card for all that was left out because it lies in several classes; they come first."""
+    for entries in disputed(read_entries(workspace, f"runs/{run_id}/{QUARANTINE}")):
+        yield _conflict(entries)
+
+
+def _conflict(entries: Sequence[QuarantineEntry]) -> dict[str, Any]:
+    """The card of one file or text in several classes, or of several with the same pixels or words."""
+    by_label: dict[str | None, QuarantineEntry] = {}
+    by_digest: dict[str | None, QuarantineEntry] = {}
+    for entry in entries:
+        by_label.setdefault(entry.label, entry)
+        by_digest.setdefault(entry.sha256, entry)
+    given, other = list(by_label.values())[:2]
+    copies = [entry for sha256, entry in by_digest.items() if sha256 != given.sha256]
+    return {
+        **_place(given),
+        **{"split": "", "suggested": other.label},
+        **dict.fromkeys(("wrong", "probability", "suggested_probability")),
+        **{"labels": [{"label": label, "path": entry.path} for label, entry in by_label.items()]},
+        **{"copies": [_place(entry) for entry in copies], "neighbours": []},
+    }
+
+
+def _place(entry: QuarantineEntry) -> dict[str, Any]:
+    return {"sha256": entry.sha256, "path": entry.path, "uri": entry.uri, "label": entry.label}
+
+
+def _same(card: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """What a decision about a card is about beside its own image: the copies of one that lies in several classes."""
+    return card["copies"] if card["wrong"] is None else ()
 
 
 def _without_places(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def explain(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show why the published model names a photograph's class: a heat map of where the evidence lies, and the three
-    training photographs that it finds most similar, on one page. Of a text: the words that speak for its class.
+    """Show why the published model gives a photograph or a text its class: a heat map of where the evidence lies, or
+    the words that speak for it, and the three training items that it finds most similar, on one page.
 
     Exit status 2 where a file can't be used: the others are explained all the same.
     """
@@ -118,7 +118,8 @@ def _print(answer: dict[str, Any]) -> None:
         if words := each.get("words"):
             best = sorted(words, key=lambda word: -word["weight"])[:STRONGEST_WORDS]
             say(f"        words {', '.join(visible(word['word']) for word in best if word['weight'] > 0) or 'none'}")
-        say(f"        like  {', '.join(visible(near['label']) for near in each['nearest']) or 'no photograph'}")
+        nothing = "no photograph" if "image" in each else "no text"
+        say(f"        like  {', '.join(visible(near['label']) for near in each['nearest']) or nothing}")
     if explanations and "image" in explanations[0] and explanations[0]["heat"] is None:
         say("  no heat map: the model's classes do not follow from the means of its feature maps alone")
     if answer["page"]:

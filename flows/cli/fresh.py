@@ -57,7 +57,7 @@ def watch(
     alive: options.Alive = None,
     workspace: options.Workspace = "./workspace",
 ) -> None:
-    """Watch a source alone: new labelled images that have settled become one event, headstart.labels.arrived.
+    """Watch a source alone: new labelled images or texts that have settled become one event, headstart.labels.arrived.
 
     It needs a Prefect server (PREFECT_API_URL, or a profile), and there a deployment with a trigger on that event, as
     deploy/prefect.yaml declares it.

@@ -48,8 +48,8 @@ def headstart(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Turns a growing folder of labelled images into a deployable ONNX classifier, and does it again whenever new
-    labels arrive."""
+    """Turns a growing folder of labelled images, or a table of labelled texts, into a deployable ONNX classifier, and
+    does it again whenever new labels arrive."""
 
 
 def main() -> None:

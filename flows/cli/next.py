@@ -33,8 +33,8 @@ def choose_next(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Choose the images of a pool that are worth a person's time, each once: what the published model is unsure of,
-    what is unlike anything labelled, and some at random.
+    """Choose the images or texts of a pool that are worth a person's time, each once: what the published model is
+    unsure of, what is unlike anything labelled, and some at random.
 
     Without --pool the batch that was chosen last is written again.
     """
@@ -79,18 +79,19 @@ def replay(
         if to and to.suffix.lower() != ".svg":
             raise UsageError(f"--to takes a file ending with .svg; found {to}")
         run = new_run("", name, workspace, load_config(config, environ=os.environ, overrides=set_ or []))
-        found = replay_labels(run, cut_champion(run.workspace, name), seeds)
+        cut = cut_champion(run.workspace, name)
+        found = replay_labels(run, cut, seeds)
+        title = f"{name}: accuracy on {found.held_out:,} held-out {cut.task}s"
         if to:
-            _write_file(to, replay_chart(found, f"{name}: accuracy on {found.held_out:,} held-out images"))
+            _write_file(to, replay_chart(found, title))
         if as_json:
             print_json({"name": name, **found.as_dict()})
         else:
-            _print_replay(name, found.as_dict())
+            _print_replay(title, found.as_dict())
 
 
-def _print_replay(name: str, found: dict[str, Any]) -> None:
-    seeds, held_out = found["seeds"], found["held_out"]
-    say(f"{name}: accuracy on {held_out:,} held-out images, mean of {seeds} seeds (95 % interval)", bold=True)
+def _print_replay(title: str, found: dict[str, Any]) -> None:
+    say(f"{title}, mean of {found['seeds']} seeds (95 % interval)", bold=True)
     say("  labels   chosen                  random")
     for labels, *curves in zip(found["labels"], *found["accuracy"].values(), strict=True):
         shown = "   ".join(f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in curves)

@@ -53,7 +53,7 @@ Precision = Annotated[
 Auto = Annotated[
     bool, typer.Option("--auto", help="Let validation choose backbone, boundary, views, head and regularisation.")
 ]
-Runner = Annotated[str | None, typer.Option(help="Where images are inspected and embedded: threads, or dask.")]
+Runner = Annotated[str | None, typer.Option(help="Where images or texts are inspected and embedded: threads, or dask.")]
 DaskAddress = Annotated[
     str | None, typer.Option(help="A Dask scheduler's address; without one, dask starts a cluster on this machine.")
 ]
@@ -68,7 +68,7 @@ SettleTime = Annotated[
         "--quiet", min=0, help="Seconds for which no file may have changed: so a copy in progress is never read."
     ),
 ]
-MinNew = Annotated[int, typer.Option(min=1, help="New images that are worth a run …")]
+MinNew = Annotated[int, typer.Option(min=1, help="New images or texts that are worth a run …")]
 MaxWait = Annotated[float, typer.Option(min=0, help="… and the seconds after which fewer are.")]
 Marker = Annotated[
     str | None,
@@ -154,12 +154,13 @@ Images = Annotated[
 AnswersFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Write image, label, probability and familiarity to a .parquet, .csv or .jsonl file."
+        metavar="FILE",
+        help="Write image (or text), label, probability and familiarity to a .parquet, .csv or .jsonl file.",
     ),
 ]
 UnknownLabel = Annotated[
     str | None,
-    typer.Option(metavar="LABEL", help="Answer LABEL for images that are unlike anything the model was trained on."),
+    typer.Option(metavar="LABEL", help="Answer LABEL for what is unlike anything the model was trained on."),
 ]
 PublicKey = Annotated[
     str | None,
@@ -175,11 +176,11 @@ Pool = Annotated[
     str | None,
     typer.Option(
         metavar="SOURCE",
-        help="Images without labels: a folder, a bucket (an fsspec URL), or a .csv, .jsonl or .parquet with a column "
-        "path (or text).",
+        help="Images or texts without labels: a folder, a bucket (an fsspec URL), or a .csv, .jsonl or .parquet with a "
+        "column path (or text).",
     ),
 ]
-Count = Annotated[int, typer.Option(min=1, max=1_000_000, help="Images that can be labelled.")]
+Count = Annotated[int, typer.Option(min=1, max=1_000_000, help="Images or texts that can be labelled.")]
 BatchFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write the batch here, too: .json for Label Studio, with predictions, or .csv."),

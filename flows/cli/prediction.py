@@ -73,7 +73,7 @@ def _predict(
 ) -> dict[str, Any]:
     classifier = load_model(workspace, model, public_key)
     if unknown_label:
-        check_familiarity(classifier.has_familiarity)
+        check_familiarity(classifier.has_familiarity, classifier.task)
     if classifier.task == "text":
         predictions, faults = predict_texts(classifier, given_texts(images), unknown_label)
         return {"predictions": predictions, "faults": faults, "skipped": {}}
@@ -114,10 +114,10 @@ def _predict_to(
         cut, name = cut_champion(workspace, model, public_key), model
     run = for_model(new_run(sources[0], name, workspace.url, load_config(environ=os.environ)), cut)
     if unknown_label:
-        check_familiarity(cut.has_familiarity)
+        check_familiarity(cut.has_familiarity, cut.task)
     seen = predict_to(run, cut, to, unknown_label)
     skipped = Counter(suffix_of(path) for path, reason in seen.left_out.items() if "its name is not" in reason)
-    _name_skipped(skipped)
+    _name_skipped(skipped, f"{cut.task}s")
     names = image_names(sources[0], list(seen.faults))
     return {
         "file": str(to),
@@ -137,9 +137,9 @@ def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _name_skipped(skipped: Counter[str]) -> None:
+def _name_skipped(skipped: Counter[str], items: str = "images") -> None:
     if skipped:
-        typer.echo(f"skipped, since they can't be read as images: {visible(_by_suffix(skipped))}", err=True)
+        typer.echo(f"skipped, since they can't be read as {items}: {visible(_by_suffix(skipped))}", err=True)
 
 
 def image_files(given: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
@@ -190,11 +190,12 @@ def load_model(workspace: Workspace, model: str, public_key: str | None = None) 
     return Classifier.of_version(read_champion(workspace, model, public_key)[0])
 
 
-def check_familiarity(has_familiarity: bool) -> None:
+def check_familiarity(has_familiarity: bool, task: str) -> None:
     """Raises UsageError where --unknown-label asks for what the model does not say."""
     if not has_familiarity:
+        item = "a text" if task == "text" else "an image"
         raise UsageError(
-            "--unknown-label: this model does not say how familiar an image is (its file is of an older release):"
+            f"--unknown-label: this model does not say how familiar {item} is (its file is of an older release):"
             " retrain it, or leave --unknown-label away"
         )
 

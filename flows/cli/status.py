@@ -6,7 +6,8 @@ from itertools import islice
 from typing import Any
 
 from tasks.errors import UsageError
-from tasks.runs import finished_runs
+from tasks.modality.wording import worded
+from tasks.runs import finished_runs, task_of
 from tasks.storage.repository import read_manifest, version_path, versions
 from tasks.workspace import Workspace
 
@@ -28,7 +29,7 @@ def model_status(workspace: Workspace, name: str) -> dict[str, Any]:
         "name": name,
         "champion": _version(workspace, published[-1]) if published else None,
         "versions": [_version(workspace, manifest) for manifest in reversed(published)],
-        "last_decision": {key: runs[0].get(key) for key in LAST} if runs else None,
+        "last_decision": _last_decision(runs[0]) if runs else None,
         "runs": [{key: run.get(key) for key in ("run_id", "verdict", "snapshot", "images")} for run in runs],
     }
 
@@ -56,6 +57,11 @@ def status_text(status: dict[str, Any]) -> str:
         if issues := last["label_issues"]:
             lines.append(f"  labels: {issues} likely wrong; headstart review {status['name']} shows them")
     return "\n".join(lines)
+
+
+def _last_decision(summary: dict[str, Any]) -> dict[str, Any]:
+    reasons = [worded(reason, task_of(summary), summary.get("labels") or ()) for reason in summary["reasons"]]
+    return {**{key: summary.get(key) for key in LAST}, "reasons": reasons}
 
 
 def _version(workspace: Workspace, manifest: dict[str, Any]) -> dict[str, Any]:

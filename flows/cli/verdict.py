@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flows.summary import TASKS
 from tasks.modality.wording import worded
 from tasks.networks.intervals import wilson_interval
-from tasks.storage.quarantine import FILE, count_by_reason, read_entries, reason_kind
+from tasks.runs import task_of
+from tasks.storage.quarantine import FILE, QuarantineEntry, count_by_reason, disputed, read_entries, reason_kind
 from tasks.workspace import Workspace
 
 LABEL_WIDTH = 12
@@ -23,29 +24,26 @@ def verdict_text(summary: dict[str, Any], workspace: Workspace) -> str:
     """The summary of a run as aligned lines, as wide as the terminal."""
     folder = f"runs/{summary['run_id']}"
     decision = workspace.read_json(f"{folder}/decision.json") if workspace.exists(f"{folder}/decision.json") else {}
+    left_out = read_entries(workspace, f"{folder}/{FILE}") if summary["images"]["quarantined"] else []
+    disputes = len(disputed(left_out))
     version = f" as version {summary['version']}" if summary["verdict"] == "promoted" else ""
     rows = [
         *(("because", reason) for reason in summary["reasons"][:1]),
         *(("", reason) for reason in summary["reasons"][1:]),
         ("accuracy", _accuracy(summary["metrics"], with_interval=bool(decision))),
         ("weakest", _weakest(decision)),
-        ("images", _images(summary["images"], workspace, folder)),
-        ("labels", _labels(summary)),
+        ("images", _images(summary["images"], left_out)),
+        ("labels", _labels(summary, disputes)),
         ("took", _took(summary["timings_s"])),
         ("model", summary["model"]),
         ("report", summary["report"]),
-        ("next", "\n".join(_next(summary, decision))),
+        ("next", "\n".join(_next(summary, decision, disputes))),
     ]
-    task, names = _task(summary), summary.get("labels") or ()
+    task, names = task_of(summary), summary.get("labels") or ()
     lines = (
         _row(worded(label, task), text if label in WHOLE else worded(text, task, names)) for label, text in rows if text
     )
     return "\n".join([f"{summary['name']}: {summary['verdict']}{version}", *lines])
-
-
-def _task(summary: dict[str, Any]) -> str:
-    """Of a run's items; runs of earlier releases were of images."""
-    return summary.get("config", {}).get("ingest", {}).get("task") or "image"
 
 
 def _row(label: str, text: str) -> str:
@@ -81,10 +79,10 @@ def _weakest(decision: dict[str, Any]) -> str:
     )
 
 
-def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
+def _images(images: dict[str, Any], entries: Sequence[QuarantineEntry]) -> str:
     text = f"{images['total']:,}, {images['new']:,} new, {images['embedded']:,} passed through the network"
     if images["quarantined"]:
-        kinds = Counter(reason_kind(entry.reason) for entry in read_entries(workspace, f"{folder}/{FILE}"))
+        kinds = Counter(reason_kind(entry.reason) for entry in entries)
         text += f"; {images['quarantined']:,} quarantined"
         text += f" ({count_by_reason(kinds, REASONS)})" if kinds else ""
     if left_out := images.get("left_out"):
@@ -92,7 +90,7 @@ def _images(images: dict[str, Any], workspace: Workspace, folder: str) -> str:
     return text
 
 
-def _labels(summary: dict[str, Any]) -> str:
+def _labels(summary: dict[str, Any], disputes: int) -> str:
     """What people's corrections changed, and what is left to look at."""
     done = summary.get("corrections") or {"corrected": 0, "dropped": 0}
     parts = []
@@ -100,10 +98,12 @@ def _labels(summary: dict[str, Any]) -> str:
         parts.append(f"{done['corrected']:,} label{'s' if done['corrected'] > 1 else ''} corrected")
     if done["dropped"]:
         parts.append(f"{done['dropped']:,} image{'s' if done['dropped'] > 1 else ''} dropped")
-    text = f"{' and '.join(parts)} by corrections.csv" if parts else ""
+    looks = [f"{' and '.join(parts)} by corrections.csv"] if parts else []
     if issues := summary.get("label_issues"):
-        text += f"{'; ' if text else ''}{issues:,} likely wrong"
-    return text
+        looks.append(f"{issues:,} likely wrong")
+    if disputes:
+        looks.append(f"{disputes:,} image{'s' if disputes > 1 else ''} under several labels, left out until you decide")
+    return "; ".join(looks)
 
 
 def _took(timings: dict[str, float]) -> str:
@@ -114,19 +114,20 @@ def _took(timings: dict[str, float]) -> str:
     return f"{timings['total']:.1f} s{f' ({longest})' if longest else ''}"
 
 
-def _next(summary: dict[str, Any], decision: dict[str, Any]) -> Iterator[str]:
+def _next(summary: dict[str, Any], decision: dict[str, Any], disputes: int) -> Iterator[str]:
     name, run_id = summary["name"], summary["run_id"]
+    doubtful = summary.get("label_issues") or disputes
     if summary["verdict"] in ("promoted", "unchanged"):
-        item = "TEXT" if _task(summary) == "text" else "PHOTO"
+        item = "TEXT" if task_of(summary) == "text" else "PHOTO"
         yield f"headstart predict {name} {item}"
         yield f"headstart serve {name}"
-        if summary.get("label_issues"):
+        if doubtful:
             yield f"headstart review {name}   # labels that may be wrong"
     elif summary["verdict"] == "invalid-data":
         yield f"headstart quarantine list {name}"
     elif decision and all(gate["overridable"] for gate in decision["gates"] if gate["passed"] is False):
-        yield "open the report: it shows the mistakes; more labelled images help most"
-        if summary.get("label_issues"):
+        yield f"open the report: it shows the mistakes; more labelled {task_of(summary)}s help most"
+        if doubtful:
             yield f"headstart review {name}   # labels that may be wrong"
         yield f'headstart promote {run_id} --by YOU --reason "…"   # to publish it all the same'
     else:

@@ -8,6 +8,7 @@ from typing import Any
 from tasks.evaluate import champion_gate
 from tasks.evaluate.all_images import compare_all
 from tasks.evaluate.thresholds import load_gates
+from tasks.modality.wording import worded_gate
 from tasks.records import CrossFitted, Decision, Run
 from tasks.storage.corrections import read_corrections
 
@@ -28,6 +29,7 @@ def weigh(run: Run, decision: Decision, challenger: CrossFitted, champion: Cross
     else:
         found = compare_all(run, decision, challenger, champion, gates.champion, gates.calibration.max_error)
         gate = champion_gate.by_all_images(gates.champion, found, decision.champion_version)
+    gate = worded_gate(gate, run.config.task, decision.candidate.head.features.snapshot.labels)
     results = tuple(gate if each.name == champion_gate.NAME else each for each in decision.gates)
     weighed = replace(
         decision,

@@ -20,6 +20,7 @@ from tasks.ingest.reading import Known, Progress, Read, chunks, inspection_table
 from tasks.ingest.signatures import known_signatures
 from tasks.ingest.sources import list_source
 from tasks.modality.kinds import Kind, kind_of
+from tasks.modality.wording import worded
 from tasks.records import Catalogue, Run
 from tasks.storage.assignments import work_of
 from tasks.storage.corrections import APPLIED, read_corrections
@@ -85,7 +86,7 @@ def build_catalogue(
     )
     write_listing(run, listed)
     counted = Counter(listing.left_out.values())
-    counted += Counter({COPY_IN_ANOTHER_SPLIT: copies, DROPPED: corrected.dropped_files})
+    counted += Counter({worded(COPY_IN_ANOTHER_SPLIT, kind.task): copies, DROPPED: corrected.dropped_files})
     ignored = dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
     log.info("%d %s in %d classes; %d quarantined", len(table), kind.items, table["label"].nunique(), quarantined)
     if ignored:
@@ -128,7 +129,7 @@ def _report(run: Run, corrected: Corrected) -> None:
     if (more := len(corrected.without_effect) - NAMED) > 0:
         log.warning("corrections.csv: %d more rows have no effect; the report names them", more)
     if corrected.absent:
-        log.info("corrections.csv: %d decisions are about images that this source does not hold", corrected.absent)
+        log.info("corrections.csv: %d decisions are about what this source does not hold", corrected.absent)
 
 
 def _assemble(
@@ -140,8 +141,8 @@ def _assemble(
     table = _join_facts([read for read in reads if not read.fault], inspections, kind)
     too_large, why = kind.too_large(table, bounds)  # inspected earlier, under another bound
     left_out += name_rows(table[too_large], why)
-    agreed, disputed = _resolve_conflicts(table[~too_large], decisions)
-    merged, copies = _merge_copies(agreed, catalogue_schema(kind.task).names)
+    agreed, disputed = _resolve_conflicts(table[~too_large], decisions, kind)
+    merged, copies = _merge_copies(agreed, kind)
     return merged, left_out + disputed, copies
 
 
@@ -160,8 +161,8 @@ def _join_facts(sound: Sequence[Read], inspections: pd.DataFrame, kind: Kind) ->
     return pd.DataFrame(columns, dtype=object).join(facts[~facts.index.duplicated()], on="sha256")
 
 
-def _resolve_conflicts(table: pd.DataFrame, decisions: Decisions) -> tuple[pd.DataFrame, list[LeftOut]]:
-    """Leaves out each image that has several labels, unless a person released it under one of them."""
+def _resolve_conflicts(table: pd.DataFrame, decisions: Decisions, kind: Kind) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """Leaves out each item that has several labels, unless a person released it under one of them."""
     conflicts = table.groupby("sha256")["label"].transform("nunique") > 1
     chosen = decisions.released_labels()
     kept, found = [table[~conflicts]], []
@@ -170,24 +171,25 @@ def _resolve_conflicts(table: pd.DataFrame, decisions: Decisions) -> tuple[pd.Da
         if len(labels) == 1:
             right = copies["label"].isin(labels)
             kept.append(copies[right])
-            found += name_rows(copies[~right], f"the same image was released with the label {labels.pop()!r}", True)
+            why = f"the same {kind.item} was released with the label {labels.pop()!r}"
+            found += name_rows(copies[~right], why, True)
         else:
-            found += _conflict(copies)
+            found += _conflict(copies, kind)
     return pd.concat(kept), found
 
 
-def _conflict(copies: pd.DataFrame) -> list[LeftOut]:
-    """Every copy of an image with several labels; each reason names the other copies."""
+def _conflict(copies: pd.DataFrame, kind: Kind) -> list[LeftOut]:
+    """Every copy of an item with several labels; each reason names the other copies."""
     rows = name_rows(copies, "", releasable=True)
     found = []
     for row in rows:
         others = {other.label: other.path for other in rows if other.label != row.label}
         named = ", ".join(f"{label!r} ({path})" for label, path in others.items())
-        found.append(row._replace(reason=f"the same image also has the label {named}"))
+        found.append(row._replace(reason=f"the same {kind.item} also has the label {named}"))
     return found
 
 
-def _merge_copies(table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, int]:
+def _merge_copies(table: pd.DataFrame, kind: Kind) -> tuple[pd.DataFrame, int]:
     """One row for each item: the first path, and the split of the highest priority; and how many files had another."""
     table = table.assign(priority=table["split"].map(SPLIT_PRIORITY)).sort_values(["sha256", "label", "path"])
     copies = table.groupby("sha256")
@@ -195,9 +197,9 @@ def _merge_copies(table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataF
     beaten = table["priority"].notna() & (table["priority"] != first)
     if differing := int(table.loc[beaten, "sha256"].nunique()):
         log.warning(
-            "%d images are in several splits of the source, such as %s; test wins over validation over train",
-            *(differing, ", ".join(table.loc[beaten, "path"].head(3))),
+            "%d %s are in several splits of the source, such as %s; test wins over validation over train",
+            *(differing, kind.items, ", ".join(table.loc[beaten, "path"].head(3))),
         )
     best = first.map({place: name for name, place in SPLIT_PRIORITY.items()})
     merged = table.assign(copies=copies["path"].transform("size"), split=best.astype(object), group=None)
-    return merged.drop_duplicates("sha256")[list(columns)].reset_index(drop=True), int(beaten.sum())
+    return merged.drop_duplicates("sha256")[catalogue_schema(kind.task).names].reset_index(drop=True), int(beaten.sum())

@@ -95,8 +95,7 @@ def _without_class(
     standing: Mapping[str, Correction], labels: Mapping[str, str | None], present: set[str]
 ) -> list[str]:
     return [
-        f"line {decision.line}: there is no class {decision.label!r} in the source, so the image "
-        f"{sha256[:12]} keeps its label"
+        f"line {decision.line}: there is no class {decision.label!r} in the source, so {sha256[:12]} keeps its label"
         for sha256, decision in standing.items()
         if labels[sha256] is None and sha256 in present
     ]

@@ -28,6 +28,7 @@ class Kind:
 
     Attributes:
         item, items: what they are called in messages.
+        substance: what two of them share that a person takes for the same.
         inspect: looks at the bytes of one; what is wrong with it is the result's `fault`.
         inspector: the version of that.
         store: where inspections are kept.
@@ -39,6 +40,7 @@ class Kind:
     task: str
     item: str
     items: str
+    substance: str
     inspect: Callable[[bytes, Ingest], Any]
     inspector: int
     store: Callable[[Workspace], PartStore]
@@ -57,6 +59,7 @@ KINDS = {
         task="image",
         item="image",
         items="images",
+        substance="pixels",
         inspect=lambda content, bounds: inspection.inspect(content, bounds.max_pixels),
         inspector=inspection.INSPECTOR,
         store=inspection.inspection_store,
@@ -76,6 +79,7 @@ KINDS = {
         task="text",
         item="text",
         items="texts",
+        substance="words",
         inspect=lambda content, bounds: text_inspection.inspect(content, bounds.max_characters),
         inspector=text_inspection.INSPECTOR,
         store=text_inspection.inspection_store,

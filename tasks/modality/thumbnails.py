@@ -1,4 +1,4 @@
-"""Small pictures of items, for pages that people look at."""
+"""Small pictures of images, for pages that people look at. (Texts are shown in words.)"""
 
 from __future__ import annotations
 
@@ -7,20 +7,6 @@ import io
 from PIL import Image
 
 from tasks.modality.images.content import DEFAULT_MAX_PIXELS, load, open_image, to_rgb
-from tasks.modality.items import is_text_uri
-from tasks.modality.texts.card import text_card
-from tasks.modality.texts.content import decode_text
-
-
-def picture_of(uri: str, content: bytes, side_px: int, **bounds: int) -> tuple[bytes, str]:
-    """An item as a small picture, and its media type: of an image a JPEG (see `thumbnail`), of a text a card.
-
-    Raises:
-        DecodeError: it is no image, or no text.
-    """
-    if is_text_uri(uri):
-        return text_card(decode_text(content), side_px), "image/svg+xml"
-    return thumbnail(content, side_px, **bounds), "image/jpeg"
 
 
 def thumbnail(content: bytes, side_px: int, *, quality: int = 72, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:

@@ -61,7 +61,7 @@ def list_pool(run: Run) -> Listing:
     if not listing.entries and not listing.rejected:
         left_out = next(iter(listing.left_out.items()), None)
         found_what = f"; left out {left_out[0]}: {left_out[1]}" if left_out else ""
-        raise SourceError(f"the pool {run.source!r} has no image{found_what}; {ALLOWED}")
+        raise SourceError(f"the pool {run.source!r} has no {run.config.task}{found_what}; {ALLOWED}")
     return listing
 
 

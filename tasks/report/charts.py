@@ -26,18 +26,19 @@ CHART = (440, 260)
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 46, 24, 14, 48
 
 
-def confusion_chart(labels: Sequence[str], counts: Mapping[tuple[str, str], int]) -> Markup:
+def confusion_chart(labels: Sequence[str], counts: Mapping[tuple[str, str], int], items: str = "images") -> Markup:
     """The confusion matrix: a row for each given label, a column for each predicted one, shaded by row share.
 
     Up to `MAX_NAMED_CLASSES` classes are named and counted; more become one picture of a pixel a cell.
     """
     if len(labels) > MAX_NAMED_CLASSES:
-        return _confusion_picture(labels, counts)
+        return _confusion_picture(labels, counts, items)
     cell = max(14, min(52, MATRIX_SIDE // max(1, len(labels))))
     shown = [shorten(label, 20) for label in labels]
     gutter = 26 + round(7.2 * max((len(name) for name in shown), default=0))
     side = cell * len(labels)
-    svg = _svg(gutter + side + 8, side + gutter + 8, "Confusion matrix", "matrix", labelled=_matrix_summary(counts))
+    summary = _matrix_summary(counts, items)
+    svg = _svg(gutter + side + 8, side + gutter + 8, "Confusion matrix", "matrix", labelled=summary)
     totals = _row_totals(counts)
     for row, label in enumerate(labels):
         middle = row * cell + cell / 2
@@ -74,7 +75,7 @@ def _cell(
     return rect
 
 
-def _confusion_picture(labels: Sequence[str], counts: Mapping[tuple[str, str], int]) -> Markup:
+def _confusion_picture(labels: Sequence[str], counts: Mapping[tuple[str, str], int], items: str) -> Markup:
     size = len(labels)
     index = {label: i for i, label in enumerate(labels)}
     totals = _row_totals(counts)
@@ -93,7 +94,7 @@ def _confusion_picture(labels: Sequence[str], counts: Mapping[tuple[str, str], i
         MATRIX_SIDE + gutter,
         "Confusion matrix",
         "matrix",
-        labelled=_matrix_summary(counts),
+        labelled=_matrix_summary(counts, items),
     )
     frame = {"x": str(gutter), "y": "0", "width": str(MATRIX_SIDE), "height": str(MATRIX_SIDE)}
     ElementTree.SubElement(svg, "rect", {**frame, "class": "cell"})
@@ -114,9 +115,9 @@ def _row_totals(counts: Mapping[tuple[str, str], int]) -> dict[str, int]:
     return totals
 
 
-def _matrix_summary(counts: Mapping[tuple[str, str], int]) -> str:
+def _matrix_summary(counts: Mapping[tuple[str, str], int], items: str) -> str:
     right = sum(count for (label, predicted), count in counts.items() if label == predicted)
-    return f"Confusion matrix: {right} of {sum(counts.values())} images on the diagonal; see the table of pairs."
+    return f"Confusion matrix: {right} of {sum(counts.values())} {items} on the diagonal; see the table of pairs."
 
 
 def bar(
@@ -198,7 +199,9 @@ def line_figure(
     return _markup(svg)
 
 
-def reliability_chart(bins: Sequence[ReliabilityBin], before: Sequence[ReliabilityBin] = ()) -> Markup:
+def reliability_chart(
+    bins: Sequence[ReliabilityBin], before: Sequence[ReliabilityBin] = (), items: str = "images"
+) -> Markup:
     """Predicted probability against accuracy: a dot for each bin, sized by count, with its 95 % interval.
 
     Args:
@@ -226,14 +229,14 @@ def reliability_chart(bins: Sequence[ReliabilityBin], before: Sequence[Reliabili
     for b in before:
         ring = {"cx": _n(x(b.confidence)), "cy": _n(y(b.accuracy)), "r": _n(3 + 7 * math.sqrt(b.n / most))}
         circle = ElementTree.SubElement(svg, "circle", {"class": "ring", **ring})
-        circle.append(_element("title", f"before: {b.n} images: claimed {b.confidence:.1%}, right {b.accuracy:.1%}"))
+        circle.append(_element("title", f"before: {b.n} {items}: claimed {b.confidence:.1%}, right {b.accuracy:.1%}"))
     for b in bins:
         low, high = wilson_interval(round(b.accuracy * b.n), b.n)
         whisker = {"x1": _n(x(b.confidence)), "x2": _n(x(b.confidence)), "y1": _n(y(low)), "y2": _n(y(high))}
         ElementTree.SubElement(svg, "line", {"class": "whisker", **whisker})
         dot = {"cx": _n(x(b.confidence)), "cy": _n(y(b.accuracy)), "r": _n(3 + 7 * math.sqrt(b.n / most))}
         circle = ElementTree.SubElement(svg, "circle", {"class": "dot", **dot})
-        circle.append(_element("title", f"{b.n} images: claimed {b.confidence:.1%}, right {b.accuracy:.1%}"))
+        circle.append(_element("title", f"{b.n} {items}: claimed {b.confidence:.1%}, right {b.accuracy:.1%}"))
     _text(svg, "probability claimed", width - MARGIN_RIGHT, height - 10, "end", kind="axis")
     _text(svg, "share right", MARGIN_LEFT + 6, MARGIN_TOP + 4, "start", kind="axis")
     return _markup(svg)
@@ -263,11 +266,11 @@ def coverage_chart(by_probability: Sequence[float], by_familiarity: Sequence[flo
     return _markup(svg)
 
 
-def doubling_figure(points: Sequence[tuple[int, float]], forecast: float) -> Markup:
-    """Accuracy by images, each point twice as many as the one before, and a `forecast` for twice as many again."""
+def doubling_figure(points: Sequence[tuple[int, float]], forecast: float, items: str = "images") -> Markup:
+    """Accuracy by labels, each point twice as many as the one before, and a `forecast` for twice as many again."""
     width, height = CHART
     values = [value for _, value in points]
-    told = ", ".join(f"{value:.1%} with {images} images" for images, value in points)
+    told = ", ".join(f"{value:.1%} with {count} {items}" for count, value in points)
     svg = _svg(width, height, "Learning curve", "chart", labelled=f"Learning curve: {told}; forecast {forecast:.1%}")
     ticks = nice_ticks(min([*values, forecast]), max([*values, forecast]))
 
@@ -284,13 +287,13 @@ def doubling_figure(points: Sequence[tuple[int, float]], forecast: float) -> Mar
     line = " ".join(f"{_n(x(place))},{_n(y(value))}" for place, value in enumerate(values))
     ElementTree.SubElement(svg, "polyline", {"class": "line held-out", "points": line})
     marks = [*points, (2 * points[-1][0], forecast)]
-    for place, (images, value) in enumerate(marks):
+    for place, (count, value) in enumerate(marks):
         kind = "dot" if place <= last else "ring"
         ElementTree.SubElement(svg, "circle", {"class": kind, "cx": _n(x(place)), "cy": _n(y(value)), "r": "5"})
-        _text(svg, f"{images:,}".replace(",", "\u202f"), x(place), height - MARGIN_BOTTOM + 16, "middle")
+        _text(svg, f"{count:,}".replace(",", "\u202f"), x(place), height - MARGIN_BOTTOM + 16, "middle")
         above = y(value) > MARGIN_TOP + 22
         _text(svg, f"{value:.1%}", x(place), y(value) + (-16 if above else 16), "middle", kind="count")
-    _text(svg, "images it learned from (last: forecast)", width - MARGIN_RIGHT, height - 10, "end", kind="axis")
+    _text(svg, f"{items} it learned from (last: forecast)", width - MARGIN_RIGHT, height - 10, "end", kind="axis")
     return _markup(svg)
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tasks.records import Run
 from tasks.storage.corrections import read_applied
-from tasks.storage.quarantine import run_quarantine
+from tasks.storage.quarantine import disputed, run_quarantine
 from tasks.storage.repository import read_manifest, versions
 
 DATA_DOCS_PAGE = "data_docs/index.html"
@@ -85,6 +85,7 @@ class Evidence:
     champion_snapshot: pa.Table | None = None
     learning_curve: dict[str, Any] = field(default_factory=dict)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
+    disputed: int = 0  # of those, items that several classes have
     corrections: dict[str, Any] = field(default_factory=dict)  # as `tasks.ingest.corrected.Corrected.to_json`
     data_docs: str | None = None  # relative to the run's folder
     missing: tuple[str, ...] = ()
@@ -161,6 +162,7 @@ def read_evidence(run: Run) -> Evidence:
     def moved(images: list[Any]) -> list[Any]:
         return [replace(image, uri=places.get(image.sha256) or image.uri) for image in images]
 
+    left_out = run_quarantine(run)
     findings = [read(path(stage, "validation.json"), _read_json, []) for stage in ("validate", "review")]
     return Evidence(
         run=run,
@@ -174,7 +176,8 @@ def read_evidence(run: Run) -> Evidence:
         snapshot=table,
         champion_snapshot=_read_champion_snapshot(run, decision.get("champion_version")),
         learning_curve=read(path("review", "learning_curve.json"), _read_json, {}),
-        quarantine=_read_quarantine(run),
+        quarantine=[asdict(entry) for entry in left_out],
+        disputed=len(disputed(left_out)),
         corrections=read_applied(run.workspace, run.folder),
         data_docs=_data_docs(run, [path(stage, DATA_DOCS_PAGE) for stage in ("review", "validate")]),
         missing=tuple(dict.fromkeys(missing)),
@@ -220,8 +223,3 @@ def _read_champion_snapshot(run: Run, version: int | None) -> pa.Table | None:
 
 def _read_suspects(run: Run, path: str) -> list[Suspect]:
     return [Suspect(**item) for item in run.workspace.read_json(path)]
-
-
-def _read_quarantine(run: Run) -> list[dict[str, Any]]:
-    """All files that this run left out."""
-    return [asdict(entry) for entry in run_quarantine(run)]

@@ -9,9 +9,10 @@ from typing import Any
 
 import jinja2
 
-from tasks.display import visible, visible_lines
+from tasks.display import visible_lines
 from tasks.modality.wording import worded
 from tasks.networks.intervals import wilson_interval
+from tasks.report.cells import escape, escaped, narrowed
 from tasks.report.changes import data_changes
 from tasks.report.evidence import Evidence
 from tasks.report.forecast import forecast
@@ -33,13 +34,6 @@ FEW_IMAGES = 30  # of a class, below which its recall is rough
 Rows = list[tuple[Any, ...]]
 
 
-def escape(value: Any) -> str:
-    """A user's text, safe inside a line or a table cell of markdown, and inert as HTML."""
-    flat = visible(re.sub(r"\s+", " ", str(value)))
-    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", flat)
-
-
 def decision_markdown(evidence: Evidence, report_link: str = "") -> str:
     """Verdict, reasons, metrics and gates: what a person wants on the run's page.
 
@@ -47,7 +41,7 @@ def decision_markdown(evidence: Evidence, report_link: str = "") -> str:
         report_link: where a browser that shows this finds the whole report.
     """
     report = evidence.run.workspace.display(evidence.run.path("report.html"))
-    return _render("decision.md.j2", evidence, report_path=report.replace("`", ""), report_link=report_link)
+    return _render("decision.md.j2", evidence, True, report_path=report.replace("`", ""), report_link=report_link)
 
 
 def report_markdown(evidence: Evidence, sections: Mapping[str, str]) -> str:
@@ -56,16 +50,21 @@ def report_markdown(evidence: Evidence, sections: Mapping[str, str]) -> str:
     Args:
         sections: markdown by title.
     """
-    _, _, card = model_card(evidence).split("---\n", 2)
+    _, _, card = model_card(evidence, narrow=True).split("---\n", 2)
     shown = "".join(f"## {title}\n\n{section}\n\n" for title, section in sections.items())
     return f"{card.strip()}\n\n{shown}".rstrip() + "\n"
 
 
-def model_card(evidence: Evidence) -> str:
-    """The model card (Mitchell et al. 2019), as model hubs read it: front matter, then markdown."""
+def model_card(evidence: Evidence, *, narrow: bool = False) -> str:
+    """The model card (Mitchell et al. 2019), as model hubs read it: front matter, then markdown.
+
+    Args:
+        narrow: with tables that fit into a page of Prefect.
+    """
     return _render(
         "model_card.md.j2",
         evidence,
+        narrow,
         per_class=_per_class(evidence),
         calibration=evidence.decision.get("calibration"),
         robustness=_robustness(evidence),
@@ -84,16 +83,26 @@ def model_card(evidence: Evidence) -> str:
 def text_samples(evidence: Evidence) -> str:
     """A table of some judged texts with their predictions, as `sample_picture` shows images; empty
     in a run without any."""
-    lines = [
-        f"| {escape(preview(p.uri).get('text', p.path))} | {'✓' if p.correct else '✕'} {escape(p.predicted)} | "
-        f"{percent(p.probability)} | {escape(p.label)} |\n"
+    head = ("text", "predicted", "probability", "label")
+    rows = [
+        (
+            preview(p.uri).get("text", p.path),
+            f"{'✓' if p.correct else '✕'} {p.predicted}",
+            percent(p.probability),
+            p.label,
+        )
         for p in choose_samples(evidence.judged)
     ]
-    return "| text | predicted | probability | label |\n| --- | --- | --- | --- |\n" + "".join(lines) if lines else ""
+    lines = [f"| {' | '.join(row)} |\n" for row in narrowed(head, rows)]
+    return f"| {' | '.join(head)} |\n| --- | --- | --- | --- |\n" + "".join(lines) if lines else ""
 
 
 def gate_rows(evidence: Evidence) -> list[dict[str, str]]:
-    """The gates as rows of text, for a table artifact."""
+    """The gates as rows of text."""
+
+    def said(sentence: Any) -> str:
+        return worded(str(sentence or ""), evidence.run.config.task, evidence.labels)
+
     return [
         {
             "gate": worded(str(gate["name"]), evidence.run.config.task),
@@ -101,8 +110,8 @@ def gate_rows(evidence: Evidence) -> list[dict[str, str]]:
             "value": amount(gate.get("value"), gate.get("unit") or ""),
             "interval": bounds_in(gate.get("interval"), gate.get("unit") or "") or "–",
             "rule": rule_of(gate),
-            "reason": str(gate.get("reason") or ""),
-            "evidence": str(gate.get("evidence") or ""),
+            "reason": said(gate.get("reason")),
+            "evidence": said(gate.get("evidence")),
         }
         for gate in evidence.decision.get("gates") or []
     ]
@@ -113,10 +122,10 @@ def override_sentence(override: Mapping[str, Any]) -> str:
     return f"Published by {override['by']} on {override['at'][:10]}, against the gates: {override['reason']}"
 
 
-def _render(template: str, evidence: Evidence, **more: Any) -> str:
+def _render(template: str, evidence: Evidence, narrow: bool, **more: Any) -> str:
     confused = most_confused(evidence.judged, limit=5)
     text = (
-        _environment(evidence.run.config.task)
+        _environment(evidence.run.config.task, narrow)
         .get_template(template)
         .render(
             evidence=evidence,
@@ -125,7 +134,7 @@ def _render(template: str, evidence: Evidence, **more: Any) -> str:
             opening=worded(opening(evidence), evidence.run.config.task, evidence.labels),
             override=override_sentence(evidence.override) if evidence.override else "",
             metrics=_metrics(evidence),
-            gates=[tuple(row.values()) for row in gate_rows(evidence)],
+            gates=gate_rows(evidence),
             confused=[(pair.label, pair.predicted, pair.count, percent(pair.share)) for pair in confused],
             **more,
         )
@@ -134,7 +143,7 @@ def _render(template: str, evidence: Evidence, **more: Any) -> str:
 
 
 @cache
-def _environment(task: str) -> jinja2.Environment:
+def _environment(task: str, narrow: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tasks.report"),
         trim_blocks=True,
@@ -142,6 +151,7 @@ def _environment(task: str) -> jinja2.Environment:
         keep_trailing_newline=True,
         extensions=[TextWords] if task == "text" else [],
     )
+    environment.filters["rows"] = narrowed if narrow else escaped
     environment.filters.update(said=partial(worded, task=task), md=escape, percent=percent, count=count, figure=figure)
     return environment
 

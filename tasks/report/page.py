@@ -224,13 +224,14 @@ def _choice(evidence: Evidence) -> dict[str, Any] | None:
 
 def _forecast(evidence: Evidence, said: Callable[[str], str]) -> dict[str, Any] | None:
     """The expected gain from more labels."""
+    items = f"{evidence.run.config.task}s"
     curve = evidence.learning_curve
     if not curve:
         return None
     measured = [(point["images"], point["accuracy"]) for point in curve["points"]]
     return {
         "words": said(forecast(curve)),
-        "figure": charts.doubling_figure(measured, min(1.0, measured[-1][1] + curve["next_gain"])),
+        "figure": charts.doubling_figure(measured, min(1.0, measured[-1][1] + curve["next_gain"]), items),
         "classes": gaining_classes(curve),
     }
 
@@ -290,7 +291,9 @@ def _confusion(evidence: Evidence) -> dict[str, Any] | None:
     if not evidence.judged:
         return None
     return {
-        "figure": charts.confusion_chart(evidence.labels, confusion_counts(evidence.judged)),
+        "figure": charts.confusion_chart(
+            evidence.labels, confusion_counts(evidence.judged), f"{evidence.run.config.task}s"
+        ),
         "pairs": most_confused(evidence.judged),
         "wrong": sum(not p.correct for p in evidence.judged),
         "n": len(evidence.judged),
@@ -359,7 +362,7 @@ def _reliability(evidence: Evidence) -> dict[str, Any] | None:
         return None
     before = reliability_bins([(p.uncalibrated, p.correct) for p in evidence.judged if p.uncalibrated is not None])
     return {
-        "figure": charts.reliability_chart(bins, before),
+        "figure": charts.reliability_chart(bins, before, f"{evidence.run.config.task}s"),
         "bins": bins,
         "before": bool(before),
         "errors": evidence.decision.get("calibration") or {},

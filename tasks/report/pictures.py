@@ -28,7 +28,9 @@ def confusion_picture(evidence: Evidence) -> str | None:
     """The confusion matrix of the judged predictions; None in a run without any."""
     if not evidence.judged:
         return None
-    figure = ElementTree.fromstring(confusion_chart(evidence.labels, confusion_counts(evidence.judged)))
+    figure = ElementTree.fromstring(
+        confusion_chart(evidence.labels, confusion_counts(evidence.judged), f"{evidence.run.config.task}s")
+    )
     return _complete(figure)
 
 

@@ -15,10 +15,11 @@ HISTORY = 20
 
 def history_rows(run: Run) -> list[dict[str, str]]:
     """The model's finished runs, newest first, this one among them, as text."""
-    return [_row(summary) for summary in islice(finished_runs(run.workspace, run.name), HISTORY)]
+    items = f"{run.config.task}s"
+    return [_row(summary, items) for summary in islice(finished_runs(run.workspace, run.name), HISTORY)]
 
 
-def _row(summary: dict[str, Any]) -> dict[str, str]:
+def _row(summary: dict[str, Any], items: str) -> dict[str, str]:
     test, images = summary["metrics"].get("test", {}), summary["images"]
     return {
         "started": summary["started_at"][:16].replace("T", " "),
@@ -27,7 +28,7 @@ def _row(summary: dict[str, Any]) -> dict[str, str]:
         "accuracy": percent(test.get("accuracy")),
         "macro F1": percent(test.get("macro_f1")),
         "ECE": percent(test.get("ece")),
-        "images": count(images["total"]),
+        items: count(images["total"]),
         "new": count(images["new"]),
         "time": duration(summary["timings_s"]["total"]),
         "run": summary["run_id"],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, partial
 
 import jinja2
 from jinja2.ext import Extension
 from markupsafe import Markup, escape
 
-from tasks.modality.wording import worded_template
+from tasks.modality.wording import worded, worded_template
 from tasks.report.numbers import amount, bounds_in, count, duration, figure, percent, points, rule_of
 
 
@@ -37,6 +37,7 @@ def page_environment(package: str, task: str) -> jinja2.Environment:
     )
     numbers = (percent, count, figure, duration, points, amount, bounds_in, rule_of)
     environment.filters.update({each.__name__: each for each in (*numbers, breakable)})
+    environment.filters["worded"] = partial(worded, task=task)  # for what stands in an expression
     return environment
 
 

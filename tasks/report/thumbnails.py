@@ -10,19 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from tasks.errors import HeadstartError
 from tasks.modality.items import is_text_uri, read_bytes, read_checked
 from tasks.modality.texts.content import decode_text, tidy
-from tasks.modality.thumbnails import picture_of
+from tasks.modality.thumbnails import thumbnail
 from tasks.networks.onnx_session import available_cores
 
 MOST_LETTERS = 320  # of a text on a page; the rest is cut off
 
 
 def thumbnail_uri(uri: str, side_px: int = 200, sha256: str | None = None) -> str | None:
-    """The item at `uri` as a small picture in a `data:` URI: an image, its longer side at most `side_px`, or a text.
+    """The image at `uri` as a small picture in a `data:` URI, its longer side at most `side_px`.
 
     None where it can't be read any more, or has another digest: a report has to outlive its pictures.
     """
     try:
-        return data_uri(*picture_of(uri, _content(uri, sha256), side_px))
+        return data_uri(thumbnail(_content(uri, sha256), side_px), "image/jpeg")
     except HeadstartError:
         return None
 

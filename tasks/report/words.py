@@ -67,7 +67,8 @@ def _failed(evidence: Evidence) -> str:
 
 
 def _review(evidence: Evidence) -> list[tuple[str, str]]:
-    return [("Look through the label issues:", f"headstart review {evidence.run.name}")] if evidence.suspects else []
+    doubtful = evidence.suspects or evidence.disputed
+    return [("Look through the label issues:", f"headstart review {evidence.run.name}")] if doubtful else []
 
 
 def _list(name: str) -> str:

@@ -52,9 +52,9 @@ def make_snapshot(run: Run, catalogue: Catalogue) -> Snapshot:
         InvalidDataError: a class has no training image.
     """
     table = read_table(run.workspace, catalogue.table_path)
-    found = assign(table, read_assignments(run), run.config.split, catalogue.work)
+    found = assign(table, read_assignments(run), run.config.split, catalogue.work, run.config.task)
     table = found.table
-    _check_training_images(table)
+    _check_training_images(table, run.config.task)
     quarantine(run, found.left_out)
     write_assignments(run, found.assignments)
     arrived = found.assignments.loc[found.assignments["run_id"] == catalogue.work, "sha256"]
@@ -68,7 +68,9 @@ def make_snapshot(run: Run, catalogue: Catalogue) -> Snapshot:
     )
 
 
-def assign(table: pd.DataFrame, earlier: pd.DataFrame, shares: config.Split, work: str) -> Assigned:
+def assign(
+    table: pd.DataFrame, earlier: pd.DataFrame, shares: config.Split, work: str, task: str = "image"
+) -> Assigned:
     """The splits of a catalogue's images.
 
     Args:
@@ -85,7 +87,7 @@ def assign(table: pd.DataFrame, earlier: pd.DataFrame, shares: config.Split, wor
     table["group"] = table["group"].where(table["group"].notna(), table["sha256"])
     given = _split_codes(table["split"])
     assigned = _earlier_codes(table["sha256"], earlier)
-    _warn_of_moves(table, given, assigned)
+    _warn_of_moves(table, given, assigned, task)
     split = _splits(table, given, assigned, shares)
     assignments = _grown(earlier, table.assign(split=_names(split)), assigned == NONE, work)
     strays = (assigned != NONE) & (assigned != split)
@@ -181,7 +183,7 @@ def _left_out(table: pd.DataFrame, split: np.ndarray, assigned: np.ndarray, stra
     return found
 
 
-def _warn_of_moves(table: pd.DataFrame, given: np.ndarray, assigned: np.ndarray) -> None:
+def _warn_of_moves(table: pd.DataFrame, given: np.ndarray, assigned: np.ndarray, task: str) -> None:
     """Warns of images that the source now gives another split than they have.
 
     They keep their split: training on test images, or testing on training images, would make comparisons worthless.
@@ -194,14 +196,15 @@ def _warn_of_moves(table: pd.DataFrame, given: np.ndarray, assigned: np.ndarray)
             f"{table.at[row, 'path']} (stays {SPLITS[assigned[row]]}, now given as {SPLITS[given[row]]})"
             for row in rows[:3]
         )
-        log.warning("%d images keep their split, although the source now gives another one: %s", len(rows), examples)
+        sentence = "%d %ss keep their split, although the source now gives another one: %s"
+        log.warning(sentence, len(rows), task, examples)
 
 
-def _check_training_images(table: pd.DataFrame) -> None:
+def _check_training_images(table: pd.DataFrame, task: str) -> None:
     sizes = pd.crosstab(table["label"], table["split"]).reindex(columns=list(SPLITS), fill_value=0)
     without = sizes[sizes["train"] == 0]
     if len(without):
         found = (f"{label!r} ({row.validation} in validation, {row.test} in test)" for label, row in without.iterrows())
         raise InvalidDataError(
-            [f"no training image in the class {', '.join(found)}: give it some, or take it out of the other splits"]
+            [f"no training {task} in the class {', '.join(found)}: give it some, or take it out of the other splits"]
         )

@@ -33,7 +33,8 @@ Decided = Literal["released", "dropped"]
 class LeftOut(NamedTuple):
     """A file that can't be used. `sha256` is None where the file was not read, `uri` where there is no picture to show.
 
-    `releasable`: a person may decide to use it anyway, which does not help a damaged file.
+    `releasable`: a person may decide to use it anyway, which does not help a damaged file. `content`: a digest of what
+    a person sees of it (pixels or words), where other files have the same under another label; None elsewhere.
     """
 
     path: str
@@ -42,6 +43,7 @@ class LeftOut(NamedTuple):
     reason: str
     releasable: bool = False
     uri: str | None = None
+    content: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ class QuarantineEntry:
     date: str  # ISO 8601, UTC
     uri: str | None = None
     snapshot: str | None = None  # None where validation stopped the run
+    content: str | None = None  # see LeftOut
 
     @property
     def key(self) -> tuple[str, str | None, str]:
@@ -120,6 +123,17 @@ def left_out(workspace: Workspace, source: Snapshot | Catalogue) -> list[Quarant
 def count_files(entries: Iterable[QuarantineEntry]) -> int:
     """How many files these entries name: one may be left out for several reasons."""
     return len({(entry.path, entry.label) for entry in entries})
+
+
+def disputed(entries: Iterable[QuarantineEntry]) -> list[list[QuarantineEntry]]:
+    """What was left out because it has several labels, each with an entry for each file and label: the very same file
+    or text, and those whose pixels or words are the same. A person has to decide which label is right."""
+    found: dict[str, dict[tuple[str, str], QuarantineEntry]] = {}
+    for entry in entries:
+        if entry.sha256 and entry.label and entry.uri:
+            found.setdefault(entry.content or entry.sha256, {}).setdefault((entry.sha256, entry.label), entry)
+    groups = [list(each.values()) for each in found.values()]
+    return [group for group in groups if len({entry.label for entry in group}) > 1]
 
 
 def reason_kind(reason: str) -> str:

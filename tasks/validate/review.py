@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from tasks.errors import InvalidDataError
+from tasks.modality.kinds import kind_of
+from tasks.modality.wording import worded
 from tasks.records import Features, Review, Run, Snapshot
 from tasks.storage.assignments import read_assignments, write_assignments
 from tasks.storage.corrections import read_applied, read_corrections
@@ -66,13 +68,13 @@ def review_snapshot(run: Run, stored: Features) -> Review:
         joined, copies = _join_by_features(run, snapshot, table, features)
         cards = review_cards(table, joined, features, errors, targets, snapshot.labels, confirmed)
         run.workspace.write_json(run.path(FILE), {"labels": snapshot.labels, "cards": cards})
-        findings = [_label_finding(issues, len(table)), copies]
+        findings = [_label_finding(issues, len(table), kind_of(run.config).items), copies]
         findings += judge_metrics(run, {"path": "the source", **_drift(run, snapshot, table, features)}, "features")
     _add_findings(run, findings)
     build_docs(run, snapshot.catalogue)
     if reasons := failures_to_stop(findings):
-        raise InvalidDataError(reasons)
-    warn(findings)
+        raise InvalidDataError([worded(reason, run.config.task, snapshot.labels) for reason in reasons])
+    warn(findings, run.config.task)
     return Review(suspects=len(issues), folder=run.folder)
 
 
@@ -110,22 +112,22 @@ def _confirmed(run: Run, table: pd.DataFrame) -> np.ndarray:
     return (table["sha256"].map(labels) == table["label"]).to_numpy(bool)
 
 
-def _label_finding(issues: Sequence[dict[str, Any]], images: int) -> Finding:
+def _label_finding(issues: Sequence[dict[str, Any]], count: int, items: str) -> Finding:
     expected = sum(item["wrong"] for item in issues)
     return Finding(
         expectation="label-suspects",
         column="label",
         severity="warn",
         success=not issues,
-        observed=f"{len(issues)} of {images} images ({len(issues) / max(images, 1):.1%}), "
+        observed=f"{len(issues)} of {count} {items} ({len(issues) / max(count, 1):.1%}), "
         f"of which about {expected:.0f} are wrong"
         if issues
-        else f"0 of {images} images",
+        else f"0 of {count} {items}",
         unexpected_count=len(issues),
         examples=[
             {"path": item["path"], "value": f"{item['label']}, suggested {item['suggested']}"} for item in issues[:5]
         ],
-        note="images whose label is more likely wrong than right, by a classifier trained without them",
+        note=f"{items} whose label is more likely wrong than right, by a classifier trained without them",
         allowed="none",
     )
 
@@ -144,6 +146,7 @@ def _join_by_features(
     if len(moved):
         joined = assignments["sha256"].map(dict(zip(table["sha256"], group, strict=True)))
         write_assignments(run, assignments.assign(group=joined.where(joined.notna(), assignments["group"])))
+    substance = kind_of(run.config).substance
     return group, Finding(
         expectation="copies-by-features",
         column="group",
@@ -154,7 +157,7 @@ def _join_by_features(
         examples=[
             {"path": path, "value": split} for path, split in zip(moved["path"][:5], moved["split"][:5], strict=True)
         ],
-        note="near-duplicates, by features and pixels, that were in different groups until now",
+        note=f"near-duplicates, by features and {substance}, that were in different groups until now",
         allowed="none",
     )
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from tasks.errors import InvalidDataError
 from tasks.modality.kinds import kind_of
+from tasks.modality.wording import worded
 from tasks.records import Catalogue, Run
 from tasks.storage.assignments import read_assignments
 from tasks.storage.quarantine import (
@@ -76,8 +77,8 @@ def validate(run: Run, catalogue: Catalogue) -> Catalogue:
             entries = {entry.key: entry for entry in left_out(run.workspace, validated)}
             reasons.append(f"the commonest reasons: {commonest_reasons(entries.values())}")
         build_docs(run, validated)
-        raise InvalidDataError(reasons)
-    warn(findings)
+        raise InvalidDataError([worded(reason, run.config.task, set(table["label"])) for reason in reasons])
+    warn(findings, run.config.task)
     return replace(validated, quarantined=count_files(left_out(run.workspace, validated)))
 
 
@@ -119,11 +120,11 @@ def failures_to_stop(findings: Sequence[Finding]) -> list[str]:
     return [finding.sentence() for finding in findings if finding.severity == "stop" and not finding.success]
 
 
-def warn(findings: Sequence[Finding]) -> None:
-    """Logs failed expectations as warnings."""
+def warn(findings: Sequence[Finding], task: str) -> None:
+    """Logs failed expectations as warnings, for the items of a task."""
     for finding in findings:
         if not finding.success:
-            log.warning("%s: %s", finding.severity, finding.sentence())
+            log.warning("%s: %s", finding.severity, worded(finding.sentence(), task))
 
 
 def with_derived_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -206,11 +207,17 @@ def _over_all_passes(passes: Sequence[Verdict]) -> list[Finding]:
 
 
 def _left_out(table: pd.DataFrame, rejected: dict[int, tuple[str, bool]]) -> list[LeftOut]:
-    named = name_rows(table.loc[list(rejected)], "")
-    return [
-        item._replace(reason=reason, releasable=faulty)
-        for item, (reason, faulty) in zip(named, rejected.values(), strict=True)
-    ]
+    rows = table.loc[list(rejected)]
+    named = zip(name_rows(rows, ""), rejected.values(), _disputed_content(table)[rows.index], strict=True)
+    return [item._replace(reason=why, releasable=faulty, content=content) for item, (why, faulty), content in named]
+
+
+def _disputed_content(table: pd.DataFrame) -> pd.Series:
+    """The digest of each item's pixels or words, where items with other labels have the same; None elsewhere."""
+    if "pixels" not in table:
+        return pd.Series(None, table.index, dtype=object)
+    labels = table.groupby("pixels")["label"].transform("nunique")
+    return table["pixels"].astype(object).where(labels > 1, None)
 
 
 def _budget(run: Run, quarantined: int, files: int) -> Finding:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from html import escape
 from pathlib import Path
 
 import pytest
 
+from flows.cli.status import model_status, status_text
+from flows.cli.verdict import verdict_text
 from flows.messages import PHRASES, messages_csv
 from flows.retrain import retrain
 from tasks.config import parse_config
+from tasks.display import showing
 from tasks.networks.classifier import Classifier
 from tasks.pool.answers import predict_to
 from tasks.pool.cut import cut_champion, for_model
 from tasks.pool.stage import choose_batch, see
 from tasks.publish.verify import verify_version
+from tasks.report.run_page import history_rows
 from tasks.runs import new_run
 from tasks.workspace import Workspace
 
 NAME = "messages"
+TEXTS = {"ingest": {"task": "text"}}
 # Phrases are told apart with certainty, which the calibration of so few test texts can't confirm.
 # (And word vectors, trained in haste, bear no misspelt word.)
 GATES = "[calibration]\nmax_error = 0.5\n[robustness]\nmax_accuracy_drop = 0.5\n"
@@ -36,8 +42,22 @@ def retrained(folder: Path, count: int) -> dict:
     return retrain(source=str(folder / "messages.csv"), name=NAME, workspace=str(folder / "w"), config=config)  # type: ignore[return-value]
 
 
+def ours(text: str) -> list[str]:
+    """What of a text speaks of images, leaving out what is a tag, a key or a path."""
+    bare = re.sub(r"<style.*?</style>|<[^>]*>", "", text, flags=re.DOTALL)
+    return re.findall(r"(?i).{0,40}(?<![\w./-])(?:image|photograph|photo|picture|pixel)s?(?![\w./-]).{0,20}", bare)
+
+
 @pytest.mark.usefixtures("prefect_api")
-def test_texts_are_trained_judged_published_and_asked_again(tmp_path: Path):
+def test_texts_are_trained_judged_published_and_asked_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with showing():
+        _train_judge_and_ask(tmp_path)
+    lines = capsys.readouterr().err
+    assert "extractor embedded_text, at most " in lines
+    assert ours(lines) == []
+
+
+def _train_judge_and_ask(tmp_path: Path) -> None:
     first = retrained(tmp_path, 400)
     assert (first["verdict"], first["version"], first["labels"]) == ("promoted", 1, sorted(PHRASES))
     assert first["metrics"]["test"]["accuracy"] > 0.8
@@ -53,6 +73,12 @@ def test_texts_are_trained_judged_published_and_asked_again(tmp_path: Path):
     assert {change["kind"] for change in decision["robustness"]} == {"typing errors", "case", "punctuation"}
 
     workspace = Workspace(str(tmp_path / "w"))
+    for written in ("report.html", "model_card.md"):
+        assert ours(workspace.read_bytes(f"runs/{second['run_id']}/{written}").decode()) == []
+    assert ours(verdict_text(second, workspace)) == []
+    assert ours(status_text(model_status(workspace, NAME))) == []
+    assert ours("\n".join(f"{gate['reason']} {gate['evidence']}" for gate in decision["gates"])) == []
+    assert {"texts", "new"} <= history_rows(new_run("s", NAME, workspace.url, parse_config(TEXTS)))[0].keys()
     assert verify_version(workspace, NAME, 1).problems == []
     config = (tmp_path / "w" / "models" / NAME / "config.pbtxt").read_text()
     assert 'name: "input_ids" data_type: TYPE_INT64 dims: [ -1, -1 ]' in config

@@ -32,6 +32,16 @@ def catalogue(run: Run) -> pd.DataFrame:
     return read_table(run.workspace, build_catalogue(run).table_path)
 
 
+def test_a_text_with_two_labels_is_left_out_as_a_text(tmp_path: Path):
+    pd.DataFrame([*ROWS, ("Where is  my card?", "charge")], columns=["text", "label"]).to_csv(tmp_path / "t.csv")
+    run = found(tmp_path, tmp_path / "t.csv")
+    assert len(catalogue(run)) == 2
+    assert {entry.path: entry.reason for entry in run_quarantine(run)} == {
+        "line 2": "the same text also has the label 'charge' (line 5)",
+        "line 5": "the same text also has the label 'arrival' (line 2)",
+    }
+
+
 def csv_file(folder: Path) -> Path:
     pd.DataFrame(ROWS, columns=["text", "category"]).to_csv(folder / "t.csv", index=False)
     return folder / "t.csv"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 from flows.cli.main import app
 from tasks.report.evidence import Evidence, read_evidence
 from tasks.report.words import next_steps, opening
+from tasks.storage.quarantine import LeftOut, quarantine
 from tests.report.fixture_run import make_run
 
 
@@ -46,6 +48,15 @@ def test_who_published_it_against_the_gates_is_named(tmp_path: Path):
     override = {"by": "Ada", "reason": "so", "at": "2026-11-21T10:00:00+00:00"}
     found = evidence(tmp_path, "refused", override=override)
     assert opening(found).endswith("and was published by Ada, though the gates refused it.")
+
+
+def test_what_lies_in_two_classes_leads_to_the_review(tmp_path: Path):
+    found = replace(evidence(tmp_path, "promoted"), suspects=[])
+    assert "headstart review clothing" not in [command for _, command in next_steps(found)]
+    run = found.run
+    quarantine(run, [LeftOut(f"{label}/a.jpg", "a" * 64, label, "the same", uri="a.jpg") for label in ("hat", "shirt")])
+    assert read_evidence(run).disputed == 1
+    assert "headstart review clothing" in [command for _, command in next_steps(replace(found, disputed=1))]
 
 
 def test_without_a_summary_it_says_that_the_run_did_not_end(tmp_path: Path):

@@ -8,8 +8,11 @@ from PIL import Image
 import expectations
 from tasks.errors import InvalidDataError
 from tasks.ingest.catalogue import build_catalogue
+from tasks.ingest.sources import with_task
+from tasks.records import Run
 from tasks.split.assign import make_snapshot
-from tasks.storage.quarantine import run_quarantine
+from tasks.storage.corrections import Correction, decide
+from tasks.storage.quarantine import disputed, run_quarantine
 from tasks.storage.tables import read_table
 from tasks.validate.docs import build_docs
 from tasks.validate.suite import load_suite
@@ -165,6 +168,42 @@ def test_the_same_pixels_under_two_labels_are_quarantined_with_both_named(tmp_pa
         assert "one-label-per-picture" in reason
         assert "'cat' (cat/a.png)" in reason
         assert "'dog' (dog/b.bmp)" in reason
+    [question] = disputed(run_quarantine(run))
+    assert {entry.path: entry.label for entry in question} == {"cat/a.png": "cat", "dog/b.bmp": "dog"}
+    for entry in question:  # as the review does, when a person decides
+        decide(run.workspace, Correction(sha256=str(entry.sha256), label="cat"))
+    again = make_run(tmp_path / "w", source, run_id="r2")
+    assert validate(again, build_catalogue(again)).images == 18
+    assert run_quarantine(again) == []
+
+
+def test_the_same_words_under_two_labels_are_one_question_to_a_person(tmp_path):
+    rows = [(f"where is my {thing}?", "arrival") for thing in ("card", "letter", "parcel", "phone", "coat", "money")]
+    rows += [(f"I was charged {often}", "charge") for often in ("twice", "wrongly", "today", "again", "for it")]
+    rows += [("Where is my CARD", "charge")]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+
+    def passed(run_id: str) -> Run:
+        run = with_task(make_run(tmp_path / "w", tmp_path / "t.csv", run_id=run_id))
+        validate(run, build_catalogue(run))
+        return run
+
+    [question] = disputed(run_quarantine(passed("r1")))
+    assert {entry.path: entry.label for entry in question} == {"line 2": "arrival", "line 13": "charge"}
+    assert all("one-label-per-text" in entry.reason for entry in question)
+    run = make_run(tmp_path / "w", tmp_path / "t.csv")
+    for entry in question:
+        decide(run.workspace, Correction(sha256=str(entry.sha256), label="arrival"))
+    assert run_quarantine(passed("r2")) == []
+
+
+def test_what_is_left_out_for_itself_alone_is_no_question_of_labels(tmp_path):
+    source = class_folders(tmp_path / "photos", {"cat": 8, "dog": 8})
+    for place in ("cat/a.png", "dog/b.png"):
+        save(source / place, photo(len(place) + ord(place[0]), size=(400, 12)))
+    run, _ = run_validation(tmp_path, source)
+    assert len(run_quarantine(run)) == 2
+    assert disputed(run_quarantine(run)) == []
 
 
 def test_pictures_of_one_scene_under_two_labels_are_a_warning_and_share_a_split(tmp_path, caplog):

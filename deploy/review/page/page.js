@@ -132,7 +132,10 @@ function show(number, afresh = true) {
 
 function reason(card) {
   if (card.wrong === null) {
-    return `The very same file lies in two classes (${card.path} and ${card.suggested_path}), so it is left out until you decide.`;
+    const places = card.labels.map(({ label, path }) => `${path}: ${label}`).join("; ");
+    const what = card.copies.length ? (task === "text" ? "The same words lie" : "The same picture lies") : `The very same ${task === "text" ? "text" : "file"} lies`;
+    const all = card.copies.length ? "all of them are left out until you decide, which counts for all" : "it is left out until you decide";
+    return `${what} in ${card.labels.length} classes (${places}), so ${all}.`;
   }
   const rather = `${card.suggested} (${percent(card.suggested_probability)}) rather than ${card.label} (${percent(card.probability)})`;
   return `${capital(percent(card.wrong))} likely wrong: a classifier that never saw it says ${rather}.`;
@@ -185,10 +188,12 @@ async function showUnseen() {
 
 function showAlike(id, card) {
   by(`${id}-part`).hidden = card[id].length === 0;
+  const isDisputed = id === "copies" && card.wrong === null;
+  if (id === "copies") by("copies-title").textContent = isDisputed ? "The same, and the label that it has there" : "A near copy under another label";
   by(id).classList.toggle("texts", task === "text");
   by(id).replaceChildren(
     ...card[id].map((image) => {
-      const decided = cards.find((other) => other.sha256 === image.sha256)?.decision?.label;
+      const decided = (isDisputed ? card : cards.find((other) => other.sha256 === image.sha256))?.decision?.label;
       const label = decided && decided !== DROP ? decided : image.label;
       const picture = document.createElement(task === "text" ? "span" : "img");
       picture.title = image.path;

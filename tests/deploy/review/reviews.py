@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,13 @@ TOKEN = "t" * 32
 RUN_ID = "20260102T030405-shapes-abcdef"
 
 
-def make_review(folder: Path, cards: int = 4, conflict: bool = False) -> Workspace:
-    """A workspace whose last run has so many cards, all labelled cat and rather dogs, half of them likely wrong."""
+def make_review(folder: Path, cards: int = 4, conflict: bool = False, same: str | None = None) -> Workspace:
+    """A workspace whose last run has so many cards, all labelled cat and rather dogs, half of them likely wrong.
+
+    Args:
+        conflict: a file lies in two classes.
+        same: the digest of the pixels that two files in two classes have.
+    """
     run = make_run(folder / "w", folder / "photos", RUN_ID)
     paths = [save(folder / f"photos/cat/{n}.jpg", photo(n, hue=n)) for n in range(cards + 3)]
     rows = [{"sha256": digest(path), "path": f"cat/{path.name}", "uri": str(path), "label": "cat"} for path in paths]
@@ -54,16 +59,29 @@ def make_review(folder: Path, cards: int = 4, conflict: bool = False) -> Workspa
             LeftOut(f"{label}/both.jpg", digest(both), label, "two labels", True, str(both)) for label in ("cat", "dog")
         ]
         quarantine(run, left_out)
+    if same:
+        files = [save(folder / f"photos/{label}/same.{ending}", photo(98)) for label, ending in SAME]
+        left_out = [
+            LeftOut(f"{label}/{file.name}", digest(file), label, "two labels", True, str(file), same)
+            for (label, _), file in zip(SAME, files, strict=True)
+        ]
+        quarantine(run, left_out)
     return run.workspace
 
 
-def make_text_review(folder: Path) -> Workspace:
-    """A workspace whose last run has one doubtful text, with two that resemble it."""
+SAME = (("cat", "png"), ("dog", "bmp"))
+
+
+def make_text_review(folder: Path, same_words: Sequence[str] = ()) -> Workspace:
+    """A workspace whose last run has one doubtful text, with two that resemble it.
+
+    Args:
+        same_words: texts that were left out because their words are the same, under one label after the other.
+    """
     run = make_run(folder / "w", folder / "moods.csv", RUN_ID, config={"ingest": {"task": "text"}})
     texts = ("the ship was <b>late</b>", "a good ship", "very late\u2028again")
     rows = [
-        {"sha256": hashlib.sha256(text.encode()).hexdigest(), "path": f"line {n}", "uri": uri_of_text(text)}
-        | {"label": "good_mood"}
+        {"sha256": sha256_of(text), "path": f"line {n}", "uri": uri_of_text(text)} | {"label": "good_mood"}
         for n, text in enumerate(texts, start=2)
     ]
     table = snapshot_schema("text").empty_table().to_pandas().reindex(range(len(rows)))
@@ -76,7 +94,17 @@ def make_text_review(folder: Path) -> Workspace:
     summary = {"run_id": RUN_ID, "source": run.source, "snapshot": snapshot.id}
     summary |= {"artifacts": {"review": "artifacts/review/k"}, "config": run.config.model_dump(by_alias=True)}
     run.workspace.write_json(run.path("summary.json"), summary)
+    labels = ("good_mood", "bad")
+    left_out = [
+        LeftOut(f"line {n}", sha256_of(text), labels[n % 2], "two labels", True, uri_of_text(text), "words")
+        for n, text in enumerate(same_words, start=10)
+    ]
+    quarantine(run, left_out)
     return run.workspace
+
+
+def sha256_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(path: Path) -> str:

@@ -140,3 +140,32 @@ def test_texts_are_read_in_words(browser, tmp_path):
         page.keyboard.press("t")
         expect(page.locator("#end")).to_be_visible()
     assert standing(place) == ["bad"]
+
+
+def test_the_same_words_in_two_classes_are_asked_about_once_with_both_shown(browser, tmp_path):
+    place = make_text_review(tmp_path, same_words=["So late", "so LATE!"])
+    with opened(browser, place) as page:
+        expect(page.locator("#question")).to_have_text("“good_mood” or “bad”?")
+        expect(page.locator("#text")).to_have_text("So late")
+        expect(page.locator("#why")).to_have_text(
+            "The same words lie in 2 classes (line 10: good_mood; line 11: bad), so all of them are left out until you "
+            "decide, which counts for all."
+        )
+        expect(page.locator("#copies-title")).to_have_text("The same, and the label that it has there")
+        expect(page.locator("#copies li")).to_have_text(["so LATE!bad"])
+        expect(page.locator("#progress")).to_have_text("0 of 2 likely wrong")
+        page.keyboard.press("r")
+        expect(page.locator("#progress")).to_have_text("1 of 2 likely wrong")
+        assert standing(place) == ["good_mood", "good_mood"]
+        page.keyboard.press("u")
+        expect(page.locator("#progress")).to_have_text("0 of 2 likely wrong")
+        assert standing(place) == []
+
+
+def test_the_very_same_file_in_two_classes_names_both(browser, tmp_path):
+    with opened(browser, make_review(tmp_path, conflict=True)) as page:
+        expect(page.locator("#why")).to_have_text(
+            "The very same file lies in 2 classes (cat/both.jpg: cat; dog/both.jpg: dog), so it is left out until you "
+            "decide."
+        )
+        expect(page.locator("#copies-part")).to_be_hidden()

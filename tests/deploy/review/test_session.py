@@ -10,7 +10,7 @@ from PIL import Image
 
 from deploy.review.session import open_session
 from tasks.errors import SourceError, UsageError
-from tasks.storage.corrections import read_corrections
+from tasks.storage.corrections import Correction, decide, read_corrections
 from tasks.workspace import Workspace
 from tests.deploy.review.reviews import first, make_review
 
@@ -55,14 +55,38 @@ def test_only_cards_and_classes_of_this_review_can_be_decided(session, sha256, l
 def test_a_file_in_two_classes_comes_first(tmp_path):
     session = open_session(make_review(tmp_path, conflict=True), "shapes")
     card = first(session)
-    assert (card["label"], card["suggested"], card["wrong"], card["suggested_path"]) == (
-        "cat",
-        "dog",
-        None,
-        "dog/both.jpg",
-    )
+    assert (card["label"], card["suggested"], card["wrong"], card["copies"]) == ("cat", "dog", None, [])
+    assert card["labels"] == [{"label": "cat", "path": "cat/both.jpg"}, {"label": "dog", "path": "dog/both.jpg"}]
     assert session.decide(card["sha256"], "cat", **WHO)
     assert len(session.state()["cards"]) == 5
+
+
+def test_the_same_picture_in_several_files_is_one_question_and_one_answer(tmp_path):
+    session = open_session(make_review(tmp_path, same="pixels"), "shapes")
+    card = first(session)
+    assert [each["label"] for each in card["labels"]] == ["cat", "dog"]
+    assert [(copy["path"], copy["label"]) for copy in card["copies"]] == [("dog/same.bmp", "dog")]
+    [copy] = card["copies"]
+    assert session.item(copy["sha256"], "small")[1] == "image/jpeg"
+    assert session.decide(card["sha256"], "dog", **WHO, seen=0)
+    standing = read_corrections(session.workspace).standing()
+    assert {sha256: row.label for sha256, row in standing.items()} == {card["sha256"]: "dog", copy["sha256"]: "dog"}
+    assert standing[copy["sha256"]].reason == "review of dog"
+    assert not session.decide(card["sha256"], "cat", **WHO, seen=0)  # somebody decided meanwhile
+    assert session.undo(card["sha256"], **WHO)
+    assert read_corrections(session.workspace).standing() == {}
+
+
+def test_undo_leaves_what_was_decided_about_a_copy_alone(tmp_path):
+    session = open_session(make_review(tmp_path, same="pixels"), "shapes")
+    card = first(session)
+    copy = card["copies"][0]["sha256"]
+    session.decide(card["sha256"], "dog", **WHO)
+    decide(session.workspace, Correction(sha256=copy, label="cat"))
+    assert session.undo(card["sha256"], **WHO)
+    assert {sha256: row.label for sha256, row in read_corrections(session.workspace).standing().items()} == {
+        copy: "cat"
+    }
 
 
 def test_pictures_are_small_and_only_those_of_the_cards(session, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from flows.cli.verdict import verdict_text
+from tasks.storage.quarantine import LeftOut, quarantine
 from tasks.workspace import Workspace
+from tests.runs import make_run
 
 SUMMARY: dict[str, Any] = {
     "run_id": "20261125T120000-hats-abcdef",
@@ -72,6 +75,15 @@ def test_corrections_and_label_issues_have_a_line(workspace: Workspace, correcte
     lines = verdict_text({**SUMMARY, **found}, workspace).split("\n")
     assert line in lines
     assert ("headstart review hats" in lines[-1]) == bool(issues)
+
+
+def test_what_lies_in_two_classes_leads_to_the_review(workspace: Workspace):
+    run = replace(make_run(workspace.url, "s"), run_id=SUMMARY["run_id"])
+    quarantine(run, [LeftOut(f"line {label}", "a" * 64, label, "the same", uri="data:,x") for label in ("a", "b")])
+    summary = {**SUMMARY, "config": {"ingest": {"task": "text"}}}
+    lines = verdict_text(summary, workspace).split("\n")
+    assert "  labels      1 text under several labels, left out until you decide" in lines
+    assert "headstart review hats" in lines[-1]
 
 
 def test_a_refusal_that_may_be_overridden_names_the_command(workspace: Workspace):

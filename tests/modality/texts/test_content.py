@@ -1,7 +1,6 @@
 import pytest
 
 from tasks.errors import DecodeError
-from tasks.modality.texts.card import text_card
 from tasks.modality.texts.content import decode_text, shortened, tidy, words_of
 
 
@@ -27,13 +26,3 @@ def test_forms_that_are_compared():
     assert tidy(" e\u0301l\n\n  a ") == "él a"
     assert words_of("ﬁne, THE  2nd—Straße!") == words_of("Fine the 2nd strasse") == "fine the 2nd strasse"
     assert shortened("one two three", 8) == "one two…"
-
-
-def test_a_card_shows_the_first_lines_and_runs_no_markup():
-    text = "<script>alert('&')</script> " + "word " * 200
-    large, small = text_card(text, 200).decode(), text_card(text, 88).decode()
-    assert "<script>" not in large
-    assert "&lt;script&gt;" in large
-    assert large.count("<text") > small.count("<text") > 1
-    assert "…" in large
-    assert "…" in small
