@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -33,7 +32,7 @@ class Answer:
     printed: dict[str, Any]
     started_at: float  # seconds since the epoch
     seconds: float
-    processor_s: float  # of the process and those below it that it waited for
+    processor_s: float  # of the process and all below it, as they were last seen
     peak_rss_mb: int  # of the process and all below it, together
     peak_anonymous_mb: int  # of these without mapped files, whose pages the system takes back when it needs them
 
@@ -57,17 +56,18 @@ def run(command: Sequence[str], env: dict[str, str], allowed: Sequence[int] = (0
         SystemExit: another exit status; the message ends with what the command said on standard error.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        started_at, started, processor_s = time.time(), time.perf_counter(), _processor_s()
+        started_at, started = time.time(), time.perf_counter()
+        spent_s: dict[int, float] = {}  # of a core, by process: some are not waited for, and known to nobody then
         with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err) as process:
             peak_rss = peak_anonymous = 0
             while True:
-                rss, anonymous = _tree_memory(process.pid)
+                rss, anonymous = _look_at_tree(process.pid, spent_s)
                 peak_rss, peak_anonymous = max(peak_rss, rss), max(peak_anonymous, anonymous)
                 try:
                     status = process.wait(SAMPLE_EVERY_S)
                 except subprocess.TimeoutExpired:
                     continue
-                seconds, processor_s = time.perf_counter() - started, _processor_s() - processor_s
+                seconds = time.perf_counter() - started
                 break
         printed, said = (_read(file) for file in (out, err))
     if status not in allowed:
@@ -76,21 +76,16 @@ def run(command: Sequence[str], env: dict[str, str], allowed: Sequence[int] = (0
         printed=_last_object(printed),
         started_at=started_at,
         seconds=seconds,
-        processor_s=processor_s,
+        processor_s=sum(spent_s.values()),
         peak_rss_mb=peak_rss // 2**20,
         peak_anonymous_mb=peak_anonymous // 2**20,
     )
 
 
-def _processor_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _tree_memory(pid: int) -> tuple[int, int]:
+def _look_at_tree(pid: int, spent_s: dict[int, float]) -> tuple[int, int]:
     """Resident bytes of a process and its descendants, and how many of them are no pages of files.
 
-    Pages that they share count for each.
+    Pages that they share count for each. Enters into `spent_s` the processor seconds of each.
     """
     try:
         root = psutil.Process(pid)
@@ -100,8 +95,9 @@ def _tree_memory(pid: int) -> tuple[int, int]:
     rss = anonymous = 0
     for process in tree:
         with contextlib.suppress(psutil.NoSuchProcess):
-            memory = process.memory_info()
+            memory, times = process.memory_info(), process.cpu_times()
             rss, anonymous = rss + memory.rss, anonymous + memory.rss - memory.shared
+            spent_s[process.pid] = times.user + times.system
     return rss, anonymous
 
 
