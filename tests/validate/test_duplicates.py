@@ -7,6 +7,7 @@ from PIL import ImageEnhance, ImageOps
 
 from tasks.modality.images import inspection
 from tasks.storage.assignments import no_assignments
+from tasks.validate import duplicates, neighbours
 from tasks.validate.duplicates import find_groups
 from tasks.validate.neighbours import LEAST_COMPARED, near_in_features, near_pairs
 from tests.photos import encoded, photo
@@ -78,6 +79,16 @@ def test_known_groups_of_several_images_stay_whole(tmp_path):
     known = known.assign(group=known["sha256"].map(first), split="train", run_id="r1")
     later = catalogue(tmp_path, pictures | {"n8": encoded(textured(2), quality=40), "n9": encoded(textured(9))})
     assert groups_of(later, known) == first | {"n8": "n4", "n9": "n9"}
+
+
+def test_groups_are_the_same_however_few_pairs_are_held_at_a_time(tmp_path, monkeypatch):
+    pictures = {f"n{n}": encoded(textured(n // 3), quality=90 - 20 * (n % 3)) for n in range(12)}
+    table = catalogue(tmp_path, pictures)
+    whole = groups_of(table)
+    monkeypatch.setattr(duplicates, "HELD_PAIRS", 2)
+    monkeypatch.setattr(neighbours, "COSINES", 5)
+    assert groups_of(table) == whole
+    assert len(set(whole.values())) == 4
 
 
 def test_an_image_that_went_missing_is_no_copy(tmp_path):
