@@ -1,4 +1,5 @@
 import time
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -115,6 +116,19 @@ def test_many_images_are_compared_without_comparing_all_pairs():
     planted = {(n, 19_500 + n) for n in range(500)}
     assert len(found & planted) >= 490
     assert len(found - planted) < 20
+
+
+def test_a_search_holds_the_comparisons_of_one_block_at_a_time():
+    rows = np.random.default_rng(4).normal(size=(40_000, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    tracemalloc.start()
+    try:
+        found = list(neighbours._search(rows, rows, lambda: np.inf))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found) >= 200  # lists; of all rows the places of all lists are 64 MB
+    assert peak_bytes < 40e6
 
 
 def test_only_new_images_are_compared():
