@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,15 @@ KERAS = [
 
 @pytest.fixture
 def forgotten() -> Iterator[None]:
-    """Each test's networks go with it: all of them together are 10 GB."""
+    """Each test's networks go with it: all of them together are 10 GB, which the allocator of glibc keeps unasked."""
     import keras
 
     yield
     build_extractor.cache_clear()
     keras.backend.clear_session()
     gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def saved(backbone: Backbone, folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
