@@ -85,7 +85,7 @@ class Explainer:
         """Explains the answer to a photograph.
 
         Args:
-            content: its file, by whose digest it is told from its own training photograph.
+            content: its file; a training photograph with its digest is the same one, and no neighbour of it.
             pixels: uint8 [H, W, 3].
 
         Raises:

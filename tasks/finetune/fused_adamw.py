@@ -11,8 +11,8 @@ import tensorflow as tf
 class FusedAdamW(keras.optimizers.AdamW):
     """Keras's AdamW (Loshchilov & Hutter 2019), with TensorFlow's own kernel for the update of Adam.
 
-    Keras writes the update as a dozen operations, each of which reads and writes an array as large as the weights. With
-    1.8 to 9 million weights that was a quarter to a third of a training step.
+    Keras writes the update as a dozen operations, each of which reads and writes an array as large as the weights. One
+    kernel in their place took 11 % off a training step of one head (0.6 million weights), a quarter off one of five.
     """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
