@@ -43,7 +43,7 @@ Weights = Annotated[str | None, typer.Option(help="'imagenet', or the path of a 
 Engine = Annotated[
     str | None,
     typer.Option(
-        help="What runs the feature extractor: onnxruntime, tensorflow, or auto (TensorFlow where it has a GPU)."
+        help="What runs the feature extractor: onnxruntime, tensorflow, or auto (TensorFlow where it alone has a GPU)."
     ),
 ]
 Precision = Annotated[

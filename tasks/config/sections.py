@@ -139,7 +139,7 @@ class Extract(Section):
     """The pass through the feature extractor."""
 
     engine: Literal["auto", "onnxruntime", "tensorflow"] = "auto"
-    """What runs the feature extractor: ONNX Runtime, or TensorFlow; `auto` takes TensorFlow where it has a GPU."""
+    """What runs the feature extractor: ONNX Runtime, or TensorFlow, which `auto` takes where it alone has a GPU."""
     workers: int = Field(default=0, ge=0, le=256)
     """Threads that decode, augment and infer; 0 takes one for each core."""
     shard_images: int = Field(default=1024, ge=1)

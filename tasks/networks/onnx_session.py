@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from functools import cache
 from pathlib import Path
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 LEAST_BOUND_BYTES = 2**30  # one photograph of 25 megapixels takes 600 MB
 UNKNOWN_MEMORY_BYTES = 2**34  # of a system that does not say, which is Windows
+CUDA = "CUDAExecutionProvider"
 LARGE_PIXELS = 4_000_000  # above it a pass's memory is given back at once; below, ONNX Runtime's arena is worth keeping
 
 
@@ -33,6 +36,34 @@ def open_model(content: bytes) -> ort.InferenceSession:
     check_self_contained(content)
     _bound_memory()
     return _session(content, bounded=True)
+
+
+def has_cuda() -> bool:
+    """Whether the installed ONNX Runtime was built for CUDA (the package onnxruntime-gpu)."""
+    import onnxruntime as ort
+
+    return CUDA in ort.get_available_providers()
+
+
+def open_on_gpu(content: bytes) -> ort.InferenceSession:
+    """A session on the GPU, in full float32 (no TensorFloat-32).
+
+    Raises:
+        OSError: the libraries of CUDA or cuDNN don't load.
+    """
+    import onnxruntime as ort
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints what it does not find
+        ort.preload_dlls()  # those of the nvidia packages, beside which no LD_LIBRARY_PATH is needed
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # that it falls back to the CPU is said here
+    # HEURISTIC: an exhaustive search for the fastest convolutions would begin anew with the last, smaller batch.
+    cuda = (CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+    session = ort.InferenceSession(content, options, providers=[cuda, "CPUExecutionProvider"])
+    if CUDA not in session.get_providers():
+        raise OSError(said.getvalue().strip() or "CUDA's libraries don't load")
+    return session
 
 
 def options_for(pixels: int) -> ort.RunOptions:

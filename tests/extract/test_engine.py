@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -13,10 +14,19 @@ import pytest
 from tasks.config import POOLED
 from tasks.errors import ConfigError
 from tasks.extract import engine as module
-from tasks.extract.engine import Decoding, OnnxRuntimeEngine, Task, TensorflowEngine, choose_engine, embed
+from tasks.extract.engine import (
+    CudaEngine,
+    Decoding,
+    OnnxRuntimeEngine,
+    Task,
+    TensorflowEngine,
+    choose_engine,
+    embed,
+)
 from tasks.extract.plan import cut, embed_shard, missing_tasks
 from tasks.ingest.catalogue import build_catalogue
 from tasks.modality.images.augmentation import Augmenter, Policy, load_policy
+from tasks.networks.onnx_session import has_cuda, open_session
 from tasks.records import FeatureExtractor, Run, Snapshot
 from tasks.split.assign import make_snapshot
 from tasks.storage.feature_store import feature_store
@@ -45,19 +55,22 @@ def stage(tmp_path_factory: pytest.TempPathFactory, small_extractor: dict[str, o
     return make
 
 
+@pytest.mark.parametrize("gpu", ["cuda", "tensorflow"])
 @pytest.mark.parametrize("boundary", [POOLED, LOWER])
-def test_onnx_runtime_and_tensorflow_make_the_same_rows(
-    stage: Callable[[str], Stage], boundary: str, monkeypatch: pytest.MonkeyPatch
+def test_all_engines_make_the_same_rows(
+    stage: Callable[[str], Stage], boundary: str, gpu: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "GPU_BATCH_IMAGES", 7)  # several batches, the last one smaller
     run, snapshot, extractor, policy = stage(boundary)
     tasks = missing_tasks(run, snapshot, extractor, policy)
-    engines = [OnnxRuntimeEngine(run.workspace.local_file(extractor.onnx_path)), TensorflowEngine(extractor)]
-    onnx, tensorflow = (
+    monkeypatch.setattr(module, "open_on_gpu", open_session)  # the same batches without a GPU
+    graph = run.workspace.local_file(extractor.onnx_path)
+    engines = [OnnxRuntimeEngine(graph), CudaEngine(graph) if gpu == "cuda" else TensorflowEngine(extractor)]
+    cpu, other_way = (
         list(embed(tasks, engine, Decoding(max_pixels=10**6, augmenter=Augmenter(policy)))) for engine in engines
     )
-    assert [task for task, _ in onnx] == [task for task, _ in tensorflow] == tasks
-    for (task, mine), (_, other) in zip(onnx, tensorflow, strict=True):
+    assert [task for task, _ in cpu] == [task for task, _ in other_way] == tasks
+    for (task, mine), (_, other) in zip(cpu, other_way, strict=True):
         assert mine.keys() == other.keys() == set(task.outputs)
         for name in task.outputs:
             assert mine[name].dtype == other[name].dtype == np.float16
@@ -103,17 +116,86 @@ def test_a_lower_boundary_leaves_the_pooled_features_their_key(stage: Callable[[
     assert lower.activations_key not in (None, lower.key)
 
 
-def test_auto_is_onnx_runtime_where_there_is_no_gpu(stage: Callable[[str], Stage], monkeypatch: pytest.MonkeyPatch):
+def _gpu(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, tensorflow: bool) -> None:
+    """A machine with a GPU that ONNX Runtime, TensorFlow, both or none can use."""
+    monkeypatch.setattr(module, "_has_device", lambda: True)
+    monkeypatch.setattr(module, "has_cuda", lambda: cuda)
+    monkeypatch.setattr(module, "_tensorflow_has_gpu", lambda: tensorflow)
+    monkeypatch.setattr(module, "open_on_gpu", open_session)
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+@pytest.mark.parametrize("tensorflow", [True, False])
+def test_auto_takes_the_gpu_by_onnx_runtime_before_tensorflow(
+    stage: Callable[[str], Stage], monkeypatch: pytest.MonkeyPatch, cuda: bool, tensorflow: bool
+):
     run, _, extractor, _ = stage(POOLED)
-    monkeypatch.setattr(module, "_has_gpu", lambda: False)
+    assert isinstance(choose_engine(run, extractor), OnnxRuntimeEngine)  # this machine has none, or no package for it
+    _gpu(monkeypatch, cuda=cuda, tensorflow=tensorflow)
+    expected = CudaEngine if cuda else TensorflowEngine if tensorflow else OnnxRuntimeEngine
+    assert isinstance(choose_engine(run, extractor), expected)
+
+
+def test_onnx_runtime_by_name_never_means_tensorflow(
+    stage: Callable[[str], Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run, _, extractor, _ = stage(POOLED)
+    config = run.config.model_copy(update={"extract": run.config.extract.model_copy(update={"engine": "onnxruntime"})})
+    _gpu(monkeypatch, cuda=False, tensorflow=True)
+    assert isinstance(choose_engine(replace(run, config=config), extractor), OnnxRuntimeEngine)
+
+
+def test_a_gpu_without_its_libraries_is_said_and_left(
+    stage: Callable[[str], Stage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fails(_: bytes) -> NoReturn:
+        raise OSError("libcudnn.so.9: cannot open shared object file")
+
+    run, _, extractor, _ = stage(POOLED)
+    _gpu(monkeypatch, cuda=True, tensorflow=False)
+    monkeypatch.setattr(module, "open_on_gpu", fails)
     assert isinstance(choose_engine(run, extractor), OnnxRuntimeEngine)
-    monkeypatch.setattr(module, "_has_gpu", lambda: True)
-    assert isinstance(choose_engine(run, extractor), TensorflowEngine)
+    assert "libcudnn.so.9: cannot open shared object file" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_an_onnx_runtime_for_cpus_opens_no_session_on_a_gpu(stage: Callable[[str], Stage]):
+    run, _, extractor, _ = stage(POOLED)
+    if has_cuda():
+        pytest.skip("this ONNX Runtime is built for CUDA")
+    with pytest.raises(OSError, match="CUDA"):
+        CudaEngine(run.workspace.local_file(extractor.onnx_path))
 
 
 def test_no_device_file_is_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(module, "Path", lambda _: tmp_path)
-    assert module._has_gpu() is False
+    assert module._has_device() is False
+    (tmp_path / "nvidiactl").touch()  # no card
+    assert module._has_device() is False
+    (tmp_path / "nvidia0").touch()
+    assert module._has_device() is True
+
+
+def test_a_gpu_meets_batches_of_one_size_alone(stage: Callable[[str], Stage], monkeypatch: pytest.MonkeyPatch):
+    """Another size would have cuDNN plan each convolution anew."""
+    monkeypatch.setattr(module, "GPU_BATCH_IMAGES", 4)
+    monkeypatch.setattr(module, "open_on_gpu", open_session)
+    run, _, extractor, _ = stage(POOLED)
+    engine, sizes = CudaEngine(run.workspace.local_file(extractor.onnx_path)), []
+    forward = engine.forward
+
+    def recorded(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        sizes.append(len(pixels))
+        return forward(pixels)
+
+    monkeypatch.setattr(engine, "forward", recorded)
+    # Training images have more views than others: the first four images 6, the next four 4, the last two 3.
+    tasks = [Task(sha256=str(at), uri="", views=(0, 1) if at in (0, 3, 9) else (0,)) for at in range(10)]
+    pictures = np.random.default_rng(0).integers(0, 255, (10, 2, 8, 8, 3), np.uint8)
+    found = list(engine.embed(tasks, lambda task: list(pictures[int(task.sha256)][: len(task.views)]), workers=2))
+    assert sizes == [4, 4, 4, 4]
+    assert [task for task, _ in found] == tasks
+    assert len({row.tobytes() for _, rows in found for row in rows["features"]}) == 13
 
 
 def test_an_int8_extractor_is_refused_by_tensorflow_and_auto_keeps_it_from_it(
@@ -124,7 +206,7 @@ def test_an_int8_extractor_is_refused_by_tensorflow_and_auto_keeps_it_from_it(
     wanted = make_run(tmp_path, tmp_path, config={"extract": {"engine": "tensorflow"}})
     with pytest.raises(ConfigError, match="an int8 feature extractor only runs in ONNX Runtime"):
         choose_engine(wanted, eight)
-    monkeypatch.setattr(module, "_has_gpu", lambda: True)
+    _gpu(monkeypatch, cuda=True, tensorflow=True)
     assert isinstance(choose_engine(run, eight), OnnxRuntimeEngine)
 
 
