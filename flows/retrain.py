@@ -21,7 +21,7 @@ from tasks.augment.task import choose_policy
 from tasks.config import Config, with_environment
 from tasks.errors import InvalidDataError, SourceChangedError, WorkspaceError
 from tasks.evaluate.task import evaluate_candidate, make_parity_reference
-from tasks.export.task import export_candidate, make_variants, try_unknown_classes
+from tasks.export.task import export_candidate, fit_familiarity_basis, make_variants
 from tasks.extract.task import extract_features, make_extractor
 from tasks.finetune.cross_fit import calibrates
 from tasks.finetune.task import cross_fit_heads, finetune_head
@@ -110,10 +110,10 @@ def _make_model(run: Run, catalogue: Catalogue, account: Account) -> dict[str, A
     reference = make_parity_reference.submit(run, snapshot, extractor)
     features = extract_features(run, snapshot, extractor, policy)
     review = review_images.submit(run, features)
-    unknown = try_unknown_classes.submit(run, features)
+    basis = fit_familiarity_basis.submit(run, features)
     head = finetune_head(run, features, cross_fit_heads(run, features) if calibrates(run, features) else None)
     # Exported before it is judged: the gates judge the very file that ships.
-    candidate = export_candidate(run, head, unknown.result(), version_for(run.workspace, run.name, head))
+    candidate = export_candidate(run, head, basis.result(), version_for(run.workspace, run.name, head))
     reference.result()
     reviewed = review.result()
     decision = evaluate_candidate(run, candidate)

@@ -23,9 +23,13 @@ from tasks.modality.images.augmentation import policy_of
 from tasks.networks import keras_process
 from tasks.networks.extractor import extractor_of
 from tasks.records import Run
+from tasks.report.page import load_template
 from tasks.validate import suite
 
 log = logging.getLogger(__name__)
+
+# What the last stages import, of no use to the first.
+LATER = ("sklearn.utils.extmath", "sklearn.metrics")
 
 _looked = threading.Event()
 
@@ -74,5 +78,8 @@ def _prepare(run: Run) -> None:
         extractor = ensure_exported(run, extractor)
         if replace(extractor, precision=run.config.backbone.precision).in_keras:
             keras_process.call(prepare_reference, extractor)
+        for module in LATER:
+            importlib.import_module(module)
+        load_template(run.config.task)
     except Exception as exc:  # noqa: BLE001 - the stage that needs it raises the same error
         log.debug("nothing was prepared: %s", exc)

@@ -189,14 +189,19 @@ class CrossFitted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnknownClasses:
-    """How well the familiarity tells images of classes that it was fitted without, as a file in `folder`."""
+class FamiliarityBasis:
+    """Of the familiarity what depends on no head, and how well it tells classes that it was fitted without, as files in
+    `folder`."""
 
     features: Features
     folder: str = field(compare=False)
 
     @property
     def path(self) -> str:
+        return f"{self.folder}/familiarity.npz"
+
+    @property
+    def unknown_classes_path(self) -> str:
         return f"{self.folder}/unknown_classes.json"
 
 

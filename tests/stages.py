@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.evaluate.parity import make_reference
-from tasks.export.familiar import try_unknown_classes
+from tasks.export.familiar import fit_familiarity_basis
 from tasks.export.model import export_model
 from tasks.extract.engine import choose_engine
 from tasks.extract.plan import cut, embed_shard, missing_tasks
@@ -26,4 +26,4 @@ def candidate_of(run: Run, extractor: FeatureExtractor) -> Candidate:
     keras_process.call(make_reference, run, snapshot, extractor)
     features = Features(snapshot=snapshot, extractor=extractor, views=policy.views, embedded=len(todo))
     head = keras_process.call(finetune, run, features)
-    return keras_process.call(export_model, run, head, try_unknown_classes(run, features), 1)
+    return keras_process.call(export_model, run, head, fit_familiarity_basis(run, features), 1)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ def run_flow(
     from flows.retrain import retrain as flow
     from tasks.orchestration import command_started
 
+    _wait_for_no_heartbeat()
+
     if server:
         with Progress("start", None, "Prefect's server"):
             server.wait()
@@ -73,6 +76,8 @@ def run_demo_flow(workspace: str, text: bool) -> Iterator[tuple[str, dict[str, A
     server = _prefect()
     from flows.demo import demo_config, run_demo
     from flows.warmup import preload
+
+    _wait_for_no_heartbeat()
 
     preload(new_run("demo", "demo", workspace, demo_config(text)))
     if server:
@@ -178,3 +183,11 @@ def _prefect():
     from flows.server import start_ephemeral_server
 
     return start_ephemeral_server()
+
+
+def _wait_for_no_heartbeat() -> None:
+    """A run waits for the thread of its heartbeats, which looks once a second whether the run has ended: half a
+    second in the mean. Here that thread may end with the process, as Prefect has it in asynchronous flows."""
+    from prefect import flow_engine
+
+    flow_engine._send_heartbeats = partial(flow_engine._send_heartbeats, join_on_exit=False)

@@ -8,58 +8,56 @@ import numpy as np
 import onnx
 import pandas as pd
 
-from tasks.networks.familiarity import FITTED, Familiarity, fit_familiarity
+from tasks.networks.familiarity import FITTED, Basis, Familiarity, fit_basis
 from tasks.networks.unknown_classes import FITTED as LEFT_OUT_FITTED
 from tasks.networks.unknown_classes import leave_classes_out
-from tasks.records import FeatureExtractor, Features, Head, Run, UnknownClasses
+from tasks.records import FamiliarityBasis, FeatureExtractor, Features, Head, Run
 from tasks.storage.feature_store import load_rows
 from tasks.storage.rows import row_blocks
 from tasks.storage.snapshots import read_snapshot
 from tasks.storage.tables import read_table
 
 
-def try_unknown_classes(run: Run, features: Features) -> UnknownClasses:
-    """How well the familiarity tells classes that it was fitted without: see `Unknown`, in `unknown_classes.json`.
-
-    It depends on no head, so that it is found while the head is trained.
-    """
-    train, held_out = _samples(run, features, LEFT_OUT_FITTED)
-    found = leave_classes_out(
+def fit_familiarity_basis(run: Run, features: Features) -> FamiliarityBasis:
+    """Of the familiarity what depends on no head, and how well it tells classes that it was fitted without: see `Basis`
+    and `Unknown`."""
+    train, held_out = _samples(run, features)
+    rows, targets, held_out_rows = (
         _rows(run, features, train),
         _targets(features, train),
         _rows(run, features, held_out),
+    )
+    widths = _widths(features.extractor)
+    unknown = leave_classes_out(
+        rows[:LEFT_OUT_FITTED],
+        targets[:LEFT_OUT_FITTED],
+        held_out_rows,
         _targets(features, held_out),
         features.snapshot.labels,
-        _widths(features.extractor),
+        widths,
     )
-    made = UnknownClasses(features=features, folder=run.folder)
-    run.workspace.write_json(made.path, found and asdict(found))
+    made = FamiliarityBasis(features=features, folder=run.folder)
+    run.workspace.write_bytes(made.path, fit_basis(rows, targets, held_out_rows, widths).save())
+    run.workspace.write_json(made.unknown_classes_path, unknown and asdict(unknown))
     return made
 
 
-def fit_familiar(run: Run, head: Head) -> Familiarity:
+def familiarity_of(run: Run, head: Head, basis: FamiliarityBasis) -> Familiarity:
     """The familiarity of a head's model."""
-    features = head.features
-    train, held_out = _samples(run, features, FITTED)
+    _, held_out = _samples(run, head.features)
     logits = read_table(run.workspace, head.validation_path).set_index("sha256").loc[held_out["sha256"], "logits"]
-    return fit_familiarity(
-        _rows(run, features, train),
-        _targets(features, train),
-        _rows(run, features, held_out),
-        np.stack(logits.to_list()),
-        run.config.export.familiar_share,
-        _widths(features.extractor),
-    )
+    found = Basis.load(run.workspace.read_bytes(basis.path))
+    return found.with_logits(np.stack(logits.to_list()), run.config.export.familiar_share)
 
 
-def _samples(run: Run, features: Features, count: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Up to `count` training images, and up to `FITTED` of validation: the first, as digests are in no order."""
+def _samples(run: Run, features: Features) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Up to `FITTED` images each of training and of validation: the first, as digests are in no order."""
     table = read_snapshot(run.workspace, features.snapshot.id, ["sha256", "label", "split"])
     train, held_out = (
         table[table["split"] == split].drop_duplicates("sha256").sort_values("sha256")
         for split in ("train", "validation")
     )
-    return train.head(count), held_out.head(FITTED)
+    return train.head(FITTED), held_out.head(FITTED)
 
 
 def _targets(features: Features, images: pd.DataFrame) -> np.ndarray:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 
 import onnx
 
-from tasks.export.familiar import fit_familiar
+from tasks.export.familiar import familiarity_of
 from tasks.modality.feeds import INPUTS
 from tasks.networks.familiarity import attach
 from tasks.networks.head_file import load_head
 from tasks.networks.keras_export import to_onnx
 from tasks.networks.onnx_graph import chain, classification, describe, part
 from tasks.networks.outputs import THRESHOLD
-from tasks.records import Candidate, FeatureExtractor, Head, Run, UnknownClasses
+from tasks.records import Candidate, FamiliarityBasis, FeatureExtractor, Head, Run
 from tasks.storage.repository import TOKENIZER
 
 
-def export_model(run: Run, head: Head, unknown: UnknownClasses, version: int) -> Candidate:
+def export_model(run: Run, head: Head, basis: FamiliarityBasis, version: int) -> Candidate:
     """Writes `model.onnx`, the file that is evaluated, and published if the gates promote it; and `familiarity.json`.
 
     Input `image` uint8 [N, H, W, 3] RGB, N, H and W dynamic, or, of texts, `input_ids` and `attention_mask` int64
@@ -31,13 +30,11 @@ def export_model(run: Run, head: Head, unknown: UnknownClasses, version: int) ->
     """
     snapshot, extractor = head.features.snapshot, head.features.extractor
     keras_head = load_head(run.workspace, head.keras_path)
-    with ThreadPoolExecutor(1, thread_name_prefix="familiar") as aside:  # mostly outside Python, as the rest is within
-        fitted = aside.submit(fit_familiar, run, head)
-        layers = to_onnx(keras_head, input_name=extractor.output, output_name="logits", channels_first=False)
-        familiar = fitted.result()
+    layers = to_onnx(keras_head, input_name=extractor.output, output_name="logits", channels_first=False)
     graph = onnx.load_model_from_string(run.workspace.read_bytes(extractor.onnx_path))
     body = part(graph, INPUTS[extractor.task], [extractor.output])
-    model = attach(chain(body, layers, classification(snapshot.labels, head.temperature)), familiar, extractor.output)
+    whole = chain(body, layers, classification(snapshot.labels, head.temperature))
+    model = attach(whole, familiarity_of(run, head, basis), extractor.output)
     del model.metadata_props[:]
     threshold = {"threshold": THRESHOLD, "familiar_share": run.config.export.familiar_share}
     metadata = {
@@ -53,7 +50,7 @@ def export_model(run: Run, head: Head, unknown: UnknownClasses, version: int) ->
     content = model.SerializeToString()
     path = run.path("model.onnx")
     run.workspace.write_bytes(path, content)
-    found = {**threshold, "unknown_classes": run.workspace.read_json(unknown.path)}
+    found = {**threshold, "unknown_classes": run.workspace.read_json(basis.unknown_classes_path)}
     run.workspace.write_json(run.path("familiarity.json"), found)
     return Candidate(head=head, onnx_path=path, sha256=hashlib.sha256(content).hexdigest(), version=version)
 

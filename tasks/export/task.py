@@ -7,19 +7,19 @@ from tasks.export.model import export_model
 from tasks.export.variants import export_variants
 from tasks.networks import keras_process
 from tasks.orchestration import stage
-from tasks.records import Candidate, Decision, Features, Head, Run, UnknownClasses, Variant
+from tasks.records import Candidate, Decision, FamiliarityBasis, Features, Head, Run, Variant
 
 
-@stage("unknown", reads=lambda run, features: [])
-def try_unknown_classes(run: Run, features: Features) -> UnknownClasses:
-    """Measures how well the model's familiarity will tell classes that it does not know."""
-    return familiar.try_unknown_classes(run, features)
+@stage("familiarity", reads=lambda run, features: [])
+def fit_familiarity_basis(run: Run, features: Features) -> FamiliarityBasis:
+    """Fits what the model's familiarity needs of the features, and tries it on classes that it does not know."""
+    return familiar.fit_familiarity_basis(run, features)
 
 
-@stage("export", reads=lambda run, head, unknown, version: [run.name, run.config.export.familiar_share], version=4)
-def export_candidate(run: Run, head: Head, unknown: UnknownClasses, version: int) -> Candidate:
+@stage("export", reads=lambda run, head, basis, version: [run.name, run.config.export.familiar_share], version=5)
+def export_candidate(run: Run, head: Head, basis: FamiliarityBasis, version: int) -> Candidate:
     """Writes model.onnx with the version that it will have if the gates promote it."""
-    return keras_process.call(export_model, run, head, unknown, version)
+    return keras_process.call(export_model, run, head, basis, version)
 
 
 @stage("variants", reads=lambda run, decision: run.config.export)

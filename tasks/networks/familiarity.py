@@ -15,16 +15,15 @@ called unfamiliar, and 0.95 at their median.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from scipy.special import expit
-from sklearn.utils.extmath import randomized_svd
 
 from tasks.networks.onnx_graph import check
 from tasks.networks.outputs import FAMILIARITY
@@ -107,34 +106,64 @@ class Familiarity:
             rows: features, any float [N, D].
             logits: float [N, C], before the temperature.
         """
+        from scipy.special import expit
+
         places, rest = self.space.place(rows)
         score = self.weights.score(self.distances.relative(places), logits.max(axis=1), rest)
         return expit(score).astype(np.float32)
 
 
-def fit_familiarity(
-    rows: np.ndarray,
-    targets: np.ndarray,
-    held_out: np.ndarray,
-    logits: np.ndarray,
-    coverage: float,
-    widths: Sequence[int] = (),
-) -> Familiarity:
-    """Fits it to features of training images, and its threshold to held-out ones.
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """Of a familiarity what depends on no head, so that it is fitted while the head is trained."""
+
+    space: Space
+    distances: Distances
+    held_out_distance: np.ndarray  # float32 [V], of the held-out images
+    held_out_rest: np.ndarray  # float32 [V], the share of each one's variation that the space leaves out
+
+    def save(self) -> bytes:
+        """The arrays as an .npz."""
+        parts = (self.space, self.distances)
+        arrays = {name: values for part in parts for name, values in vars(part).items()}
+        held_out = {"held_out_distance": self.held_out_distance, "held_out_rest": self.held_out_rest}
+        np.savez(content := io.BytesIO(), allow_pickle=False, **arrays, **held_out)
+        return content.getvalue()
+
+    @classmethod
+    def load(cls, content: bytes) -> Basis:
+        """What `save` gave."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            found = dict(arrays)
+        space, distances = (
+            {field.name: found.pop(field.name) for field in fields(part)} for part in (Space, Distances)
+        )
+        return cls(space=Space(**space), distances=Distances(**distances), **found)
+
+    def with_logits(self, logits: np.ndarray, coverage: float) -> Familiarity:
+        """The familiarity of a head.
+
+        Args:
+            logits: float [V, C], of the held-out images.
+            coverage: the share of held-out images that are familiar.
+        """
+        weights = fit_weights(self.held_out_distance, logits.max(axis=1), self.held_out_rest, coverage)
+        return Familiarity(space=self.space, distances=self.distances, weights=weights)
+
+
+def fit_basis(rows: np.ndarray, targets: np.ndarray, held_out: np.ndarray, widths: Sequence[int] = ()) -> Basis:
+    """Fits it to features of training images.
 
     Args:
         rows: any float [T, D].
         targets: int [T], classes from 0; a class without an image is never the nearest.
-        held_out: any float [V, D]; V is at least 1.
-        logits: float [V, C], of the held-out images.
-        coverage: the share of held-out images that are familiar.
+        held_out: any float [V, D], of images for the threshold; V is at least 1.
         widths: the numbers of features of each layer, which sum to D; empty where they are of one layer.
     """
     space = _fit_space(rows, widths)
     distances = fit_distances(space.place(rows)[0], targets)
     places, rest = space.place(held_out)
-    weights = fit_weights(distances.relative(places), logits.max(axis=1), rest, coverage)
-    return Familiarity(space=space, distances=distances, weights=weights)
+    return Basis(space=space, distances=distances, held_out_distance=distances.relative(places), held_out_rest=rest)
 
 
 def dimensions(images: int, width: int) -> int:
@@ -170,7 +199,7 @@ def fit_weights(distance: np.ndarray, logit: np.ndarray, left_out: np.ndarray, c
 
 
 def scaling(rows: np.ndarray, widths: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rooted features float32 [T, D], their mean [D], and the scale of each [D]; `widths` as `fit_familiarity`."""
+    """Rooted features float32 [T, D], their mean [D], and the scale of each [D]; `widths` as `fit_basis`."""
     values = rooted(rows)
     scale = layer_scales(values.var(axis=0, dtype=np.float64), widths).astype(np.float32)
     return values, values.mean(axis=0), scale
@@ -244,6 +273,8 @@ def attach(model: onnx.ModelProto, familiarity: Familiarity, source: str) -> onn
 
 
 def _fit_space(rows: np.ndarray, widths: Sequence[int]) -> Space:
+    from sklearn.utils.extmath import randomized_svd  # half a second, which a run with nothing new does not need
+
     values, mean, scale = scaling(rows, widths)
     values -= mean
     values *= scale

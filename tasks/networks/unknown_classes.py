@@ -53,7 +53,7 @@ def leave_classes_out(
         targets: int [T], indices into `labels`.
         held_out: features of held-out images, any float [V, D].
         held_out_targets: int [V].
-        widths: as `tasks.networks.familiarity.fit_familiarity`.
+        widths: as `tasks.networks.familiarity.fit_basis`.
     """
     counts = np.bincount(targets, minlength=len(labels))
     chosen = [int(each) for each in np.argsort(-counts, kind="stable")[:LEFT_OUT] if counts[each] >= MIN_IMAGES]

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from tasks.config import POOLED
-from tasks.export.familiar import try_unknown_classes
+from tasks.export.familiar import fit_familiarity_basis
 from tasks.export.model import export_model
 from tasks.extract.engine import Decoding, choose_engine, embed
 from tasks.extract.plan import cut, embed_shard, missing_tasks
@@ -138,7 +138,7 @@ def test_the_shipped_model_has_the_very_extractor_that_made_the_features(stage: 
     images = read_snapshot(run.workspace, snapshot.id, ["sha256", "split"]).query("split == 'validation'")
     table = images.assign(logits=list(np.tile([0.0, 1.0], (len(images), 1))))
     write_table(run.workspace, reference.validation_path, table, LOGITS)
-    shipped = export_model(run, reference, try_unknown_classes(run, reference.features), version=1)
+    shipped = export_model(run, reference, fit_familiarity_basis(run, reference.features), version=1)
 
     session = open_session(run.workspace.local_file(shipped.onnx_path))
     found = [

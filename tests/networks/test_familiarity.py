@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tasks.networks.familiarity import Familiarity, attach, fit_familiarity
+from tasks.networks.familiarity import Basis, Familiarity, attach, fit_basis
 from tasks.networks.onnx_session import open_session
 from tasks.networks.outputs import FAMILIARITY, THRESHOLD
 from tasks.networks.unknown_classes import leave_classes_out
@@ -33,7 +33,7 @@ def logits(rows: np.ndarray) -> np.ndarray:
 def fitted() -> Familiarity:
     rows, targets = images(400, 0)
     held_out, _ = images(200, 1)
-    return fit_familiarity(rows, targets, held_out, logits(held_out), 0.95, WIDTHS)
+    return fit_basis(rows, targets, held_out, WIDTHS).with_logits(logits(held_out), 0.95)
 
 
 def graph_of(source: str, shape: list[int | str]) -> onnx.ModelProto:
@@ -68,10 +68,22 @@ def test_of_activations_the_mean_over_space_is_what_counts(fitted: Familiarity):
 def test_as_many_held_out_images_are_familiar_as_asked(coverage: float):
     rows, targets = images(400, 0)
     held_out, _ = images(200, 1)
-    fitted = fit_familiarity(rows, targets, held_out, logits(held_out), coverage, WIDTHS)
+    fitted = fit_basis(rows, targets, held_out, WIDTHS).with_logits(logits(held_out), coverage)
     assert (fitted.of(held_out, logits(held_out)) >= THRESHOLD).mean() == pytest.approx(coverage, abs=0.01)
     unseen, _ = images(1000, 7)
     assert (fitted.of(unseen, logits(unseen)) >= THRESHOLD).mean() == pytest.approx(coverage, abs=0.05)
+
+
+def test_a_basis_is_the_same_after_it_was_kept():
+    rows, targets = images(100, 0)
+    basis = fit_basis(rows, targets, images(50, 1)[0], WIDTHS)
+    again = Basis.load(basis.save())
+    for kept, made in zip((again.space, again.distances, again), (basis.space, basis.distances, basis), strict=True):
+        arrays = {name: value for name, value in vars(made).items() if isinstance(value, np.ndarray)}
+        assert arrays
+        for name, value in arrays.items():
+            assert vars(kept)[name].dtype == value.dtype
+            np.testing.assert_array_equal(vars(kept)[name], value)
 
 
 def test_strangers_are_not_familiar(fitted: Familiarity):
@@ -85,14 +97,14 @@ def test_strangers_are_not_familiar(fitted: Familiarity):
 def test_the_same_data_give_the_same_numbers_and_a_few_images_are_enough(fitted: Familiarity):
     rows, targets = images(400, 0)
     held_out, _ = images(200, 1)
-    again = fit_familiarity(rows, targets, held_out, logits(held_out), 0.95, WIDTHS)
+    again = fit_basis(rows, targets, held_out, WIDTHS).with_logits(logits(held_out), 0.95)
     assert again.weights == fitted.weights
     assert np.array_equal(again.space.axes, fitted.space.axes)
     few, of = images(8, 5)
-    one = fit_familiarity(few, of, few[:1], logits(few[:1]), 0.95)
+    one = fit_basis(few, of, few[:1]).with_logits(logits(few[:1]), 0.95)
     assert np.isfinite(one.of(few, logits(few))).all()
     assert one.of(few[:1], logits(few[:1]))[0] == pytest.approx(THRESHOLD, abs=0.01)  # the least familiar of one
-    constant = fit_familiarity(np.ones((8, 6), np.float16), of, np.ones((2, 6)), np.ones((2, 4)), 0.95)
+    constant = fit_basis(np.ones((8, 6), np.float16), of, np.ones((2, 6))).with_logits(np.ones((2, 4)), 0.95)
     assert np.isfinite(constant.of(np.zeros((1, 6)), np.ones((1, 4)))).all()
 
 

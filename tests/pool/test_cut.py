@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks.networks.classifier import Classifier
-from tasks.networks.familiarity import attach, fit_familiarity
+from tasks.networks.familiarity import attach, fit_basis
 from tasks.networks.occlusion import Occlusion
 from tasks.networks.onnx_session import open_model
 from tasks.pool.cut import Head, cut_champion, cut_model, narrowest_value
@@ -98,7 +98,7 @@ def fine_tuned_model() -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     helper.set_model_props(model, {"labels": json.dumps(["a", "b", "c"]), "name": "tuned"})
     rows, logits = rng.normal(size=(60, 6)) * 20, rng.normal(size=(60, 3))
-    fitted = fit_familiarity(rows, np.arange(60) % 3, rows[:20], logits[:20], 0.95)
+    fitted = fit_basis(rows, np.arange(60) % 3, rows[:20]).with_logits(logits[:20], 0.95)
     return attach(model, fitted, "activations").SerializeToString()
 
 

@@ -1,0 +1,32 @@
+"""How the command line starts Prefect and the flow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import SimpleNamespace
+
+import pytest
+from prefect import flow_engine
+
+from flows.cli.running import _wait_for_no_heartbeat
+
+
+def test_a_run_does_not_wait_for_the_thread_of_its_heartbeats(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flow_engine, "_send_heartbeats", flow_engine._send_heartbeats)  # put back afterwards
+    _wait_for_no_heartbeat()
+    sent = threading.Event()
+    engine = SimpleNamespace(
+        heartbeat_seconds=30,
+        flow_run=None,
+        logger=logging.getLogger(),
+        _build_heartbeat_event_template=lambda: ({}, []),
+        _emit_flow_run_heartbeat=lambda *_: sent.set(),
+    )
+    before = set(threading.enumerate())
+    with flow_engine._send_heartbeats(engine):  # type: ignore[arg-type]
+        [heartbeats] = set(threading.enumerate()) - before
+        assert sent.wait(10)  # they are still sent
+    assert heartbeats.is_alive()  # it looks whether the run has ended at the next full second
+    heartbeats.join(10)
+    assert not heartbeats.is_alive()
