@@ -16,6 +16,7 @@ from dataclasses import replace
 from flows.summary import looks_new
 from tasks.errors import HeadstartError
 from tasks.evaluate.parity import prepare_reference
+from tasks.evaluate.thresholds import load_gates
 from tasks.extract.export import ensure_exported
 from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
@@ -77,7 +78,8 @@ def _prepare(run: Run) -> None:
             importlib.import_module("albumentations")
         extractor = ensure_exported(run, extractor)
         if replace(extractor, precision=run.config.backbone.precision).in_keras:
-            keras_process.call(prepare_reference, extractor)
+            images = load_gates(run.config.evaluate.gates, run.name).parity.images
+            keras_process.call(prepare_reference, run, extractor, images)
         for module in LATER:
             importlib.import_module(module)
         load_template(run.config.task)

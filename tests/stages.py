@@ -23,7 +23,7 @@ def candidate_of(run: Run, extractor: FeatureExtractor) -> Candidate:
     engine = choose_engine(run, extractor)
     for shard in cut(todo, 64):
         embed_shard(run, extractor, policy, engine, shard)
-    keras_process.call(make_reference, run, snapshot, extractor)
+    keras_process.call(make_reference, run, snapshot, extractor, 128)
     features = Features(snapshot=snapshot, extractor=extractor, views=policy.views, embedded=len(todo))
     head = keras_process.call(finetune, run, features)
     return keras_process.call(export_model, run, head, fit_familiarity_basis(run, features), 1)

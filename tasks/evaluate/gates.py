@@ -224,7 +224,7 @@ def _parity(limits: ParityLimits, parity: Parity | None) -> tuple[GateResult, Ga
     probabilities = GateRule(gate="parity of probabilities", rule="at most", threshold=difference, overridable=False)
     if parity is None or parity.n == 0:
         return labels.missing(), probabilities.missing()
-    evidence = f"all {parity.n} test images"
+    evidence = f"{parity.n} test images"
     same = f"model.onnx and Keras predict the same class for {parity.label_agreement:.2%} of {parity.n} images"
     apart = f"their probabilities differ by {parity.max_difference:.1e} in the worst case (at most {difference:g})"
     return (

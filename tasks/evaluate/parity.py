@@ -1,7 +1,9 @@
-"""Parity: does model.onnx predict what Keras predicts, over the whole test split?
+"""Parity: does model.onnx predict what Keras predicts for images of the test split?
 
-Keras's own features of an image never change under one key, so they are stored (float32, beside the extractor's), and a
-later run computes them for new test images only. They don't depend on the head: they are made while it is trained.
+Keras's own features of an image never change under one key, so they are stored (float32, beside the extractor's). They
+don't depend on the head: they are made while it is trained. Of a large split a sample is enough: what a conversion gets
+wrong is wrong for every image, by more than the gate allows or less. Once a workspace has the sample, a retrain builds
+no Keras network for it. (The sample is the first images in the order of digests, which is a random one.)
 
 An 8-bit feature extractor, or one given as an ONNX file, has no Keras form. There the reference is the Keras
 head on the features of the extractor's own file: the gate then shows that nothing was lost behind the extractor.
@@ -28,7 +30,7 @@ from tasks.networks.onnx_session import available_cores, open_session
 from tasks.networks.registry import get_backbone
 from tasks.networks.text_batches import run_texts
 from tasks.records import FeatureExtractor, Head, Run, Snapshot
-from tasks.storage.feature_store import append_rows, load_features, stored_views
+from tasks.storage.feature_store import append_rows, feature_store, load_features, stored_views
 from tasks.storage.snapshots import read_snapshot
 
 if TYPE_CHECKING:
@@ -46,12 +48,13 @@ class Parity:
     max_difference: float
 
 
-def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) -> int:
-    """Stores the reference features of test images that have none yet; returns their number."""
+def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor, images: int) -> int:
+    """Stores reference features of test images until so many have some, or all have; returns the number of new ones."""
     table = read_snapshot(run.workspace, snapshot.id, ["sha256", "uri", "split"])
-    test = table[table["split"] == "test"]
-    known = stored_views(run.workspace, _key(extractor), test["sha256"].tolist(), 1)[:, 0]
-    missing = list(test.loc[~known, ["sha256", "uri"]].itertuples(index=False, name=None))
+    test = table[table["split"] == "test"].sort_values("sha256")
+    known = _known(run, extractor, test["sha256"].tolist())
+    wanted = max(0, images - int(known.sum()))
+    missing = list(test.loc[~known, ["sha256", "uri"]].head(wanted).itertuples(index=False, name=None))
     if missing:
         features = _keras_features if extractor.in_keras else _extractor_features
         rows = np.concatenate(list(features(run, extractor, missing)))
@@ -59,22 +62,32 @@ def make_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) ->
     return len(missing)
 
 
-def prepare_reference(extractor: FeatureExtractor) -> None:
-    """Loads what `make_reference` needs in this process for an extractor that Keras can compute."""
-    build_extractor(extractor)
+def prepare_reference(run: Run, extractor: FeatureExtractor, images: int) -> None:
+    """Loads what `make_reference` will probably need in this process for an extractor that Keras can compute."""
+    parts = feature_store(run.workspace, _key(extractor)).read(["sha256"])
+    if len({sha256 for part in parts for sha256 in part["sha256"].to_pylist()}) < images:
+        build_extractor(extractor)
 
 
 def measure_parity(run: Run, head: Head, sha256s: Sequence[str], probabilities: np.ndarray) -> Parity:
-    """Compares `probabilities` float32 [N, C], of model.onnx, with the reference's on the same images."""
+    """Compares `probabilities` float32 [N, C], of model.onnx, with the reference's on those images that have one."""
     from scipy.special import softmax
 
-    logits = keras_process.call(_keras_logits, run, head, sha256s)
-    expected = softmax(logits / head.temperature, axis=1)
+    known = _known(run, head.features.extractor, sha256s)
+    compared, found = np.array(sha256s)[known].tolist(), probabilities[known]
+    if not compared:
+        return Parity(n=0, label_agreement=0.0, max_difference=1.0)
+    expected = softmax(keras_process.call(_keras_logits, run, head, compared) / head.temperature, axis=1)
     return Parity(
-        n=len(sha256s),
-        label_agreement=float((expected.argmax(axis=1) == probabilities.argmax(axis=1)).mean()),
-        max_difference=float(np.abs(expected - probabilities).max()),
+        n=len(compared),
+        label_agreement=float((expected.argmax(axis=1) == found.argmax(axis=1)).mean()),
+        max_difference=float(np.abs(expected - found).max()),
     )
+
+
+def _known(run: Run, extractor: FeatureExtractor, sha256s: Sequence[str]) -> np.ndarray:
+    """Which images have reference features, bool [N]."""
+    return stored_views(run.workspace, _key(extractor), sha256s, 1)[:, 0]
 
 
 def _key(extractor: FeatureExtractor) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.evaluate.parity import make_reference
 from tasks.evaluate.stage import evaluate, rules
+from tasks.evaluate.thresholds import load_gates
 from tasks.evaluate.weigh import weigh, weighed_by
 from tasks.networks import keras_process
 from tasks.orchestration import stage
@@ -25,4 +26,5 @@ def weigh_all_images(run: Run, decision: Decision, challenger: CrossFitted, cham
 @stage("reference")
 def make_parity_reference(run: Run, snapshot: Snapshot, extractor: FeatureExtractor) -> int:
     """What the candidate's file will be compared with, as far as it does not depend on the head."""
-    return keras_process.call(make_reference, run, snapshot, extractor)
+    images = load_gates(run.config.evaluate.gates, run.name).parity.images
+    return keras_process.call(make_reference, run, snapshot, extractor, images)

@@ -29,6 +29,7 @@ class Floors(Section):
 
 
 class ParityLimits(Section):
+    images: int = Field(ge=1)
     min_label_agreement: float = Field(ge=0, le=1)
     max_probability_difference: float = Field(gt=0, le=1)
 
