@@ -6,7 +6,7 @@
 `arrival` takes a folder of class folders (or of splits with those), makes a first model of 3,000 of its photographs,
 then copies 40 more, as often as `--times` says, each time half a minute after the last run; it prints, for each time,
 the seconds from the last file's landing to the run's start beyond the quiet period, from there to its end, those of
-processor time of all processes meanwhile, and the machine's load (processes that want a core).
+processor time of all processes meanwhile, the machine's load (processes that want a core), and what `up` logged.
 `burst` lets 50 batches of made-up photographs arrive at random within 10 minutes, and exits with 1 where an image was
 lost or embedded twice, two runs were there at once, or the last snapshot is not the folder.
 """
@@ -56,7 +56,7 @@ def arrival(folder: Path, photographs: Path, times: int, settle_s: float, flags:
         for time_number in range(times):
             start = KNOWN + NEW * time_number
             time.sleep(REST_S)
-            spent_s = _processor_s(up)
+            spent_s, said = _processor_s(up), len(up.log.read_text())
             _copy(files[start : start + NEW], source)
             landed = time.time()
             run = _ended(up, time_number + 1)
@@ -69,6 +69,7 @@ def arrival(folder: Path, photographs: Path, times: int, settle_s: float, flags:
                     "load": os.getloadavg()[0],
                     "versions": len(versions(Workspace(str(folder / "w")), NAME)),
                     "timings": _timings(folder / "w"),
+                    "log": up.log.read_text()[said:].splitlines(),
                 }
             )
         return {"settle_s": settle_s, "first_run": _length(first), "arrivals": rows}

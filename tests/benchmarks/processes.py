@@ -33,6 +33,7 @@ class Answer:
     started_at: float  # seconds since the epoch
     seconds: float
     processor_s: float  # of the process and all below it, as they were last seen
+    timeline: list[tuple[float, float]]  # seconds since the epoch, and the processor seconds until then
     peak_rss_mb: int  # of the process and all below it, together
     peak_anonymous_mb: int  # of these without mapped files, whose pages the system takes back when it needs them
 
@@ -58,10 +59,12 @@ def run(command: Sequence[str], env: dict[str, str], allowed: Sequence[int] = (0
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started_at, started = time.time(), time.perf_counter()
         spent_s: dict[int, float] = {}  # of a core, by process: some are not waited for, and known to nobody then
+        timeline = [(started_at, 0.0)]
         with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err) as process:
             peak_rss = peak_anonymous = 0
             while True:
                 rss, anonymous = _look_at_tree(process.pid, spent_s)
+                timeline.append((time.time(), sum(spent_s.values())))
                 peak_rss, peak_anonymous = max(peak_rss, rss), max(peak_anonymous, anonymous)
                 try:
                     status = process.wait(SAMPLE_EVERY_S)
@@ -77,6 +80,7 @@ def run(command: Sequence[str], env: dict[str, str], allowed: Sequence[int] = (0
         started_at=started_at,
         seconds=seconds,
         processor_s=sum(spent_s.values()),
+        timeline=timeline,
         peak_rss_mb=peak_rss // 2**20,
         peak_anonymous_mb=peak_anonymous // 2**20,
     )

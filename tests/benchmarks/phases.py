@@ -1,0 +1,158 @@
+"""Where a retrain's seconds go, phase by phase: on the clock and of a core, beside the floor, the pass of its images.
+
+    KERAS_HOME=… uv run python -m tests.benchmarks.phases PHOTOGRAPHS [--repeats 3] [--precision fp32]
+
+PHOTOGRAPHS is a folder of `train/` and `validation/`, a subfolder a class. With Prefect's server up: the first retrain of
+a fresh workspace, the same command again, and again with 1 % new images. The clock is divided among the stages that the
+run waits for one after the other; what runs beside them (the reference, the review, the familiarity) counts in their
+seconds of a core. The pass: the extraction stage alone, in a process of its own. Medians of the repeats, as a table in
+Markdown. Leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+import numpy as np
+
+from tests.benchmarks.copies import save_changed
+from tests.benchmarks.extraction import prepare
+from tests.benchmarks.processes import Answer, environment, prefect_server
+from tests.benchmarks.retrain import STEPS, headstart, migrate, new_originals
+from tests.benchmarks.scale import in_a_process
+
+# The stages that a run waits for; those that take no time count as what lies between.
+WAITED_FOR = ("ingest", "validate", "extract", "cross-fit", "finetune", "export", "evaluate", "weigh", "report")
+BEFORE, BETWEEN, AFTER = "before the first stage", "between stages", "after the last stage"
+ORDER = (BEFORE, *WAITED_FOR, BETWEEN, AFTER)
+
+Spans = list[tuple[str, float, float]]  # a stage, and when it began and ended, in seconds since the epoch
+
+
+def phases(answer: Answer, stages: Spans) -> dict[str, tuple[float, float]]:
+    """Seconds on the clock and of a core in each phase of a process, which add up to all of it.
+
+    Args:
+        answer: what the process gave.
+        stages: of it, one after the other.
+    """
+    moments, spent = (np.array(column) for column in zip(*answer.timeline, strict=True))
+    found: Counter[str] = Counter()
+    cores: Counter[str] = Counter()
+
+    def count(phase: str, begin: float, end: float) -> None:
+        found[phase] += end - begin
+        cores[phase] += float(np.interp(end, moments, spent) - np.interp(begin, moments, spent))
+
+    last, gap = answer.started_at, BEFORE
+    for stage, begin, end in stages:
+        count(gap, last, begin)
+        count(stage, begin, end)
+        last, gap = end, BETWEEN
+    count(AFTER, last, answer.started_at + answer.seconds)
+    return {phase: (found[phase], cores[phase]) for phase in ORDER if phase in found}
+
+
+def stages_since(url: str, moment: float) -> Spans:
+    """The stages that began after a moment and that a run waits for, from Prefect's server."""
+    wanted = {"sort": "EXPECTED_START_TIME_DESC", "limit": 100}
+    rows = httpx.post(f"{url}/task_runs/filter", json=wanted, timeout=60).raise_for_status().json()
+    spans = [
+        (
+            row["name"].partition(":")[0],
+            *(datetime.fromisoformat(row[key]).timestamp() for key in ("start_time", "end_time")),
+        )
+        for row in rows
+        if row["start_time"] and row["end_time"]
+    ]
+    return sorted((span for span in spans if span[0] in WAITED_FOR and span[1] > moment), key=lambda span: span[1])
+
+
+def measure(data: Path, folder: Path, precision: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """One turn: the phases of each step, in a fresh workspace."""
+    shutil.copytree(data, folder / "data")
+    found = {}
+    with prefect_server(folder / "prefect") as (url, _):
+        env = environment(folder / "prefect", url)
+        for step in STEPS:
+            if step == "1 % new":
+                for place, original in enumerate(new_originals(data)):
+                    target = folder / "data" / original.relative_to(data)
+                    save_changed(original, target.with_name(f"{target.stem}-new.jpg"), seed=place)
+            answer = headstart(folder / "data", folder / "workspace", env, ["--precision", precision])
+            time.sleep(2)  # the server writes the last states a moment later
+            found[step] = phases(answer, stages_since(url, answer.started_at))
+            print(step, f"{answer.seconds:.1f} s, {answer.processor_s:.1f} s of a core", file=sys.stderr, flush=True)
+    return found
+
+
+def pass_alone(data: Path, folder: Path, precision: str) -> dict[str, float]:
+    """The extraction stage's seconds, on the clock and of a core."""
+    job = prepare(data, folder, {"precision": precision})
+    before = time.process_time()
+    seconds = job.embed()
+    return {"seconds": seconds, "processor_s": time.process_time() - before}
+
+
+def table(turns: Sequence[dict[str, dict[str, tuple[float, float]]]], floor: tuple[float, float]) -> str:
+    """A row for each phase, the whole and the pass; a column for each step's seconds on the clock and of a core."""
+    heads = [f"{step}, {kind}" for step in STEPS for kind in ("s", "core-s")]
+    lines = ["| phase | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    used = [phase for phase in ORDER if any(phase in turn[step] for turn in turns for step in STEPS)]
+    for phase in used:
+        lines.append(_row(phase, (_median(turn[step].get(phase, (0.0, 0.0)) for turn in turns) for step in STEPS)))
+    wholes = [_median(_sum(turn[step].values()) for turn in turns) for step in STEPS]
+    lines.append(_row("**whole**", wholes))
+    lines.append(_row("the pass of all images", [floor]))
+    lines.append(f"\nA first run takes {wholes[0][1] / floor[1]:.2f} times the core-seconds of its pass.")
+    return "\n".join(lines)
+
+
+def _sum(pairs: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    clock, cores = zip(*pairs, strict=True)
+    return sum(clock), sum(cores)
+
+
+def _median(pairs: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    clock, cores = zip(*pairs, strict=True)
+    return median(clock), median(cores)
+
+
+def _row(name: str, pairs: Iterable[tuple[float, float]]) -> str:
+    cells = [f"{value:.1f}" for pair in pairs for value in pair]
+    return f"| {name} | " + " | ".join(cells + [""] * (2 * len(STEPS) - len(cells))) + " |"
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("photographs", type=Path, help="folder with train/ and validation/")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precision", choices=["fp32", "int8"], default="fp32")
+    given = parser.parse_args(arguments)
+    data, turns, passes = given.photographs.resolve(), [], []
+    with tempfile.TemporaryDirectory(prefix="headstart-phases-") as aside:
+        for turn in range(given.repeats):
+            folder = Path(aside, str(turn))
+            folder.mkdir()
+            migrate(folder / "prefect")
+            turns.append(measure(data, folder, given.precision))
+            alone: dict[str, Any] = in_a_process(pass_alone, data, folder / "pass", given.precision)
+            passes.append((alone["seconds"], alone["processor_s"]))
+            print("pass", passes[-1], file=sys.stderr, flush=True)
+            shutil.rmtree(folder)
+    print(table(turns, _median(passes)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
