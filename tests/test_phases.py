@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks.phases import AFTER, BEFORE, BETWEEN, phases, table
+from tests.benchmarks.phases import AFTER, BEFORE, BETWEEN, Turn, phases, table
 from tests.benchmarks.processes import Answer
+from tests.benchmarks.retrain import STEPS
 
 
 def test_the_phases_add_up_to_the_whole_on_the_clock_and_of_a_core():
@@ -28,7 +29,7 @@ def test_the_phases_add_up_to_the_whole_on_the_clock_and_of_a_core():
         BETWEEN: pytest.approx((2.0, 2.0)),
         AFTER: pytest.approx((1.0, 2.0)),
     }
-    turn = dict.fromkeys(("first", "unchanged", "1 % new"), found)
+    turn: Turn = dict.fromkeys(STEPS, found)
     page = table([turn, turn, turn], (4.0, 7.0))
     assert "| **whole** | 10.0 | 14.0 | 10.0 | 14.0 | 10.0 | 14.0 |" in page
     assert "2.00 times the core-seconds" in page

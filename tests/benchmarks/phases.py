@@ -2,11 +2,11 @@
 
     KERAS_HOME=… uv run python -m tests.benchmarks.phases PHOTOGRAPHS [--repeats 3] [--precision fp32]
 
-PHOTOGRAPHS is a folder of `train/` and `validation/`, a subfolder a class. With Prefect's server up: the first retrain of
-a fresh workspace, the same command again, and again with 1 % new images. The clock is divided among the stages that the
-run waits for one after the other; what runs beside them (the reference, the review, the familiarity) counts in their
-seconds of a core. The pass: the extraction stage alone, in a process of its own. Medians of the repeats, as a table in
-Markdown. Leave the machine alone meanwhile.
+PHOTOGRAPHS is a folder of `train/` and `validation/`, a subfolder a class. With Prefect's server up: the first retrain
+of a fresh workspace, the same command again, and again with 1 % new images. The clock is divided among the stages that
+the run waits for one after the other; what runs beside them (the reference, the review, the familiarity) counts in
+their seconds of a core. The pass: the extraction stage alone, in a process of its own. Medians of the repeats, as a
+table in Markdown. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,6 +30,7 @@ from tests.benchmarks.extraction import prepare
 from tests.benchmarks.processes import Answer, environment, prefect_server
 from tests.benchmarks.retrain import STEPS, headstart, migrate, new_originals
 from tests.benchmarks.scale import in_a_process
+from tests.up import moment as moment_of
 
 # The stages that a run waits for; those that take no time count as what lies between.
 WAITED_FOR = ("ingest", "validate", "extract", "cross-fit", "finetune", "export", "evaluate", "weigh", "report")
@@ -38,6 +38,7 @@ BEFORE, BETWEEN, AFTER = "before the first stage", "between stages", "after the 
 ORDER = (BEFORE, *WAITED_FOR, BETWEEN, AFTER)
 
 Spans = list[tuple[str, float, float]]  # a stage, and when it began and ended, in seconds since the epoch
+Turn = Mapping[str, Mapping[str, tuple[float, float]]]  # by step and phase the seconds, on the clock and of a core
 
 
 def phases(answer: Answer, stages: Spans) -> dict[str, tuple[float, float]]:
@@ -48,8 +49,8 @@ def phases(answer: Answer, stages: Spans) -> dict[str, tuple[float, float]]:
         stages: of it, one after the other.
     """
     moments, spent = (np.array(column) for column in zip(*answer.timeline, strict=True))
-    found: Counter[str] = Counter()
-    cores: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
+    cores: defaultdict[str, float] = defaultdict(float)
 
     def count(phase: str, begin: float, end: float) -> None:
         found[phase] += end - begin
@@ -69,17 +70,14 @@ def stages_since(url: str, moment: float) -> Spans:
     wanted = {"sort": "EXPECTED_START_TIME_DESC", "limit": 100}
     rows = httpx.post(f"{url}/task_runs/filter", json=wanted, timeout=60).raise_for_status().json()
     spans = [
-        (
-            row["name"].partition(":")[0],
-            *(datetime.fromisoformat(row[key]).timestamp() for key in ("start_time", "end_time")),
-        )
+        (row["name"].partition(":")[0], moment_of(row["start_time"]), moment_of(row["end_time"]))
         for row in rows
         if row["start_time"] and row["end_time"]
     ]
     return sorted((span for span in spans if span[0] in WAITED_FOR and span[1] > moment), key=lambda span: span[1])
 
 
-def measure(data: Path, folder: Path, precision: str) -> dict[str, dict[str, tuple[float, float]]]:
+def measure(data: Path, folder: Path, precision: str) -> Turn:
     """One turn: the phases of each step, in a fresh workspace."""
     shutil.copytree(data, folder / "data")
     found = {}
@@ -105,7 +103,7 @@ def pass_alone(data: Path, folder: Path, precision: str) -> dict[str, float]:
     return {"seconds": seconds, "processor_s": time.process_time() - before}
 
 
-def table(turns: Sequence[dict[str, dict[str, tuple[float, float]]]], floor: tuple[float, float]) -> str:
+def table(turns: Sequence[Turn], floor: tuple[float, float]) -> str:
     """A row for each phase, the whole and the pass; a column for each step's seconds on the clock and of a core."""
     heads = [f"{step}, {kind}" for step in STEPS for kind in ("s", "core-s")]
     lines = ["| phase | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
