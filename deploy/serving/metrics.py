@@ -30,7 +30,7 @@ class Metrics:
         )
         self.batches = Histogram(
             "headstart_batch_images",
-            "Images that the model answered together",
+            "Images (or texts) that the model answered together",
             buckets=(1, 2, 4, 8, 16, 32),
             registry=self.registry,
         )
@@ -38,19 +38,24 @@ class Metrics:
             "headstart_reloads", "Looks at a new version, by outcome", ["outcome"], registry=self.registry
         )
         self.collected = Counter(
-            "headstart_collected_images", "Images for --collect, by outcome", ["outcome"], registry=self.registry
+            "headstart_collected_images",
+            "Images (or texts) for --collect, by outcome",
+            ["outcome"],
+            registry=self.registry,
         )
         self.collected_bytes = Counter(
-            "headstart_collected_bytes", "Bytes of the images kept for --collect", registry=self.registry
+            "headstart_collected_bytes", "Bytes of what was kept for --collect", registry=self.registry
         )
         self.images = Counter(
             "headstart_images",
-            "Images answered, by whether they resemble what the model was trained on",
+            "Images (or texts) answered, by whether they resemble what the model was trained on",
             ["familiar"],
             registry=self.registry,
         )
         self.version = Gauge("headstart_model_version", "The version that answers; 0 for none", registry=self.registry)
-        self.waiting = Gauge("headstart_waiting_images", "Images that wait for the model", registry=self.registry)
+        self.waiting = Gauge(
+            "headstart_waiting_images", "Images (or texts) that wait for the model", registry=self.registry
+        )
 
     def count(self, familiar: Iterable[bool | None]) -> None:
         """Counts answered images; None is of a model that does not say it."""
