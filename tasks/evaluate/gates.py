@@ -222,7 +222,7 @@ def _parity(limits: ParityLimits, parity: Parity | None) -> tuple[GateResult, Ga
     agreement, difference = limits.min_label_agreement, limits.max_probability_difference
     labels = GateRule(gate="parity of labels", rule="at least", threshold=agreement, unit="share", overridable=False)
     probabilities = GateRule(gate="parity of probabilities", rule="at most", threshold=difference, overridable=False)
-    if parity is None or parity.n == 0:
+    if parity is None:
         return labels.missing(), probabilities.missing()
     evidence = f"{parity.n} test images"
     same = f"model.onnx and Keras predict the same class for {parity.label_agreement:.2%} of {parity.n} images"

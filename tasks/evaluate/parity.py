@@ -69,14 +69,15 @@ def prepare_reference(run: Run, extractor: FeatureExtractor, images: int) -> Non
         build_extractor(extractor)
 
 
-def measure_parity(run: Run, head: Head, sha256s: Sequence[str], probabilities: np.ndarray) -> Parity:
-    """Compares `probabilities` float32 [N, C], of model.onnx, with the reference's on those images that have one."""
+def measure_parity(run: Run, head: Head, sha256s: Sequence[str], probabilities: np.ndarray) -> Parity | None:
+    """Compares `probabilities` float32 [N, C], of model.onnx, with the reference's on those images that have one; None
+    where none has."""
     from scipy.special import softmax
 
     known = _known(run, head.features.extractor, sha256s)
     compared, found = np.array(sha256s)[known].tolist(), probabilities[known]
     if not compared:
-        return Parity(n=0, label_agreement=0.0, max_difference=1.0)
+        return None
     expected = softmax(keras_process.call(_keras_logits, run, head, compared) / head.temperature, axis=1)
     return Parity(
         n=len(compared),

@@ -86,7 +86,7 @@ def evaluate(run: Run, candidate: Candidate, on_image: Callable[[], None] = lamb
         probabilities=scores,
         metrics=metrics["test"],
         per_class=class_metrics(truth, scores.argmax(axis=1), len(snapshot.labels)),
-        parity=measure_parity(run, head, images["sha256"].tolist(), scores) if len(images) else None,
+        parity=measure_parity(run, head, images["sha256"].tolist(), scores),
         fresh_process=_serves_alone(run, model, classifier, images, scores, gates.serving),
         latency=measure_latency(
             classifier,

@@ -252,9 +252,8 @@ class TensorflowEngine(GpuEngine):
         from tasks.networks.registry import get_backbone
 
         tf.config.experimental.enable_tensor_float_32_execution(False)
-        for device in tf.config.list_physical_devices(
-            "GPU"
-        ):  # else all of its memory is taken, of which Keras needs some
+        # Otherwise it takes all of a GPU's memory, of which the Keras process needs some.
+        for device in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(device, True)
         super().__init__(preprocessing(extractor.image_size_px, get_backbone(extractor.backbone).normalisation))
         model = build_outputs(extractor)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,16 +53,15 @@ def open_on_gpu(content: bytes) -> ort.InferenceSession:
     """
     import onnxruntime as ort
 
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # it prints what it does not find
-        ort.preload_dlls()  # those of the nvidia packages, beside which no LD_LIBRARY_PATH is needed
     options = ort.SessionOptions()
     options.log_severity_level = 4  # that it falls back to the CPU is said here
-    # HEURISTIC: an exhaustive search for the fastest convolutions would begin anew with the last, smaller batch.
+    # HEURISTIC: cuDNN tries no convolutions against each other, which a few images would not pay for.
     cuda = (CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
-    session = ort.InferenceSession(content, options, providers=[cuda, "CPUExecutionProvider"])
+    with contextlib.redirect_stdout(sys.stderr):  # both print what they miss; standard output is for the result
+        ort.preload_dlls()  # those of the nvidia packages
+        session = ort.InferenceSession(content, options, providers=[cuda, "CPUExecutionProvider"])
     if CUDA not in session.get_providers():
-        raise OSError(said.getvalue().strip() or "CUDA's libraries don't load")
+        raise OSError("the libraries of CUDA or cuDNN don't load")
     return session
 
 

@@ -66,14 +66,16 @@ def test_the_answers_are_compared_where_there_is_a_reference(
         lambda function, run, head, sha256s: load_features(run.workspace, "key-keras", sha256s, 0, np.float32),
     )
     answers = np.tile(np.array([1, 0], np.float32), (len(test), 1))
-    assert measure_parity(run, head, test, answers).n == 0  # nothing was made: the gate says so
+    assert measure_parity(run, head, test, answers) is None  # the gate says so
     make_reference(run, snapshot, EXTRACTOR, 6)
     found = measure_parity(run, head, test, answers)
+    assert found is not None
     assert (found.n, found.label_agreement) == (6, 1.0)
     known = stored_views(run.workspace, "key-keras", test, 1)[:, 0]
     answers[np.flatnonzero(~known)] = [0.0, 1.0]  # not compared
     assert measure_parity(run, head, test, answers) == found
     answers[np.flatnonzero(known)[0]] = [0.0, 1.0]
     worse = measure_parity(run, head, test, answers)
+    assert worse is not None
     assert worse.label_agreement == pytest.approx(5 / 6)
     assert worse.max_difference == pytest.approx(1.0)
