@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import typer
@@ -69,7 +69,8 @@ def _prompt_interrupts() -> Iterator[None]:
     """
 
     def interrupt(*_: object) -> None:
-        typer.echo("\nheadstart: interrupted; run it again to resume", err=True)
+        with suppress(OSError):  # not by Python's streams: one that is just being written to can't be entered again
+            os.write(2, b"\nheadstart: interrupted; run it again to resume\n")
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         end = threading.Timer(INTERRUPT_S, os._exit, [INTERRUPTED])
         end.daemon = True
