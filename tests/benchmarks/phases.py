@@ -25,10 +25,9 @@ from typing import Any
 import httpx
 import numpy as np
 
-from tests.benchmarks.copies import save_changed
 from tests.benchmarks.extraction import prepare
 from tests.benchmarks.processes import Answer, environment, prefect_server
-from tests.benchmarks.retrain import STEPS, headstart, migrate, new_originals
+from tests.benchmarks.retrain import STEPS, headstart, migrate, save_new
 from tests.benchmarks.scale import in_a_process
 from tests.up import moment as moment_of
 
@@ -85,9 +84,7 @@ def measure(data: Path, folder: Path, precision: str) -> Turn:
         env = environment(folder / "prefect", url)
         for step in STEPS:
             if step == "1 % new":
-                for place, original in enumerate(new_originals(data)):
-                    target = folder / "data" / original.relative_to(data)
-                    save_changed(original, target.with_name(f"{target.stem}-new.jpg"), seed=place)
+                save_new(data, folder / "data")
             answer = headstart(folder / "data", folder / "workspace", env, ["--precision", precision])
             time.sleep(2)  # the server writes the last states a moment later
             found[step] = phases(answer, stages_since(url, answer.started_at))

@@ -108,9 +108,7 @@ def measure_retrain(data: Path, folder: Path, repeats: int, epochs: int) -> dict
     home, new = folder / "prefect", folder / "new"
     server_start_s = migrate(home)
     say("Prefect's server answers after", server_start_s)
-    for place, original in enumerate(new_originals(data)):
-        target = new / original.relative_to(data)
-        save_changed(original, target.with_name(f"{target.stem}-new.jpg"), seed=place)
+    save_new(data, new)
     tutorials: list[Answer] = []
     costs: dict[tuple[str, str, str], list[Cost]] = {}
     for repeat in range(repeats):
@@ -154,6 +152,13 @@ def migrate(home: Path) -> dict[str, float]:
 def new_originals(data: Path) -> list[Path]:
     files = photographs(data / "train")
     return drawn(files, max(1, round(NEW_SHARE * len(files))), seed=0)
+
+
+def save_new(data: Path, folder: Path) -> None:
+    """Writes changed copies of some photographs into a folder, under the classes of the originals."""
+    for place, original in enumerate(new_originals(data)):
+        target = folder / original.relative_to(data)
+        save_changed(original, target.with_name(f"{target.stem}-new.jpg"), seed=place)
 
 
 def tutorial(data: Path, home: Path, epochs: int) -> Answer:
