@@ -140,7 +140,7 @@ def _main() -> None:
     from flows.deployments import FLOWS  # noqa: F401 - the flows with all their stages
     from flows.warmup import preload
 
-    preload(run)
+    preload(run, ahead=True)
     os.environ.update(_received())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     runpy.run_path(str(engine.__file__), run_name="__main__")

@@ -18,6 +18,7 @@ from tasks.errors import HeadstartError
 from tasks.evaluate.parity import prepare_reference
 from tasks.evaluate.thresholds import load_gates
 from tasks.extract.export import ensure_exported
+from tasks.finetune.rehearsal import rehearse
 from tasks.ingest.entries import Listing
 from tasks.ingest.sources import list_source
 from tasks.modality.images.augmentation import policy_of
@@ -52,7 +53,7 @@ def preload_if_new(run: Run, force: bool, listing: Listing | None = None) -> Non
         log.debug("nothing is prepared: %s", exc)  # the stage that needs it raises the same error
 
 
-def preload(run: Run) -> threading.Thread:
+def preload(run: Run, *, ahead: bool = False) -> threading.Thread:
     """Starts the Keras process, with the export of the run's feature extractor where it has none yet, and imports heavy
     libraries.
 
@@ -60,14 +61,17 @@ def preload(run: Run) -> threading.Thread:
     crashed where it was first loaded by a thread that ended (apache/arrow 25.0).
 
     A stage that needs any of it earlier does it itself, and raises its errors.
+
+    Args:
+        ahead: nothing waits for it yet, so the training is rehearsed, too, which costs more than it saves.
     """
     _looked.set()
-    thread = threading.Thread(target=_prepare, args=(run,), name="preload", daemon=True)
+    thread = threading.Thread(target=_prepare, args=(run, ahead), name="preload", daemon=True)
     thread.start()
     return thread
 
 
-def _prepare(run: Run) -> None:
+def _prepare(run: Run, ahead: bool) -> None:
     try:
         keras_process.start()
         policy = policy_of(run.config)
@@ -83,5 +87,7 @@ def _prepare(run: Run) -> None:
         for module in LATER:
             importlib.import_module(module)
         load_template(run.config.task)
+        if ahead:
+            keras_process.call(rehearse, run.config.finetune)
     except Exception as exc:  # noqa: BLE001 - the stage that needs it raises the same error
         log.debug("nothing was prepared: %s", exc)

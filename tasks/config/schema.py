@@ -47,8 +47,8 @@ CHOSEN = (
 FOR_TEXTS = {
     "backbone.features": 3,
     "finetune.epochs": 20,
+    "finetune.batch_size": 128,
     "finetune.hidden_units": 256,
-    "finetune.learning_rate": 0.003,
 }
 
 SHOWN = ("backbone",)  # sections whose keys the form shows from the beginning

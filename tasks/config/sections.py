@@ -149,15 +149,15 @@ class Extract(Section):
 class Finetune(Section):
     """The head: the classifier and, where `backbone.boundary` is a lower layer, the layers between."""
 
-    learning_rate: float = Field(default=0.002, gt=0, le=1)
+    learning_rate: float = Field(default=0.003, gt=0, le=1)
     """Peak learning rate of AdamW, after warm-up; it decays to zero by a cosine."""
-    epochs: int = Field(default=10, ge=1, le=1000)
+    epochs: int = Field(default=6, ge=1, le=1000)
     """Upper bound of epochs; early stopping ends sooner."""
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises linearly."""
     patience: int = Field(default=5, ge=1)
     """Epochs without a better validation loss before training stops."""
-    batch_size: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=256, ge=1)
     """Rows in a step."""
     unfrozen_learning_rate: float = Field(default=0.0002, gt=0, le=1)
     """Peak learning rate of the layers above a lower freeze boundary, trained after the classifier and with it."""

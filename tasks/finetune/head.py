@@ -174,7 +174,7 @@ def train_epochs(
     tracked = keras.callbacks.CallbackList([*callbacks, record], model=model, epochs=epochs)
     _make_variables(model, batches[0])
     signature = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batches[0]]
-    step = tf.function(lambda *batch: model.train_step(batch), input_signature=signature)
+    step = tf.function(lambda *batch: model.train_step(batch), input_signature=signature, autograph=False)
     model.stop_training = False
     tracked.on_train_begin()
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as ahead:
@@ -276,7 +276,7 @@ def traced(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     import tensorflow as tf
 
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)]
-    infer = tf.function(lambda rows: model(rows, training=False), input_signature=signature)
+    infer = tf.function(lambda rows: model(rows, training=False), input_signature=signature, autograph=False)
     return lambda rows: np.asarray(infer(rows.astype(np.float32, copy=False)))
 
 

@@ -39,7 +39,7 @@ def make(workspace: str, source: str, config: dict[str, Any]) -> dict[str, objec
     model = candidate_of(run, extractor)
     content = run.workspace.read_bytes(model.onnx_path)
     arrays = [numpy_helper.to_array(each) for each in onnx.load_from_string(content).graph.initializer]
-    # Not the integers: shapes of reshapes and axes, of which tf2onnx makes now one more, now one less, because it removes
+    # Not the integers: axes, and shapes of reshapes, of which tf2onnx makes one more at times, because it removes
     # transposes in the order of a set of names. What is computed is the same.
     weights = sorted(
         [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
