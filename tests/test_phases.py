@@ -5,22 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks.phases import AFTER, BEFORE, BETWEEN, Turn, phases, table
-from tests.benchmarks.processes import Answer
 from tests.benchmarks.retrain import STEPS
 
 
 def test_the_phases_add_up_to_the_whole_on_the_clock_and_of_a_core():
     # One core is busy for the first six seconds, two for the next four.
-    answer = Answer(
-        printed={},
-        started_at=100.0,
-        seconds=10.0,
-        processor_s=14.0,
-        timeline=[(100.0, 0.0), (106.0, 6.0), (110.0, 14.0)],
-        peak_rss_mb=0,
-        peak_anonymous_mb=0,
-    )
-    found = phases(answer, [("ingest", 101.0, 103.0), ("extract", 105.0, 108.0), ("report", 108.0, 109.0)])
+    timeline = [(100.0, 0.0), (106.0, 6.0), (110.0, 14.0)]
+    stages = [("ingest", 101.0, 103.0), ("extract", 105.0, 108.0), ("report", 108.0, 109.0)]
+    found = phases(timeline, 110.0, stages)
     assert found == {
         BEFORE: pytest.approx((1.0, 1.0)),
         "ingest": pytest.approx((2.0, 2.0)),

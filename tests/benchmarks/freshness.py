@@ -6,7 +6,8 @@
 `arrival` takes a folder of class folders (or of splits with those), makes a first model of 3,000 of its photographs,
 then copies 40 more, as often as `--times` says, each time half a minute after the last run; it prints, for each time,
 the seconds from the last file's landing to the run's start beyond the quiet period, from there to its end, those of
-processor time of all processes meanwhile, the machine's load (processes that want a core), and what `up` logged.
+processor time of all processes meanwhile, the machine's load (processes that want a core), what `up` logged, and of
+each phase (see `tests.benchmarks.phases`) the seconds on the clock and of a core; the first begins with the landing.
 `burst` lets 50 batches of made-up photographs arrive at random within 10 minutes, and exits with 1 where an image was
 lost or embedded twice, two runs were there at once, or the last snapshot is not the folder.
 """
@@ -31,6 +32,8 @@ from tasks.storage.repository import versions
 from tasks.workspace import Workspace
 from tests import photos
 from tests.arrivals import digests, embedded, last_snapshot, overlaps, write_slowly
+from tests.benchmarks.phases import phases, stages_since
+from tests.benchmarks.processes import sampled
 from tests.up import Up, moment, running
 
 NAME = "fresh"
@@ -59,7 +62,9 @@ def arrival(folder: Path, photographs: Path, times: int, settle_s: float, flags:
             spent_s, said = _processor_s(up), len(up.log.read_text())
             _copy(files[start : start + NEW], source)
             landed = time.time()
-            run = _ended(up, time_number + 1)
+            with sampled(up.process.pid) as timeline:
+                run = _ended(up, time_number + 1)
+            ended, stages = moment(run["end_time"]), stages_since(folder / "prefect", landed)
             rows.append(
                 {
                     "start_beyond_quiet": round(moment(run["start_time"]) - landed - settle_s, 1),
@@ -69,6 +74,7 @@ def arrival(folder: Path, photographs: Path, times: int, settle_s: float, flags:
                     "load": os.getloadavg()[0],
                     "versions": len(versions(Workspace(str(folder / "w")), NAME)),
                     "timings": _timings(folder / "w"),
+                    "phases": phases(timeline, ended, stages),
                     "log": up.log.read_text()[said:].splitlines(),
                 }
             )

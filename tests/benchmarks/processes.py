@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -84,6 +85,29 @@ def run(command: Sequence[str], env: dict[str, str], allowed: Sequence[int] = (0
         peak_rss_mb=peak_rss // 2**20,
         peak_anonymous_mb=peak_anonymous // 2**20,
     )
+
+
+@contextlib.contextmanager
+def sampled(pid: int) -> Iterator[list[tuple[float, float]]]:
+    """The timeline of a process and all below it, as that of an `Answer`, from here to the end of the block."""
+    timeline: list[tuple[float, float]] = []
+    spent_s: dict[int, float] = {}
+    over = threading.Event()
+
+    def look() -> None:
+        while True:
+            _look_at_tree(pid, spent_s)
+            timeline.append((time.time(), sum(spent_s.values())))
+            if over.wait(SAMPLE_EVERY_S):
+                return
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield timeline
+    finally:
+        over.set()
+        thread.join()
 
 
 def _look_at_tree(pid: int, spent_s: dict[int, float]) -> tuple[int, int]:
