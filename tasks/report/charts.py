@@ -24,6 +24,7 @@ MAX_NAMED_CLASSES = 40  # with more, names beside the matrix are unreadable
 MIN_COUNTED_CELL = 20  # narrower cells have no room for a count
 CHART = (440, 260)
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 46, 24, 14, 48
+LEAST_RANGE = 0.05  # of an axis of shares
 
 
 def confusion_chart(labels: Sequence[str], counts: Mapping[tuple[str, str], int], items: str = "images") -> Markup:
@@ -162,7 +163,7 @@ def line_figure(
     svg = _svg(width, height, title, "chart", labelled=_line_summary(title, series, percent))
     if not values:
         return _markup(svg)
-    ticks = nice_ticks(min(values), max(values))
+    ticks = share_ticks(values) if percent else nice_ticks(min(values), max(values))
     low, high = ticks[0], ticks[-1]
 
     def x(epoch: float) -> float:
@@ -248,7 +249,7 @@ def coverage_chart(by_probability: Sequence[float], by_familiarity: Sequence[flo
     values = [*by_probability, *by_familiarity]
     ends = f"{by_probability[0]:.1%} of all, {by_probability[-1]:.1%} of the surest half"
     svg = _svg(width, height, "Risk and coverage", "chart", labelled=f"Share right by share kept: {ends}")
-    ticks = nice_ticks(min(values), 1.0)
+    ticks = share_ticks([*values, 1.0])
 
     def x(share: float) -> float:
         return _scale(share, COVERAGES[0], COVERAGES[-1], MARGIN_LEFT, width - MARGIN_RIGHT)
@@ -272,7 +273,7 @@ def doubling_figure(points: Sequence[tuple[int, float]], forecast: float, items:
     values = [value for _, value in points]
     told = ", ".join(f"{value:.1%} with {count} {items}" for count, value in points)
     svg = _svg(width, height, "Learning curve", "chart", labelled=f"Learning curve: {told}; forecast {forecast:.1%}")
-    ticks = nice_ticks(min([*values, forecast]), max([*values, forecast]))
+    ticks = share_ticks([*values, forecast])
 
     def x(place: float) -> float:
         return _scale(place, 0, len(points), MARGIN_LEFT + 24, width - MARGIN_RIGHT - 24)
@@ -304,6 +305,12 @@ def nice_ticks(low: float, high: float, about: int = 4) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+def share_ticks(shares: Sequence[float]) -> list[float]:
+    """Round shares that enclose these, none above 1: what hardly differs is shown with room below it."""
+    low, high = min(shares), max(shares)
+    return nice_ticks(max(min(low, high - LEAST_RANGE), 0.0), high)
 
 
 def shorten(text: str, length: int) -> str:

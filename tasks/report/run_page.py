@@ -27,9 +27,7 @@ def _row(summary: dict[str, Any], items: str) -> dict[str, str]:
         "champion": f"version {summary['version']}" if summary["version"] else "–",
         "accuracy": percent(test.get("accuracy")),
         "macro F1": percent(test.get("macro_f1")),
-        "ECE": percent(test.get("ece")),
-        items: count(images["total"]),
-        "new": count(images["new"]),
+        items: f"{count(images['total'])}, {count(images['new'])} new",
         "time": duration(summary["timings_s"]["total"]),
         "run": summary["run_id"],
     }

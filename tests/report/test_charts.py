@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report.charts import bar, confusion_chart, doubling_figure, line_figure, nice_ticks, reliability_chart
+from tasks.report.charts import (
+    bar,
+    confusion_chart,
+    doubling_figure,
+    line_figure,
+    nice_ticks,
+    reliability_chart,
+    share_ticks,
+)
 from tasks.report.statistics import ReliabilityBin
 
 
@@ -82,4 +90,12 @@ def test_nice_ticks_enclose_their_range(a, b):
     slack = 1e-6 * max(1.0, abs(low), abs(high))
     assert ticks[0] <= low + slack
     assert ticks[-1] >= high - slack
+    assert 2 <= len(ticks) <= 8
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_an_axis_of_shares_encloses_them_and_ends_at_100_percent(shares: list[float]):
+    ticks = share_ticks(shares)
+    assert 0 <= ticks[0] <= min(shares) + 1e-6
+    assert max(shares) - 1e-6 <= ticks[-1] <= 1
     assert 2 <= len(ticks) <= 8

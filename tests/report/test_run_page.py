@@ -23,9 +23,7 @@ def test_the_history_has_the_models_finished_runs_newest_first(tmp_path):
         "champion": "–",
         "accuracy": "–",
         "macro F1": "–",
-        "ECE": "–",
-        "images": rows[1]["images"],
-        "new": "24",
+        "images": "1\u202f234, 24 new",
         "time": rows[1]["time"],
         "run": "20260124T000000-shapes-aaaaaa",
     }
