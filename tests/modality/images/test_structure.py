@@ -18,8 +18,9 @@ from tasks.modality.images.content import decode
 from tests import hostile
 from tests.photos import encoded, photo
 
-# Of one file, on one core. A sound PNG of 100 megapixels with transparency costs as much.
-WORST_S, WORST_MB = 5.0, 2000
+SOUND = "PNG of 100 MP, transparent"  # the most costly of the files that nobody means harm with
+WORST_MB = 2000
+WORST_TIMES = 4.0  # the seconds of a core that a sound file takes; up to 1.9 were seen, and machines change their speed
 
 
 def cost_of(name: str) -> tuple[float, int, int, str]:
@@ -47,12 +48,17 @@ def processes() -> Iterator[ProcessPoolExecutor]:
         yield processes
 
 
+@pytest.fixture(scope="module")
+def sound_s(processes: ProcessPoolExecutor) -> float:
+    return processes.submit(cost_of, SOUND).result(120)[0]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory by /proc")
 @pytest.mark.parametrize("name", hostile.HOSTILE)
-def test_no_file_costs_more_than_a_large_sound_one(name: str, processes: ProcessPoolExecutor):
+def test_no_file_costs_more_than_a_large_sound_one(name: str, processes: ProcessPoolExecutor, sound_s: float):
     seconds, megabytes, size, outcome = processes.submit(cost_of, name).result(120)
     print(f"\n{seconds:6.2f} s {megabytes:5d} MB {size / 1e6:7.2f} MB  {name}: {outcome[:70]}")
-    assert seconds < WORST_S
+    assert seconds < WORST_TIMES * sound_s
     assert megabytes < WORST_MB
 
 
