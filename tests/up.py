@@ -35,12 +35,19 @@ class Up:
     log: Path
 
     def ask(self, path: str, **body: Any) -> Any:
-        answer = httpx.post(f"{self.url}/api{path}", json=body, timeout=100)
-        answer.raise_for_status()
-        return answer.json()
+        return self._request("POST", path, json=body)
 
     def get(self, path: str) -> Any:
-        return httpx.get(f"{self.url}/api{path}", timeout=100).raise_for_status().json()
+        return self._request("GET", path)
+
+    def _request(self, method: str, path: str, **given: Any) -> Any:
+        """Again where the server's database is busy (503), as Prefect's own client asks."""
+        for pause_s in (1, 2, 4, 8, 0):
+            answer = httpx.request(method, f"{self.url}/api{path}", timeout=100, **given)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(pause_s)
+        return answer.raise_for_status().json()
 
     def events(self) -> list[dict[str, Any]]:
         """What the sensor announced, oldest first."""

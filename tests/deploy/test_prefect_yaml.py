@@ -122,7 +122,7 @@ def test_the_form_has_a_description_a_default_choices_and_bounds(url: str):
         assert all(key["description"] and "default" in key for key in keys.values())
     assert schema["properties"]["config"]["default"] == {}
     rate = schema["definitions"]["Finetune"]["properties"]["learning_rate"]
-    assert (rate["exclusiveMinimum"], rate["maximum"], rate["default"]) == (0, 1, 0.002)
+    assert (rate["exclusiveMinimum"], rate["maximum"], rate["default"]) == (0, 1, 0.003)
     assert rate["description"].endswith("by a cosine. (above 0 and at most 1)")
     assert schema["definitions"]["Backbone"]["properties"]["precision"]["enum"] == ["fp32", "int8"]
     names, files = schema["definitions"]["Backbone"]["properties"]["name"]["anyOf"]
@@ -143,9 +143,9 @@ def test_what_the_form_gives_of_folded_sections_is_accepted(url: str):
 
 
 def test_a_deployment_gives_what_was_set_and_no_default(tmp_path: Path):
-    run = make_run("/workspace", "/photos", config={"finetune": {"epochs": 10}})  # set, and equal to the default
+    run = make_run("/workspace", "/photos", config={"finetune": {"epochs": 6}})  # set, and equal to the default
     for _, each in deployments(run, "0 3 * * *"):
-        assert each["parameters"]["config"] == {"finetune": {"epochs": 10}}
+        assert each["parameters"]["config"] == {"finetune": {"epochs": 6}}
 
 
 def test_what_to_label_next_has_a_deployment_that_takes_a_pool(url: str):
