@@ -14,7 +14,10 @@ HISTORY = 20
 
 
 def history_rows(run: Run) -> list[dict[str, str]]:
-    """The model's finished runs, newest first, this one among them, as text."""
+    """The model's finished runs, newest first, this one among them, as text.
+
+    No more columns than Prefect's page has room for; a run's id begins with its time.
+    """
     items = f"{run.config.task}s"
     return [_row(summary, items) for summary in islice(finished_runs(run.workspace, run.name), HISTORY)]
 
@@ -22,11 +25,9 @@ def history_rows(run: Run) -> list[dict[str, str]]:
 def _row(summary: dict[str, Any], items: str) -> dict[str, str]:
     test, images = summary["metrics"].get("test", {}), summary["images"]
     return {
-        "started": summary["started_at"][:16].replace("T", " "),
         "verdict": HEADLINES[summary["verdict"]],
         "champion": f"version {summary['version']}" if summary["version"] else "–",
         "accuracy": percent(test.get("accuracy")),
-        "macro F1": percent(test.get("macro_f1")),
         items: f"{count(images['total'])}, {count(images['new'])} new",
         "time": duration(summary["timings_s"]["total"]),
         "run": summary["run_id"],
