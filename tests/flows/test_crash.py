@@ -224,14 +224,14 @@ def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_been(server: P
         _kill_once(runner, lambda: bool(_done(disturbed, "finetune")), "the end of the training")
         head = _done(disturbed, "finetune")
         _wait_for_restart(server, flow_run, 3)
-        # As long as a restart: on a busy machine the server may take a run for dead that is only slow, too.
+        # As long as a restart: on a busy machine LIMIT_S passed once, for a reason that was not found.
         _wait(lambda: _state(server, flow_run)["state_name"] == "Promoted", "the end", RESTART_S)
     finally:
         for child in [*psutil.Process(runner.pid).children(recursive=True), runner]:
             child.kill()
     assert _done(disturbed, "finetune") == head  # the training was not repeated
     assert [file.name for file in disturbed.files("runs")].count("summary.json") == 1  # of the last start
-    assert _states(server, flow_run).count("Crashed") >= 2
+    assert _states(server, flow_run).count("Crashed") == 2
     undisturbed = Workspace(str(tmp_path / "undisturbed"))
     assert digests(disturbed) == digests(_retrained_while_the_server_restarts(server, source, undisturbed))
     [last] = _post(server, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})

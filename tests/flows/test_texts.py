@@ -78,7 +78,7 @@ def _train_judge_and_ask(tmp_path: Path) -> None:
     assert ours(verdict_text(second, workspace)) == []
     assert ours(status_text(model_status(workspace, NAME))) == []
     assert ours("\n".join(f"{gate['reason']} {gate['evidence']}" for gate in decision["gates"])) == []
-    assert "texts" in history_rows(new_run("s", NAME, workspace.url, parse_config(TEXTS)))[0]
+    assert history_rows(new_run("s", NAME, workspace.url, parse_config(TEXTS)))[0]["texts"].endswith(" new")
     assert verify_version(workspace, NAME, 1).problems == []
     config = (tmp_path / "w" / "models" / NAME / "config.pbtxt").read_text()
     assert 'name: "input_ids" data_type: TYPE_INT64 dims: [ -1, -1 ]' in config

@@ -201,7 +201,7 @@ def test_a_busy_collector_drops_and_never_waits(slot, place, metrics, collect, m
         collector.offer([content], answers(slot), "JPEG")
     assert outcomes(metrics)["dropped, busy"] >= 30
     collector.offer(np.zeros((1, 5000, 5000, 3), np.uint8), answers(slot))  # more bytes than may wait
-    assert time.monotonic() - started < 6  # to wait for the writes of all would take 8
+    assert time.monotonic() - started < 2
 
 
 def test_a_full_disk_is_a_warning_and_the_request_is_answered(slot, place, metrics, collect, monkeypatch, caplog):
